@@ -1,0 +1,48 @@
+# Every command sets up what it needs: a virtual environment from the lock, made with uv.
+STACK ?= dev
+OUT ?= build/$(STACK)
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+
+.PHONY: preview render up test lint lock bench setup
+
+preview: setup ## what an up would change
+	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
+
+render: setup ## the same without engine, cluster or credentials
+	@$(RUN) tools.render --stack $(STACK) --out $(OUT)
+
+up: setup ## make it so
+	@$(RUN) tools.engine up --stack $(STACK)
+
+test: setup ## every test; installs Debian's packages where root may
+	@tools/packages.sh
+	@$(RUN) pytest -n 2
+
+lint: setup
+	@tools/packages.sh
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/basedpyright
+	@$(VENV)/bin/yamllint --strict .
+	@shellcheck $$(git ls-files '*.sh') .ci/run
+
+bench: setup ## measurements, as ratios
+	@$(RUN) tools.bench
+
+setup: $(VENV)/.locked
+
+$(VENV)/.locked: requirements.lock $(UV)
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	@UV_COMPILE_BYTECODE=1 $(UV) pip sync --quiet --require-hashes --python $(VENV)/bin/python requirements.lock
+	@touch $@
+
+.tools/bin/uv:
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+lock: $(UV) ## resolve pyproject.toml again
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --group dev pyproject.toml -o requirements.lock

@@ -1,0 +1,35 @@
+"""The stack: settings to components to exports."""
+
+import pulumi
+
+from components.base import Context, cluster_provider
+from components.mail.component import MailServer
+from components.notices import notes, warnings
+from components.settings.parse import SettingsError, parse_site
+from components.settings.site import KEY
+
+
+def main() -> None:
+    namespace, name = KEY.split(":")
+    text = pulumi.Config(namespace).get(name)
+    if text is None:
+        raise SettingsError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
+    site = parse_site(text)
+    context = Context(site, cluster_provider(site))
+
+    MailServer("mail", context)
+
+    context.check_adoption()
+    for note in notes(site):
+        pulumi.log.info(note)
+    for warning in warnings(site):
+        pulumi.log.warn(warning)
+    pulumi.export("mailHost", site.hostname)
+    pulumi.export("inClusterHost", f"mailserver.{site.namespace}.svc.cluster.local")
+    pulumi.export("nodePorts", {s.name: {"proxy": s.node_port, "health": s.health_node_port} for s in site.listeners})
+
+
+try:
+    main()
+except SettingsError as error:
+    raise pulumi.RunError(str(error)) from None

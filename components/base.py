@@ -1,0 +1,77 @@
+"""What every component shares: its place in the tree, the labels and the options of its children."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.settings.parse import SettingsError
+from components.settings.site import KEY, Site
+
+CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
+NO_WAIT = {"pulumi.com/skipAwait": "true"}  # for what Pulumi would wait for though nothing here depends on its being ready
+MANAGED_BY = {"app.kubernetes.io/managed-by": "pulumi", "app.kubernetes.io/part-of": "mailserver"}
+
+
+@dataclass
+class Context:
+    """What all components of one stack are built from."""
+
+    site: Site
+    cluster: k8s.Provider
+    namespace: k8s.core.v1.Namespace | None = None  # set by the component that makes it; everything in it depends on it
+    adopted: set[str] = field(default_factory=set)
+
+    def check_adoption(self) -> None:
+        """Raise SettingsError for an entry of `adopt` that no component declared."""
+        unknown = sorted(set(self.site.adopt) - self.adopted)
+        if unknown:
+            raise SettingsError(f"{KEY}.adopt: {', '.join(unknown)}: no such object here; write Kind/name, such as Deployment/mailserver")
+
+
+class Component(pulumi.ComponentResource):
+    """A component of the area `area`; its type token is `mailserver:<area>:<Class>`."""
+
+    def __init__(self, area: str, name: str, context: Context, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(f"mailserver:{area}:{type(self).__name__}", name, {}, opts)
+        self.context = context
+        self.site = context.site
+
+    def child(self, kind: str, name: str, *, keep: bool = False, **options: Any) -> pulumi.ResourceOptions:
+        """Options of the Kubernetes object `kind`/`name`: parented here, on this stack's cluster, adopted if the settings say so.
+
+        `keep` protects it and leaves it in the cluster when it goes from the program. Adopted objects come in by import, which
+        makes the engine refuse any replacement (pulumi/pulumi, step_generator.go).
+        """
+        reference = f"{kind}/{name}"
+        namespaced = kind not in CLUSTER_SCOPED
+        self.context.adopted.add(reference)
+        if reference in self.site.adopt:
+            options["import_"] = f"{self.site.namespace}/{name}" if namespaced else name
+        if namespaced and self.context.namespace:
+            options["depends_on"] = [self.context.namespace, *options.get("depends_on", [])]
+        if keep and self.site.production:
+            options |= {"protect": True, "retain_on_delete": True}
+        return pulumi.ResourceOptions(parent=self, provider=self.context.cluster, **options)
+
+    def metadata(
+        self, name: str, labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None
+    ) -> k8s.meta.v1.ObjectMetaArgs:
+        """Metadata of an object in the site's namespace."""
+        return k8s.meta.v1.ObjectMetaArgs(
+            name=name, namespace=self.site.namespace, labels=MANAGED_BY | (labels or {}), annotations=annotations
+        )
+
+
+def cluster_provider(site: Site) -> k8s.Provider:
+    """The stack's own Kubernetes provider: never the cluster that a kubeconfig happens to point at."""
+    cluster = site.cluster
+    return k8s.Provider(
+        "cluster",
+        context=cluster.context,
+        render_yaml_to_directory=cluster.render_to,
+        cluster_identifier=cluster.context,  # replaced when this changes, and not for a new kubeconfig
+        enable_config_map_mutable=True,  # a replaced ConfigMap would be gone while the pod mounts it
+        enable_patch_force=True if site.adopt else None,  # adopted fields belong to another tool's field manager
+    )

@@ -1,0 +1,48 @@
+"""ExternalSecrets: the cluster fetches credentials from the secret store by itself, so none passes through Pulumi."""
+
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.base import MANAGED_BY
+from components.settings.secrets import SecretStore, StoreKey
+
+
+def external_secret(
+    name: str,
+    *,
+    namespace: str,
+    store: SecretStore,
+    api_version: str,
+    keys: Mapping[str, StoreKey],
+    opts: pulumi.ResourceOptions,
+    template: Mapping[str, str] | None = None,
+) -> k8s.apiextensions.CustomResource:
+    """An ExternalSecret that makes the Secret `name`.
+
+    `keys` maps each key of the Secret to its place in the store. With a `template`, `keys` are only its variables and the
+    Secret holds exactly the template's keys (Go templates with sprig, engine v2).
+    """
+    target: dict = {"name": name, "creationPolicy": "Owner"}
+    if template:
+        target["template"] = {"engineVersion": "v2", "data": dict(template)}
+    return k8s.apiextensions.CustomResource(
+        f"external-secret-{name}",
+        api_version=f"external-secrets.io/{api_version}",
+        kind="ExternalSecret",
+        metadata=k8s.meta.v1.ObjectMetaArgs(
+            name=name,
+            namespace=namespace,
+            labels=MANAGED_BY,
+            # Whoever depends on this waits until the Secret is there, and sees the store's complaint if it is not.
+            annotations={"pulumi.com/waitFor": "condition=Ready"},
+        ),
+        spec={
+            "refreshInterval": store.refresh_interval,
+            "secretStoreRef": {"kind": store.kind, "name": store.name},
+            "target": target,
+            "data": [{"secretKey": key, "remoteRef": {"key": place.key, "property": place.property}} for key, place in keys.items()],
+        },
+        opts=opts,
+    )

@@ -1,0 +1,19 @@
+"""Mailboxes and aliases as the image's files. Passwords are not here: the init container adds them in the pod."""
+
+from components.settings.site import Site
+from components.settings.types import quantity_bytes
+
+
+def virtual(site: Site) -> str:
+    """postfix-virtual.cf: `alias target[,target…]`, one line each (virtual(5))."""
+    return "".join(f"{alias} {','.join(targets)}\n" for alias, targets in site.mail.aliases.items())
+
+
+def quotas(site: Site) -> str:
+    """dovecot-quotas.cf: `mailbox:bytes`, one line for each mailbox with a limit."""
+    return "".join(f"{address}:{quantity_bytes(box.quota)}\n" for address, box in site.mail.mailboxes.items() if box.quota)
+
+
+def sieve_scripts(site: Site) -> dict[str, str]:
+    """`<mailbox>.dovecot.sieve` by file name: the image installs it as that mailbox's script."""
+    return {f"{address}.dovecot.sieve": f"{box.sieve.rstrip()}\n" for address, box in site.mail.mailboxes.items() if box.sieve}

@@ -1,0 +1,192 @@
+"""The mail server's Deployment: one pod, its init container, probes, volumes and rights."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.base import Component
+from components.listeners import IMAPS, LISTENERS, SMTP
+from components.mail.files import config_files, config_map_key
+from components.mail.image import CONFIG_DIR, TLS_DIR, environment
+from components.mail.secrets import mounted_secrets
+from components.mail.services import NAME, PROXY_PORT_NAMES, SELECTOR, STOCK_PORT_NAMES
+from components.mail.storage import MOUNTS
+
+CONFIG_MAP = "mailserver.config"
+SCRIPTS_MAP = "mailserver-user-patches"
+PRIORITY_CLASS = "mailserver"
+
+SOURCE_DIR = "/config"
+SECRETS_DIR = "/secrets"
+SCRIPTS_DIR = "/scripts"
+
+# Supervisor gives each program 55 seconds (the image's stopwaitsecs); Postfix must not be killed in the middle of a delivery.
+GRACE_SECONDS = 75
+
+# The image runs as root and starts daemons under their own users. Nothing that Docker grants beyond these is needed;
+# NET_ADMIN was for Fail2ban, which is off.
+CAPABILITIES = {
+    "AUDIT_WRITE": "cron opens a PAM session for logrotate",
+    "CHOWN": "set-up hands files to postfix, dovecot, _rspamd, redis",
+    "DAC_OVERRIDE": "root reads and links what those users own",
+    "FOWNER": "and sets modes on it",
+    "KILL": "supervisord and Postfix's master signal processes of other users",
+    "NET_BIND_SERVICE": "ports below 1024",
+    "SETGID": "daemons drop to their groups",
+    "SETUID": "daemons drop to their users",
+    "SYS_CHROOT": "Dovecot's login processes",
+}
+INIT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")  # keys go to _rspamd, and a second run replaces them
+
+
+def deployment(component: Component, scripts: Mapping[str, str], depends_on: Sequence[pulumi.Resource]) -> k8s.apps.v1.Deployment:
+    """One replica, stopped before its successor starts: the volume is for one node, the mail store for one writer."""
+    site = component.site
+    annotations = {}
+    if site.cluster.reloader:
+        # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
+        annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
+    return k8s.apps.v1.Deployment(
+        NAME,
+        metadata=component.metadata(NAME, labels=SELECTOR, annotations=annotations),
+        spec=k8s.apps.v1.DeploymentSpecArgs(
+            replicas=1,
+            strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),
+            selector=k8s.meta.v1.LabelSelectorArgs(match_labels=SELECTOR),
+            template=k8s.core.v1.PodTemplateSpecArgs(
+                metadata=k8s.meta.v1.ObjectMetaArgs(
+                    labels=SELECTOR | {"role": "mail"},
+                    annotations={"checksum/config": _checksum({**config_files(site), **scripts})},
+                ),
+                spec=_pod(component),
+            ),
+        ),
+        opts=component.child("Deployment", NAME, depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m")),
+    )
+
+
+def _checksum(texts: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        digest.update(f"{name}\0{text}\0".encode())
+    return digest.hexdigest()
+
+
+def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
+    site = component.site
+    return k8s.core.v1.PodSpecArgs(
+        automount_service_account_token=False,
+        enable_service_links=False,
+        priority_class_name=PRIORITY_CLASS if site.mail.priority is not None else None,
+        termination_grace_period_seconds=GRACE_SECONDS,
+        tolerations=[
+            k8s.core.v1.TolerationArgs(
+                key=f"node.kubernetes.io/{state}", operator="Exists", effect="NoExecute", toleration_seconds=site.mail.node_loss_seconds
+            )
+            for state in ("not-ready", "unreachable")
+        ],
+        security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
+        init_containers=[_assemble(component)],
+        containers=[_mail_server(component)],
+        volumes=_volumes(component),
+    )
+
+
+def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:
+    site = component.site
+    flags = [*(["--quotas"] if site.mail.quotas else []), *(["--relay"] if site.mail.relay else [])]
+    return k8s.core.v1.ContainerArgs(
+        name="assemble",
+        image=site.mail.image,
+        command=["python3", f"{SCRIPTS_DIR}/assemble.py", "--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR, *flags],
+        resources=k8s.core.v1.ResourceRequirementsArgs(requests={"cpu": "25m", "memory": "64Mi"}, limits={"memory": "128Mi"}),
+        security_context=_rights(INIT_CAPABILITIES, escalation=False, read_only=True),
+        volume_mounts=[
+            k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
+            k8s.core.v1.VolumeMountArgs(name="config", mount_path=SOURCE_DIR, read_only=True),
+            k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),
+            *(
+                k8s.core.v1.VolumeMountArgs(name=f"secret-{folder}", mount_path=f"{SECRETS_DIR}/{folder}", read_only=True)
+                for folder in mounted_secrets(site)
+            ),
+        ],
+    )
+
+
+def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
+    site = component.site
+    resources = site.mail.resources
+    return k8s.core.v1.ContainerArgs(
+        name="docker-mailserver",
+        image=site.mail.image,
+        image_pull_policy="IfNotPresent",
+        env=[k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in environment(site).items()],
+        ports=[
+            *(k8s.core.v1.ContainerPortArgs(name=STOCK_PORT_NAMES[s.name], container_port=s.port, protocol="TCP") for s in LISTENERS),
+            *(k8s.core.v1.ContainerPortArgs(name=PROXY_PORT_NAMES[s.name], container_port=s.proxy_port, protocol="TCP") for s in LISTENERS),
+        ],
+        resources=k8s.core.v1.ResourceRequirementsArgs(
+            requests={"cpu": resources.cpu_request, "memory": resources.memory_request}, limits={"memory": resources.memory_limit}
+        ),
+        # All eight sockets prove that user-patches.sh worked, whose exit code the image ignores. First start: key files, DH
+        # parameters, filter set-up; ten minutes before the kubelet gives up.
+        startup_probe=_probe(_listening(*(port for s in LISTENERS for port in (s.port, s.proxy_port))), period=5, failures=120),
+        readiness_probe=_probe(_listening(SMTP.port, IMAPS.port), period=10, failures=3),
+        liveness_probe=k8s.core.v1.ProbeArgs(
+            tcp_socket=k8s.core.v1.TCPSocketActionArgs(port=IMAPS.port), period_seconds=60, timeout_seconds=15, failure_threshold=3
+        ),
+        # Escalation stays allowed: postdrop is set-group-id, and Sieve's redirect and vacation hand their mail to it.
+        security_context=_rights(tuple(CAPABILITIES), escalation=True, read_only=False),
+        volume_mounts=[
+            k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
+            k8s.core.v1.VolumeMountArgs(name="tls", mount_path=TLS_DIR, read_only=True),
+            *(k8s.core.v1.VolumeMountArgs(name="data", mount_path=path, sub_path=folder) for folder, path in MOUNTS.items()),
+        ],
+    )
+
+
+def _rights(capabilities: tuple[str, ...], *, escalation: bool, read_only: bool) -> k8s.core.v1.SecurityContextArgs:
+    return k8s.core.v1.SecurityContextArgs(
+        run_as_user=0,
+        allow_privilege_escalation=escalation,
+        read_only_root_filesystem=read_only,
+        capabilities=k8s.core.v1.CapabilitiesArgs(drop=["ALL"], add=list(capabilities)),
+    )
+
+
+def _listening(*ports: int) -> list[str]:
+    """A command that ends with 0 when something listens on every port. It opens no connection that Postfix would log."""
+    tests = " && ".join(f"ss -Hltn 'sport = :{port}' | grep -q ." for port in ports)
+    return ["sh", "-c", tests]
+
+
+def _probe(command: list[str], period: int, failures: int) -> k8s.core.v1.ProbeArgs:
+    return k8s.core.v1.ProbeArgs(
+        exec_=k8s.core.v1.ExecActionArgs(command=command), period_seconds=period, timeout_seconds=5, failure_threshold=failures
+    )
+
+
+def _volumes(component: Component) -> list[k8s.core.v1.VolumeArgs]:
+    site = component.site
+    return [
+        k8s.core.v1.VolumeArgs(
+            name="data", persistent_volume_claim=k8s.core.v1.PersistentVolumeClaimVolumeSourceArgs(claim_name=site.mail.storage.claim)
+        ),
+        # In memory, because password hashes and keys end up here.
+        k8s.core.v1.VolumeArgs(name="assembled", empty_dir=k8s.core.v1.EmptyDirVolumeSourceArgs(medium="Memory", size_limit="16Mi")),
+        k8s.core.v1.VolumeArgs(
+            name="config",
+            config_map=k8s.core.v1.ConfigMapVolumeSourceArgs(
+                name=CONFIG_MAP, items=[k8s.core.v1.KeyToPathArgs(key=config_map_key(path), path=path) for path in config_files(site)]
+            ),
+        ),
+        k8s.core.v1.VolumeArgs(name="scripts", config_map=k8s.core.v1.ConfigMapVolumeSourceArgs(name=SCRIPTS_MAP)),
+        # A folder, never a subPath: those keep the old certificate until the pod restarts.
+        k8s.core.v1.VolumeArgs(name="tls", secret=k8s.core.v1.SecretVolumeSourceArgs(secret_name=site.tls.secret)),
+        *(
+            k8s.core.v1.VolumeArgs(name=f"secret-{folder}", secret=k8s.core.v1.SecretVolumeSourceArgs(secret_name=name, default_mode=0o400))
+            for folder, name in mounted_secrets(site).items()
+        ),
+    ]

@@ -1,0 +1,34 @@
+"""Every file of the configuration folder that is not secret, by its path in the pod."""
+
+import re
+
+from components.mail import accounts, dovecot, postfix, rspamd
+from components.settings.site import Site
+
+# Read by the scripts in scripts/pod, not by the image.
+MAILBOX_LIST = "mailboxes.txt"
+DKIM_LIST = "dkim-keys.txt"
+PROXY_LIST = "proxy-listeners.txt"
+
+
+def config_files(site: Site) -> dict[str, str]:
+    """Path below the configuration folder to text. The init container copies them there and adds what comes from Secrets."""
+    files = {
+        "postfix-main.cf": postfix.main_cf(site),
+        "postfix-virtual.cf": accounts.virtual(site),
+        postfix.SEND_AS: postfix.send_as(site),
+        PROXY_LIST: postfix.proxy_listeners(),
+        "dovecot.cf": dovecot.dovecot_cf(site),
+        MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
+        DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.dkim),
+    }
+    if site.mail.quotas:
+        files["dovecot-quotas.cf"] = accounts.quotas(site)
+    files |= {f"rspamd/override.d/{name}": text for name, text in rspamd.overrides(site).items()}
+    files |= accounts.sieve_scripts(site)
+    return files
+
+
+def config_map_key(path: str) -> str:
+    """A path as a ConfigMap key, which knows neither `/` nor `@`; the volume's items map it back."""
+    return re.sub(r"[^-._a-zA-Z0-9]", lambda match: {"/": "__", "@": "_at_"}.get(match[0], f"_{ord(match[0]):x}_"), path)

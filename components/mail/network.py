@@ -1,0 +1,47 @@
+"""Who may talk to the mail server, and whose word about a client's address it takes."""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from components.settings.site import Site
+
+Net = IPv4Network | IPv6Network
+
+
+def host_network(address: object) -> Net:
+    return ip_network(str(address))
+
+
+def edge_networks(site: Site) -> tuple[Net, ...]:
+    """The networks that HAProxy's connections and checks come from, as the pod sees them, without duplicates.
+
+    With `externalTrafficPolicy: Cluster` the node that takes a connection passes it on under an address of its own, unless the
+    pod runs on that very node: there the firewall's address is kept. With `Local` the firewall's address is all there is.
+    """
+    return tuple(dict.fromkeys(_edge_networks(site)))
+
+
+def _edge_networks(site: Site) -> Iterator[Net]:
+    cluster = site.cluster
+    yield host_network(site.firewall.address)
+    if cluster.traffic_policy == "Local":
+        return
+    for node in cluster.nodes.values():
+        yield host_network(node.address)
+    if cluster.encapsulated and unknown_tunnels(site):
+        # Mail through three of four nodes would be refused without their tunnel addresses; preview warns of the price.
+        yield from cluster.pod_networks
+    elif cluster.encapsulated:
+        for node in cluster.nodes.values():
+            yield host_network(node.tunnel_address)
+
+
+def unknown_tunnels(site: Site) -> list[str]:
+    """Nodes whose tunnel address matters and is not in the settings."""
+    if not site.cluster.encapsulated or site.cluster.traffic_policy == "Local":
+        return []
+    return [name for name, node in site.cluster.nodes.items() if node.tunnel_address is None]
+
+
+def trusted_relay_networks(site: Site) -> tuple[Net, ...]:
+    return tuple(host_network(address) for relay in site.mail.trusted_relays for address in relay.addresses)

@@ -1,0 +1,46 @@
+"""The NetworkPolicy of the mail pod: PROXY ports for the edge alone, stock ports for pods and health checks."""
+
+import pulumi_kubernetes as k8s
+
+from components.base import Component
+from components.mail.network import Net, edge_networks, host_network
+from components.mail.services import SELECTOR
+
+
+def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
+    """Everything that is not listed is refused: Rspamd's controller and plain IMAP, for two, listen on every address."""
+    site = component.site
+    edge = [_from_network(network) for network in edge_networks(site)]
+    stock = [*_clients(site.mail.clients), *edge]
+    if site.legacy:
+        stock = [_from_network(host_network("0.0.0.0/0")), *_clients(site.mail.clients)]
+    return k8s.networking.v1.NetworkPolicy(
+        "ingress-policy",
+        metadata=component.metadata("mailserver"),
+        spec=k8s.networking.v1.NetworkPolicySpecArgs(
+            pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=SELECTOR),
+            policy_types=["Ingress"],
+            ingress=[
+                _rule([listener.proxy_port for listener in site.listeners], edge),
+                _rule([listener.port for listener in site.listeners], stock),
+            ],
+        ),
+        opts=component.child("NetworkPolicy", "mailserver"),
+    )
+
+
+def _clients(namespaces: tuple[str, ...] | None) -> list[k8s.networking.v1.NetworkPolicyPeerArgs]:
+    if namespaces is None:
+        return [k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs())]
+    selector = k8s.meta.v1.LabelSelectorRequirementArgs(key="kubernetes.io/metadata.name", operator="In", values=list(namespaces))
+    return [k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_expressions=[selector]))]
+
+
+def _from_network(network: Net) -> k8s.networking.v1.NetworkPolicyPeerArgs:
+    return k8s.networking.v1.NetworkPolicyPeerArgs(ip_block=k8s.networking.v1.IPBlockArgs(cidr=str(network)))
+
+
+def _rule(ports: list[int], sources: list[k8s.networking.v1.NetworkPolicyPeerArgs]) -> k8s.networking.v1.NetworkPolicyIngressRuleArgs:
+    return k8s.networking.v1.NetworkPolicyIngressRuleArgs(
+        ports=[k8s.networking.v1.NetworkPolicyPortArgs(protocol="TCP", port=port) for port in ports], from_=sources
+    )

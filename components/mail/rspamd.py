@@ -1,0 +1,71 @@
+"""Rspamd: the files of its override.d, by name."""
+
+from components.mail.image import DKIM_DIR
+from components.settings.secrets import DkimKey
+from components.settings.site import Site
+from components.settings.types import Fqdn
+
+
+def overrides(site: Site) -> dict[str, str]:
+    """Rspamd's configuration files (UCL) in which we differ from the image, by file name."""
+    files = {}
+    if any(domain.dkim for domain in site.domains.values()):
+        files["dkim_signing.conf"] = _dkim_signing(site)
+    if site.mail.rspamd.phishing:
+        files["phishing.conf"] = "openphish_enabled = true;\n"
+    if site.mail.rspamd.oletools:
+        files["external_services.conf"] = f'oletools {{\n  servers = "{site.mail.rspamd.oletools}";\n}}\n'
+    if site.mail.trusted_relays:
+        files["external_relay.conf"] = _external_relay(site)
+        files["force_actions.conf"] = _force_actions(site)
+    return files
+
+
+def dkim_key_path(domain: Fqdn, key: DkimKey) -> str:
+    return f"{DKIM_DIR}/{key.secret_key(domain)}"
+
+
+def _dkim_signing(site: Site) -> str:
+    domains = ""
+    for name, domain in site.domains.items():
+        keys = [f'      {{ selector = "{key.selector}"; path = "{dkim_key_path(name, key)}"; }}\n' for key in domain.dkim]
+        if keys:
+            domains += f"  {name} {{\n    selectors [\n{''.join(keys)}    ]\n  }}\n"
+    return f"""\
+# Only who has logged in gets our signature: an address in the header, or in a PROXY header, proves nothing.
+sign_authenticated = true;
+sign_local = false;
+try_fallback = false;
+use_redis = false;
+# The domain of the From header, as it stands there: DMARC compares that one.
+use_domain = "header";
+use_esld = false;
+allow_username_mismatch = true;
+domain {{
+{domains}}}
+"""
+
+
+def _external_relay(site: Site) -> str:
+    """Mail through a relay of ours is judged by who gave it to the relay: SPF, reputation, reverse name."""
+    rules = ""
+    for relay in site.mail.trusted_relays:
+        addresses = ", ".join(f'"{address}"' for address in relay.addresses)
+        rules += f'  {_symbol(relay.name)} {{\n    strategy = "ip_map";\n    ip_map = [{addresses}];\n  }}\n'
+    return f"enabled = true;\nrules {{\n{rules}}}\n"
+
+
+def _force_actions(site: Site) -> str:
+    """A relay of ours has taken the mail already: refusing it now would bounce it to a stranger, so it is only marked."""
+    rules = ""
+    for relay in site.mail.trusted_relays:
+        symbol = _symbol(relay.name)
+        rules += (
+            f'  {symbol}_NO_REJECT {{\n    action = "add header";\n    expression = "{symbol}";\n'
+            '    require_action = ["reject", "soft reject", "greylist"];\n  }\n'
+        )
+    return f"rules {{\n{rules}}}\n"
+
+
+def _symbol(relay: str) -> str:
+    return f"TRUSTED_RELAY_{relay.upper()}"

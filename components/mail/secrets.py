@@ -1,0 +1,59 @@
+"""Which Secrets the mail system needs, and what they are made from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from components.settings.secrets import StoreKey
+from components.settings.site import Site
+
+ACCOUNTS_KEY = "accounts"
+ALIASES_KEY = "aliases"
+RELAY_KEY = "sasl_passwd"
+
+
+@dataclass(frozen=True)
+class SecretPlan:
+    """A Secret that an ExternalSecret makes: its keys with their places in the store, or a template over them."""
+
+    name: str
+    keys: dict[str, StoreKey]
+    template: dict[str, str] = field(default_factory=dict)
+
+
+def secret_plans(site: Site) -> Iterator[SecretPlan]:
+    """Every Secret with a source in the store. One without a source exists already."""
+    secrets = site.secrets
+    for secret, key, wanted in (
+        (secrets.accounts, ACCOUNTS_KEY, True),
+        (secrets.aliases, ALIASES_KEY, True),
+        (secrets.relay, RELAY_KEY, site.mail.relay is not None),
+        (secrets.webmail_database, "password", True),
+    ):
+        if wanted and secret and secret.source:
+            yield SecretPlan(secret.name, {key: secret.source})
+    dkim = {key.secret_key(name): key.source for name, domain in site.domains.items() for key in domain.dkim if key.source}
+    if dkim:
+        yield SecretPlan(secrets.dkim, dkim)
+    if secrets.probe and secrets.probe.brevo and secrets.accounts.source:
+        # The stored values are wrapped, and an address is no path that `property` could follow: hence a template.
+        yield SecretPlan(
+            secrets.probe.name,
+            {"brevo": secrets.probe.brevo, "accounts": secrets.accounts.source},
+            {
+                "BREVO_API_KEY": '{{ .brevo | b64dec | fromJson | dig "api_key" "" }}',
+                "EMAIL_MONITOR_IMAP_PASSWORD": f'{{{{ .accounts | fromJson | dig "{secrets.probe.mailbox}" "" }}}}',
+            },
+        )
+
+
+def mounted_secrets(site: Site) -> dict[str, str]:
+    """The Secrets that the init container reads: its folder for each, and the Secret's name."""
+    secrets = site.secrets
+    mounts = {"accounts": secrets.accounts.name}
+    if secrets.aliases:
+        mounts["aliases"] = secrets.aliases.name
+    if site.mail.relay:
+        mounts["relay"] = secrets.relay.name
+    if any(domain.dkim for domain in site.domains.values()):
+        mounts["dkim"] = secrets.dkim
+    return mounts

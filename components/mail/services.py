@@ -1,0 +1,76 @@
+"""The Services: stock ports inside the cluster, PROXY ports for the edge, and the old way in for a rollback."""
+
+from typing import Any
+
+import pulumi_kubernetes as k8s
+
+from components.base import NO_WAIT, Component
+
+NAME = "mailserver"
+SELECTOR = {"app": NAME}  # live objects rely on it: changing it replaces the Deployment
+
+PROXY_SERVICE = f"{NAME}-proxy"
+LEGACY_SERVICE = f"{NAME}-legacy"
+
+# The live Service's names of its ports.
+PROXY_PORT_NAMES = {"smtp": "smtp-proxy", "submissions": "smtps-proxy", "submission": "sub-proxy", "imaps": "imaps-proxy"}
+STOCK_PORT_NAMES = {"smtp": "smtp", "submissions": "smtp-secure", "submission": "smtp-auth", "imaps": "imap-secure"}
+
+
+def cluster_service(component: Component) -> k8s.core.v1.Service:
+    """`mailserver`: 25, 465, 587 and 993 without PROXY, for pods."""
+    return _service(component, NAME, type="ClusterIP", ports=_stock_ports(component))
+
+
+def proxy_service(component: Component) -> k8s.core.v1.Service:
+    """`mailserver-proxy`: NodePorts to the PROXY listeners, and beside each one to its stock listener for health checks."""
+    ports = []
+    for listener in component.site.listeners:
+        name = PROXY_PORT_NAMES[listener.name]
+        ports.append(
+            k8s.core.v1.ServicePortArgs(
+                name=name, protocol="TCP", port=listener.port, target_port=listener.proxy_port, node_port=listener.node_port
+            )
+        )
+        ports.append(
+            k8s.core.v1.ServicePortArgs(
+                name=name.replace("proxy", "check"),
+                protocol="TCP",
+                port=listener.health_service_port,
+                target_port=listener.port,
+                node_port=listener.health_node_port,
+            )
+        )
+    return _service(component, PROXY_SERVICE, type="NodePort", external_traffic_policy=component.site.cluster.traffic_policy, ports=ports)
+
+
+def legacy_service(component: Component) -> k8s.core.v1.Service | None:
+    """`mailserver-legacy`: the LoadBalancer that keeps client addresses by itself, while the settings ask for it."""
+    legacy = component.site.legacy
+    if legacy is None:
+        return None
+    return _service(
+        component,
+        LEGACY_SERVICE,
+        annotations={"metallb.io/loadBalancerIPs": str(legacy.address)},
+        type="LoadBalancer",
+        external_traffic_policy="Local",
+        ports=_stock_ports(component),
+    )
+
+
+def _stock_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
+    return [
+        k8s.core.v1.ServicePortArgs(name=STOCK_PORT_NAMES[s.name], protocol="TCP", port=s.port, target_port=s.port)
+        for s in component.site.listeners
+    ]
+
+
+def _service(component: Component, name: str, annotations: dict[str, str] | None = None, **spec: Any) -> k8s.core.v1.Service:
+    # No Service waits: the Deployment alone decides readiness, and each wait costs ten seconds.
+    return k8s.core.v1.Service(
+        f"service-{name}",
+        metadata=component.metadata(name, labels=SELECTOR, annotations=NO_WAIT | (annotations or {})),
+        spec=k8s.core.v1.ServiceSpecArgs(selector=SELECTOR, **spec),
+        opts=component.child("Service", name),
+    )

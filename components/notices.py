@@ -1,0 +1,61 @@
+"""What a preview tells its reader beyond the plan: warnings ask for a decision, notes state what holds."""
+
+from collections.abc import Iterator
+
+from components.mail.network import unknown_tunnels
+from components.settings.checks import PROBES_PER_DAY
+from components.settings.site import KEY, Site
+from components.settings.types import domain_of, is_pinned
+
+
+def warnings(site: Site) -> Iterator[str]:
+    """One sentence each: setting, consequence, remedy."""
+    mail = site.mail
+    if site.production and not is_pinned(mail.image):
+        yield f"{KEY}.mail.image: {mail.image} is not pinned by digest; whoever can move the tag can read the mail"
+    if tunnels := unknown_tunnels(site):
+        yield (
+            f"{KEY}.cluster.nodes: no tunnel_address for {', '.join(tunnels)}, so every pod may reach the PROXY ports and claim any client "
+            "address; the runbook shows how to read the addresses"
+        )
+    yield from _shadowed_mailboxes(site)
+    external = [alias for alias, targets in mail.aliases.items() if any(domain_of(target) not in site.domains for target in targets)]
+    if external and mail.relay:
+        yield (
+            f"{KEY}.mail.aliases: {', '.join(external)} forwards through {mail.relay.host}, which may refuse senders that are not "
+            "its customer's; try one before you rely on it"
+        )
+    if external and not mail.srs:
+        yield f"{KEY}.mail.srs: is off, so forwards of {', '.join(external)} fail SPF at their next stop"
+    if unsigned := [name for name, domain in site.domains.items() if not domain.dkim]:
+        yield f"{KEY}.domains: no DKIM key for {', '.join(unsigned)}; its mail leaves unsigned"
+
+
+def _shadowed_mailboxes(site: Site) -> Iterator[str]:
+    """Postfix asks the aliases first, and a catch-all answers for every address that has no alias of its own."""
+    aliases = site.mail.aliases
+    shadowed = [box for box in site.mail.mailboxes if box not in aliases and box not in aliases.get(f"@{domain_of(box)}", (box,))]
+    if shadowed:
+        elsewhere = " unless the secret store has an alias for it" if site.secrets.aliases else ""
+        yield (
+            f"{KEY}.mail.aliases: the catch-all takes the mail of {', '.join(shadowed)}{elsewhere}; "
+            "alias the mailbox to itself if it should get its own"
+        )
+
+
+def notes(site: Site) -> Iterator[str]:
+    if site.cluster.traffic_policy == "Cluster":
+        yield (
+            "traffic policy Cluster: any node takes mail. A host on the nodes' network can reach the NodePorts through another node "
+            "and claim any client address; close them at the firewall for all but the firewall itself, or set Local"
+        )
+    else:
+        yield "traffic policy Local: only the pod's node takes mail, and only from the firewall"
+    yield "nothing bans attackers at the edge yet: Fail2ban is off, and CrowdSec's decisions do not reach the firewall"
+    relay = site.mail.relay
+    if relay and relay.daily_quota is not None and site.secrets.probe:
+        yield f"the probe takes {PROBES_PER_DAY} of the {relay.daily_quota} messages a day that {relay.host} allows"
+    if relay is None:
+        yield "no relay: mail leaves from your own address, which needs port 25 outbound and a matching reverse name"
+    if site.production:
+        yield "production: the Namespace and the volumes are protected, and stay in the cluster when they leave the program"

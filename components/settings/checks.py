@@ -1,0 +1,119 @@
+"""Rules between settings: what each value alone cannot know. Every problem names its setting and what would be right."""
+
+from collections.abc import Iterator
+
+from components.settings.mail import TESTED_IMAGE_MAJORS
+from components.settings.site import Site
+from components.settings.types import domain_of, image_tag, quantity_bytes
+
+PROBES_PER_DAY = 72  # one every 20 minutes
+
+# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): the owner's server
+# refused everything for 15 hours when its volume was fuller than that.
+QUEUE_HEADROOM = 1.5
+
+
+def problems(site: Site) -> Iterator[str]:
+    """`setting: what is wrong`, relative to the site; nothing when the settings can be deployed."""
+    for check in (_domains, _mailboxes, _aliases, _send_as, _capacity, _secrets):
+        yield from check(site)
+
+
+def _domains(site: Site) -> Iterator[str]:
+    for name, domain in site.domains.items():
+        if not site.tls.covers(site.host(name)):
+            yield (
+                f"tls.names: no certificate name covers {site.host(name)}, the mail host of {name}; "
+                f"add it to the certificate, or set domains.{name}.host to a name that is covered"
+            )
+        selectors = [key.selector for key in domain.dkim]
+        if len(set(selectors)) < len(selectors):
+            yield f"domains.{name}.dkim: a selector stands twice; one key per selector"
+    major = image_tag(site.mail.image).split(".")[0]
+    if major not in TESTED_IMAGE_MAJORS:
+        yield f"mail.image: {site.mail.image} is not of a tested major version ({', '.join(TESTED_IMAGE_MAJORS)})"
+
+
+def _mailboxes(site: Site) -> Iterator[str]:
+    for address in site.mail.mailboxes:
+        if domain_of(address) not in site.domains:
+            yield f"mail.mailboxes.{address}: {domain_of(address)} is not in domains"
+        if "+" in address:
+            yield f"mail.mailboxes.{address}: '+' separates an address from its detail, so such a mailbox gets no mail"
+
+
+def _aliases(site: Site) -> Iterator[str]:
+    mailboxes, aliases = site.mail.mailboxes, site.mail.aliases
+    for alias, targets in aliases.items():
+        setting = f"mail.aliases.{alias}"
+        if domain_of(alias) not in site.domains:
+            yield f"{setting}: {domain_of(alias)} is not in domains"
+        if not targets:
+            yield f"{setting}: has no target"
+        if len(set(targets)) < len(targets):
+            yield f"{setting}: names a target twice"
+        for target in targets:
+            if domain_of(target) in site.domains and target not in mailboxes and target not in aliases:
+                yield f"{setting}: {target} is neither a mailbox nor an alias; declare it in mail.mailboxes"
+        # The image looks a single target up as a substring of the accounts file, so a shorter name counts too.
+        if site.mail.quotas and alias in mailboxes and len(targets) == 1 and any(targets[0] in box for box in mailboxes if box != alias):
+            yield (
+                f"{setting}: with quotas on, an alias between two mailboxes breaks Dovecot's user list; "
+                "drop mail.mailboxes.*.quota, or give the alias more targets"
+            )
+
+
+def _send_as(site: Site) -> Iterator[str]:
+    for address, mailbox in site.mail.mailboxes.items():
+        setting = f"mail.mailboxes.{address}.send_as"
+        for granted in mailbox.send_as:
+            if domain_of(granted) not in site.domains:
+                yield f"{setting}: {granted} is not in one of our domains"
+            if granted == address:
+                yield f"{setting}: {granted} is the mailbox itself, which needs no grant"
+        if len(set(mailbox.send_as)) < len(mailbox.send_as):
+            yield f"{setting}: names an address twice"
+
+
+def _capacity(site: Site) -> Iterator[str]:
+    storage, resources, relay = site.mail.storage, site.mail.resources, site.mail.relay
+    free = quantity_bytes(storage.size) * storage.free_threshold // 100
+    needed = int(QUEUE_HEADROOM * site.mail.message_size_limit)
+    if free <= needed:
+        yield (
+            f"mail.storage: {storage.free_threshold} % of {storage.size} is {free >> 20} MiB, but Postfix refuses all mail below "
+            f"{needed >> 20} MiB free (1.5 x mail.message_size_limit); raise size or free_threshold"
+        )
+    if quantity_bytes(storage.growth_limit) < quantity_bytes(storage.size):
+        yield f"mail.storage.growth_limit: {storage.growth_limit} is below size {storage.size}"
+    if quantity_bytes(resources.memory_limit) < quantity_bytes(resources.memory_request):
+        yield f"mail.resources.memory_limit: {resources.memory_limit} is below memory_request {resources.memory_request}"
+    if relay and relay.daily_quota is not None and site.secrets.probe and relay.daily_quota <= PROBES_PER_DAY:
+        yield f"mail.relay.daily_quota: the probe alone sends {PROBES_PER_DAY} messages a day, which leaves none of {relay.daily_quota}"
+
+
+def _secrets(site: Site) -> Iterator[str]:
+    secrets = site.secrets
+    if secrets.store is not None and site.cluster.external_secrets is None:
+        yield "secrets.store: needs external-secrets (cluster.external_secrets), or leave it out and make the Secrets yourself"
+    if secrets.store is None:
+        yield from (f"secrets.store: is missing, yet {setting} names a source in it" for setting in _sources(site))
+    if secrets.probe and secrets.probe.mailbox not in site.mail.mailboxes:
+        yield f"secrets.probe.mailbox: {secrets.probe.mailbox} is not in mail.mailboxes"
+    if secrets.probe and secrets.probe.brevo and not secrets.accounts.source:
+        yield "secrets.probe: reads its password from the accounts map, so secrets.accounts.source must be set"
+
+
+def _sources(site: Site) -> Iterator[str]:
+    """Every setting that names a place in the secret store."""
+    secrets = site.secrets
+    named = {
+        "secrets.accounts": secrets.accounts.source,
+        "secrets.aliases": secrets.aliases and secrets.aliases.source,
+        "secrets.relay": secrets.relay.source,
+        "secrets.probe.brevo": secrets.probe and secrets.probe.brevo,
+        "secrets.webmail_database": secrets.webmail_database and secrets.webmail_database.source,
+    }
+    for name, domain in site.domains.items():
+        named |= {f"domains.{name}.dkim.{key.selector}": key.source for key in domain.dkim}
+    yield from (setting for setting, source in named.items() if source)

@@ -1,0 +1,94 @@
+"""The mail server itself: image, sizes, mailboxes, aliases, relay, filter, volumes."""
+
+from pydantic import Field
+
+from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, Quantity
+
+TESTED_IMAGE_MAJORS = ("15",)  # 16 brings Dovecot 2.4, whose configuration syntax is another one
+
+
+class Mailbox(Model):
+    """An account. Its password stands in the accounts Secret."""
+
+    sieve: str | None = Field(default=None, description="Sieve script (RFC 5228) that sorts this mailbox's mail")
+    send_as: tuple[MailAddress, ...] = Field(default=(), description="further addresses it may send as; a catch-all alone grants none")
+    quota: Quantity | None = Field(default=None, description="limit of this mailbox; a first one turns the image's quotas on for all")
+
+
+class Relay(Model):
+    """The smart host that all outgoing mail leaves through, with authentication and verified TLS."""
+
+    host: Fqdn
+    port: Port = 587
+    daily_quota: int | None = Field(default=None, ge=1, description="messages a day that the relay takes from us")
+
+    @property
+    def next_hop(self) -> str:
+        """As Postfix writes it; the brackets forbid an MX look-up (transport(5))."""
+        return f"[{self.host}]:{self.port}"
+
+
+class TrustedRelay(Model):
+    """A mail server of ours that passes on mail for our domains, such as a second MX."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9]{0,15}$", description="names its rule in Rspamd")
+    addresses: tuple[Address, ...] = Field(min_length=1, description="every address its connections come from, tunnels included")
+
+
+class Rspamd(Model):
+    """The spam filter and DKIM signer that runs inside the image."""
+
+    redis: bool = Field(
+        default=True, description="keep statistics in the image's Redis (file in the state folder) and learn from moves to Junk"
+    )
+    phishing: bool = Field(default=True, description="check links against the OpenPhish feed, fetched by Rspamd")
+    oletools: str | None = Field(
+        default=None, pattern=r"^[a-z0-9.-]+:\d{1,5}$", description="host:port of an olefy server that looks for macros; the image has none"
+    )
+
+
+class Resources(Model):
+    """CPU and memory of the mail server's container."""
+
+    cpu_request: Quantity = Field(default="25m", description="the owner's measured floor; no limit, so that a burst is not throttled")
+    memory_request: Quantity = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
+    memory_limit: Quantity = Field(default="1Gi", description="twice the request: Rspamd doubles for a moment when it reloads its maps")
+
+
+class Storage(Model):
+    """The volume that holds mail, state and logs."""
+
+    claim: ObjectName = "mailserver-data-encrypted"
+    storage_class: str | None = Field(default=None, description="null takes the cluster's default class")
+    size: Quantity = Field(default="5Gi", description="at creation; afterwards the autoresizer or you grow it")
+    growth_limit: Quantity = Field(default="10Gi", description="where the autoresizer stops")
+    free_threshold: Percent = Field(default=10, description="FREE space, in percent, at which the autoresizer grows the volume")
+    growth: int = Field(default=100, ge=10, le=400, description="percent to grow by")
+    retained_claims: dict[ObjectName, Quantity] = Field(
+        default={}, description="claims of an earlier life that nothing mounts and nothing may delete, with their size"
+    )
+
+
+class Mail(Model):
+    """The docker-mailserver Deployment and everything inside it."""
+
+    image: Image = "docker.io/mailserver/docker-mailserver:15.1.0"
+    message_size_limit: int = Field(default=209_715_200, ge=1_048_576, description="bytes of the largest message (200 MiB)")
+    mailboxes: dict[MailAddress, Mailbox] = Field(min_length=1)
+    aliases: dict[AliasName, tuple[MailAddress, ...]] = Field(default={}, description="alias or catch-all `@domain` to its targets")
+    relay: Relay | None = Field(default=None, description="null delivers straight to the recipients' MX")
+    trusted_relays: tuple[TrustedRelay, ...] = ()
+    require_reverse_name: bool = Field(default=True, description="refuse strangers whose address has no matching name (450)")
+    srs: bool = Field(default=True, description="rewrite the sender of forwarded mail so that SPF holds at its next stop")
+    rspamd: Rspamd = Rspamd()
+    resources: Resources = Resources()
+    storage: Storage = Storage()
+    priority: int | None = Field(default=100_000, description="value of the pod's PriorityClass; null makes none")
+    node_loss_seconds: int = Field(default=60, ge=0, description="how long the pod waits on a node that does not answer before it moves")
+    clients: tuple[ObjectName, ...] | None = Field(
+        default=None, description="namespaces that may reach the stock ports; null means every namespace"
+    )
+
+    @property
+    def quotas(self) -> bool:
+        return any(mailbox.quota for mailbox in self.mailboxes.values())

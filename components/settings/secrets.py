@@ -1,0 +1,64 @@
+"""Where credentials come from. None of them passes through Pulumi: these are names and paths only."""
+
+from pydantic import Field
+
+from components.settings.types import Fqdn, MailAddress, Model, ObjectName
+
+
+class StoreKey(Model):
+    """One value in the secret store: `property` of the entry `key` (Vault KV: a field of a secret)."""
+
+    key: str = Field(min_length=1)
+    property: str = Field(min_length=1)
+
+
+class SecretStore(Model):
+    """The (Cluster)SecretStore of external-secrets that reaches Vault, or whatever keeps the credentials."""
+
+    name: ObjectName
+    kind: str = "ClusterSecretStore"
+    refresh_interval: str = Field(default="15m", description="how often external-secrets reads the store again (Go duration)")
+
+
+class Secret(Model):
+    """A Kubernetes Secret. With a source, an ExternalSecret makes it; without, it exists already."""
+
+    name: ObjectName
+    source: StoreKey | None = None
+
+
+class ProbeSecret(Model):
+    """What the round-trip probe needs: the relay's API key and the password of the mailbox it reads."""
+
+    name: ObjectName = "mailserver-probe-secrets"
+    brevo: StoreKey | None = Field(default=None, description='base64 of a JSON object {"api_key": …}')
+    mailbox: MailAddress = Field(description="the mailbox that probe mail lands in; its password is an entry of the accounts map")
+
+
+class DkimKey(Model):
+    """A signing key: its selector and its private half (PEM) in the secret store."""
+
+    selector: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="one DNS label")
+    source: StoreKey | None = None
+
+    def secret_key(self, domain: Fqdn) -> str:
+        """The key of the DKIM Secret that holds this private key, and its file name in the pod."""
+        return f"{domain}.{self.selector}"
+
+
+class Secrets(Model):
+    """Every Secret of the mail system; the README shows the shape of each."""
+
+    store: SecretStore | None = None
+    accounts: Secret = Field(
+        default=Secret(name="mailserver-accounts"), description="key `accounts`: JSON map of address to password or hash"
+    )
+    aliases: Secret | None = Field(
+        default=None, description="key `aliases`: lines `alias target[,target…]`, added to those of the settings"
+    )
+    relay: Secret = Field(
+        default=Secret(name="mailserver-relay"), description="key `sasl_passwd`: `[host]:port login:password`; used when mail.relay is set"
+    )
+    dkim: ObjectName = Field(default="mailserver-dkim", description="one key `<domain>.<selector>` for each DKIM key: PEM")
+    probe: ProbeSecret | None = None
+    webmail_database: Secret | None = Field(default=None, description="key `password`: of Roundcube's database user")

@@ -1,0 +1,77 @@
+"""A stack's settings as a whole; parse.py reads them, checks.py holds the rules between areas."""
+
+import dataclasses
+
+from pydantic import Field
+
+from components.listeners import LISTENERS, Listener
+from components.settings.cluster import Cluster
+from components.settings.mail import Mail
+from components.settings.secrets import DkimKey, Secrets
+from components.settings.types import Address, Fqdn, Model, ObjectName
+
+KEY = "mailserver:site"
+
+
+class Domain(Model):
+    """A mail domain that is served here."""
+
+    host: Fqdn | None = Field(default=None, description="name of the mail server for this domain; null means mail.<domain>")
+    dkim: tuple[DkimKey, ...] = Field(default=(), description="signing keys; every one of them signs")
+
+
+class Tls(Model):
+    """The certificate, renewed by somebody else (cert-manager, a pipeline) in a Secret of type kubernetes.io/tls."""
+
+    secret: ObjectName
+    names: tuple[str, ...] = Field(min_length=1, description="names in the certificate; `*.example.org` covers one label")
+
+    def covers(self, host: Fqdn) -> bool:
+        return host in self.names or f"*.{host.partition('.')[2]}" in self.names
+
+
+class Legacy(Model):
+    """The way in before HAProxy: a LoadBalancer Service that keeps client addresses by itself."""
+
+    address: Address = Field(description="address of the LoadBalancer Service `mailserver-legacy`")
+
+
+class Firewall(Model):
+    """The pfSense in front."""
+
+    address: Address = Field(description="its address on the nodes' network: where HAProxy's connections come from")
+
+
+class Site(Model):
+    """Everything about one installation that is not secret."""
+
+    production: bool = Field(default=True, description="protects and retains Namespace and volumes; warns of an image that is not pinned")
+    namespace: ObjectName = "mailserver"
+    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains; the first is the primary one")
+    cluster: Cluster
+    firewall: Firewall
+    tls: Tls
+    mail: Mail
+    secrets: Secrets = Secrets()
+    legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
+    adopt: tuple[str, ...] = Field(
+        default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
+    )
+
+    @property
+    def primary(self) -> Fqdn:
+        return next(iter(self.domains))
+
+    def host(self, domain: Fqdn) -> Fqdn:
+        return self.domains[domain].host or f"mail.{domain}"
+
+    @property
+    def hostname(self) -> Fqdn:
+        """The name the server gives itself: its banner, its HELO, its certificate."""
+        return self.host(self.primary)
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The table of mail services with this site's NodePorts."""
+        overrides = {name: {"node_port": ports.proxy, "health_node_port": ports.health} for name, ports in self.cluster.node_ports.items()}
+        return tuple(dataclasses.replace(listener, **overrides.get(listener.name, {})) for listener in LISTENERS)

@@ -1,0 +1,50 @@
+#!/bin/bash
+# The image runs this last in its set-up, before any daemon, and ignores how it ends: the startup probe looks at the result.
+set -euo pipefail
+
+config=${CONFIG_DIR:-/tmp/docker-mailserver}
+mail=${MAIL_DIR:-/var/mail}
+bin=${BIN_DIR:-/usr/local/sbin}
+
+# A PROXY twin is its stock service, option by option, under another port and name, plus the header. Five seconds without
+# a header end a connection, so that silent peers cannot fill the process table.
+twin() { # stock service, port, syslog name
+  local maxproc daemon option
+  read -r _ _ _ _ _ _ maxproc daemon _ < <(postconf -M "$1/inet")
+  postconf -M "$2/inet=$2 inet n - n - $maxproc $daemon"
+  postconf -P "$1/inet" | while IFS= read -r option; do
+    postconf -P "$2/inet/${option#"$1/inet/"}"
+  done
+  postconf -P "$2/inet/syslog_name=$3" \
+    "$2/inet/${daemon}_upstream_proxy_protocol=haproxy" \
+    "$2/inet/${daemon}_upstream_proxy_timeout=5s"
+  if [[ $daemon == postscreen ]]; then
+    # It locks its cache: two of them on one file shut each other out.
+    # shellcheck disable=SC2016 # Postfix expands it
+    postconf -P "$2/inet/postscreen_cache_map=btree:"'$data_directory/postscreen_proxy_cache'
+  fi
+}
+while read -r service port name; do
+  twin "$service" "$port" "$name"
+done <"$config/proxy-listeners.txt"
+
+# The image copies a mailbox's Sieve script in and never takes one away. A script that somebody else put there stays.
+while IFS='|' read -r login _; do
+  home=$mail/${login##*@}/${login%@*}/home
+  if [[ -e $config/$login.dovecot.sieve ]]; then
+    touch "$home/.dovecot.sieve.declared"
+  elif [[ -e $home/.dovecot.sieve.declared ]]; then
+    rm -f "$home"/.dovecot.{sieve,svbin,sieve.declared}
+  fi
+done <"$config/postfix-accounts.cf"
+
+# postsrsd closes every descriptor it might have inherited. Where a runtime sets no limit that is 2^30 of them: minutes of a
+# busy processor, and every mail waits. The image starts it by name, so a namesake earlier on PATH can bound it.
+if [[ ${ENABLE_SRS:-0} == 1 ]]; then
+  cat >"$bin/postsrsd" <<'EOF'
+#!/bin/sh
+ulimit -n 1024
+exec /usr/sbin/postsrsd "$@"
+EOF
+  chmod 755 "$bin/postsrsd"
+fi

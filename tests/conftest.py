@@ -1,0 +1,70 @@
+"""Sites and recordings for the tests: the two committed stacks, and any variation of one."""
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from components.settings.parse import parse_site
+from components.settings.site import KEY, Site
+from tools.program import ROOT, Recording, run
+from tools.stackfile import Stack, load_stack
+
+Settings = dict[str, Any]
+
+
+@functools.cache
+def _stack(name: str) -> Stack:
+    return load_stack(ROOT, name)
+
+
+def settings(stack: str = "prod") -> Settings:
+    """A copy of a committed stack's settings, to be changed at will."""
+    return copy.deepcopy(json.loads(_stack(stack).config[KEY]))
+
+
+def change(base: Settings, path: str, value: Any) -> Settings:
+    """`base` with the setting at a dotted path replaced (`...` removes it); keys with dots are given as `a/b.c/d`."""
+    *parents, last = path.split("/") if "/" in path else path.split(".")
+    place = base
+    for parent in parents:
+        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return base
+
+
+@functools.cache
+def recording_of(text: str, stack: str = "test") -> Recording:
+    return run(Stack("mailserver", stack, {KEY: text}, frozenset()))
+
+
+@pytest.fixture
+def site() -> Callable[..., Site]:
+    """`site("prod", {"mail.srs": False})`: a parsed site, with settings changed by path."""
+
+    def make(stack: str = "prod", changes: Settings | None = None) -> Site:
+        base = settings(stack)
+        for path, value in (changes or {}).items():
+            change(base, path, value)
+        return parse_site(json.dumps(base))
+
+    return make
+
+
+@pytest.fixture
+def recording() -> Callable[..., Recording]:
+    """`recording("prod", {…})`: what the whole program registers for a site; the same site is run once per process."""
+
+    def make(stack: str = "prod", changes: Settings | None = None) -> Recording:
+        base = settings(stack)
+        for path, value in (changes or {}).items():
+            change(base, path, value)
+        return recording_of(json.dumps(base), stack)
+
+    return make

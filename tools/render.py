@@ -1,0 +1,144 @@
+"""The program's result without engine, cluster, credentials or network: a summary on screen, and every artefact as a file."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from components.rules import unprotected, violations
+from components.settings.site import KEY
+from tools.program import ROOT, ProgramError, Recording, run
+from tools.stackfile import Stack, StackFileError, load_stack
+
+INDEX = "resources.json"  # its presence marks a folder that an earlier render made and this one may replace
+
+
+class RenderError(Exception):
+    """Nothing was written; the text says why."""
+
+
+def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
+    """Every rule that a rendered object breaks, one sentence each."""
+    for resource in recording.resources:
+        if not resource.type.startswith("kubernetes:") or "kind" not in resource.inputs:
+            continue
+        yield from violations(resource.inputs)
+        if production:
+            yield from unprotected(resource.inputs["kind"], resource.inputs["metadata"]["name"], resource.options)
+
+
+def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
+    """Path and text of every file that a render writes."""
+    for thing in recording.kubernetes():
+        yield f"kubernetes/{thing['kind'].lower()}-{thing['metadata']['name']}.yaml", _yaml(thing)
+    yield from _mail_files(recording.kubernetes())
+    yield INDEX, json.dumps([dataclasses.asdict(resource) for resource in recording.resources], indent=2) + "\n"
+
+
+def _mail_files(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """What the pod's config volumes hold, by the path that the pod sees: read back from the objects, not from the code that made them."""
+    maps = {thing["metadata"]["name"]: thing["data"] for thing in objects if thing["kind"] == "ConfigMap"}
+    for deployment in (thing for thing in objects if thing["kind"] == "Deployment"):
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+            source = volume.get("configMap")
+            if source and "items" in source:
+                yield from ((f"mail/{item['path']}", maps[source["name"]][item["key"]]) for item in source["items"])
+            elif source:
+                yield from ((f"mail/scripts/{name}", text) for name, text in maps[source["name"]].items())
+
+
+def _yaml(thing: dict[str, Any]) -> str:
+    def readable(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: readable(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [readable(part) for part in value]
+        return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value
+
+    yaml = YAML()
+    yaml.width = 1_000_000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    with tempfile.SpooledTemporaryFile(mode="w+", max_size=1 << 20, encoding="utf-8") as buffer:
+        yaml.dump(readable(thing), buffer)
+        buffer.seek(0)
+        return buffer.read()
+
+
+def write(files: list[tuple[str, str]], out: Path) -> None:
+    """Replace the folder `out` as a whole, so that it never holds half a render or a leftover of an earlier one."""
+    if out.exists() and any(out.iterdir()) and not (out / INDEX).exists():
+        raise RenderError(f"{out}: is not empty and no earlier render made it; name another folder with OUT=…")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".render-") as scratch:
+        fresh = Path(scratch) / "fresh"
+        for path, text in files:
+            target = fresh / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                raise RenderError(f"{path}: two artefacts have this name")
+            target.write_text(text, encoding="utf-8")
+        if out.exists():
+            out.rename(Path(scratch) / "old")
+        fresh.rename(out)
+
+
+def summary(recording: Recording, stack: Stack, console: Console) -> None:
+    """The resource tree, exports, notes and warnings."""
+    root = Tree(f"stack {stack.name}")
+    nodes: dict[str | None, Tree] = {None: root}
+    waiting = sorted(recording.resources, key=lambda resource: (resource.urn.count("$"), resource.urn))
+    for resource in waiting:
+        shown = resource.inputs.get("metadata", {}).get("name") if resource.custom else None
+        kind = resource.inputs.get("kind") or resource.type
+        marks = [mark for mark, key in (("protected", "protect"), ("adopted", "importId")) if resource.options.get(key)]
+        label = " ".join([kind, shown or resource.name, *(f"({mark})" for mark in marks)])
+        nodes[resource.urn] = nodes[resource.parent].add(escape(label))
+    console.print(root)
+    for name, value in recording.exports.items():
+        console.print(f"{name}: {json.dumps(value)}", markup=False)
+    for level, message in recording.messages:
+        console.print(f"{'note' if level == 'info' else level}: {message}", markup=False, soft_wrap=True)
+
+
+def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
+    stack = load_stack(root, stack_name)
+    try:
+        recording = run(stack)
+    except pulumi.RunError as error:
+        raise RenderError(str(error)) from None
+    breaches = list(rule_breaches(recording, production=json.loads(stack.config[KEY]).get("production", True)))
+    if breaches:
+        raise RenderError("\n".join(breaches))
+    write(list(artefacts(recording)), out)
+    summary(recording, stack, console)
+    console.print(f"written to {out}", markup=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stack", default="dev")
+    parser.add_argument("--out", type=Path, help="folder for the artefacts (build/<stack>)")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with Pulumi.yaml and the stack files")
+    options = parser.parse_args()
+    try:
+        render(options.root, options.stack, options.out or Path("build") / options.stack, Console(highlight=False, width=160))
+    except (StackFileError, ProgramError, RenderError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Reads Pulumi.yaml and Pulumi.<stack>.yaml as the engine does, for running the program without it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+SECRET_PLACEHOLDER = "[secret]"  # noqa: S105 - stands for every encrypted value, which nothing here can or should decrypt
+
+
+class StackFileError(Exception):
+    """The project or stack file cannot be read; the text names it and says why."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack's name and its configuration: every value as text (objects as JSON), and the keys that are secret."""
+
+    project: str
+    name: str
+    config: dict[str, str]
+    secret_keys: frozenset[str]
+
+
+def load_stack(root: Path, name: str) -> Stack:
+    """The stack `name` of the project in `root`. Raises StackFileError."""
+    project = _read(root / "Pulumi.yaml", "there is no project here")
+    stacks = sorted(path.name.split(".")[1] for path in root.glob("Pulumi.*.yaml"))
+    document = _read(root / f"Pulumi.{name}.yaml", f"there is no stack {name!r}; known: {', '.join(stacks) or 'none'}")
+    entries = document.get("config") or {}
+    if not isinstance(entries, dict):
+        raise StackFileError(f"Pulumi.{name}.yaml: config must be a map")
+    config, secret = {}, set()
+    for key, value in entries.items():
+        full_key = key if ":" in str(key) else f"{project['name']}:{key}"
+        plain, has_secret = _reveal(value)
+        config[full_key] = plain if isinstance(plain, str) else _to_json(plain, f"Pulumi.{name}.yaml: {full_key}")
+        if has_secret:
+            secret.add(full_key)
+    return Stack(str(project["name"]), name, config, frozenset(secret))
+
+
+def _read(path: Path, missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise StackFileError(f"{path.name}: {missing}")
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except (MarkedYAMLError, UnicodeDecodeError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise StackFileError(f"{path.name}: is not YAML: {getattr(error, 'problem', None) or error}{where}") from None
+    if not isinstance(document, dict):
+        raise StackFileError(f"{path.name}: must be a map at its top")
+    return document
+
+
+def _reveal(value: Any) -> tuple[Any, bool]:
+    """The value with each `secure: …` replaced by a placeholder, and whether there was one."""
+    if isinstance(value, dict):
+        if list(value) == ["secure"]:
+            return SECRET_PLACEHOLDER, True
+        parts = {key: _reveal(part) for key, part in value.items()}
+        return {key: part for key, (part, _) in parts.items()}, any(secret for _, secret in parts.values())
+    if isinstance(value, list):
+        items = [_reveal(part) for part in value]
+        return [part for part, _ in items], any(secret for _, secret in items)
+    return value, False
+
+
+def _to_json(value: Any, where: str) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise StackFileError(f"{where}: holds a value that is no text, number, list or map, such as a date; put it in quotes") from None
