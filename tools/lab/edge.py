@@ -1,11 +1,14 @@
 """The whole mail edge on one machine: client, HAProxy, nodes, pod, relay, world. `with Lab(site) as lab:` starts and ends it."""
 
 import contextlib
+import email
+import email.policy
 import itertools
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
 
 from components.settings.site import Site
@@ -118,6 +121,18 @@ class Lab:
         address = str(network[next(count)])
         self.names.host(f"client-{address.replace(':', '-').replace('.', '-')}.clients.example", address)
         return address
+
+    def stored(self, mailbox: str, subject: str, folder: str = "") -> list[EmailMessage]:
+        """Every message with that subject in a mailbox's folder, INBOX unless named; read from the Maildir."""
+        name, _, domain = mailbox.partition("@")
+        maildir = self.pod.host.path(f"/var/mail/{domain}/{name}" + (f"/.{folder}" if folder else ""))
+        found = []
+        for path in [*maildir.glob("new/*"), *maildir.glob("cur/*")]:
+            with contextlib.suppress(FileNotFoundError):  # a client may move it this moment
+                mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+                if mail["Subject"] == subject:
+                    found.append(mail)
+        return found
 
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:

@@ -184,6 +184,7 @@ class MailServer:
         host = self.host
         host.write("/etc/postfix/master.cf", host.path("/etc/postfix/master.cf.proto").read_text())
         host.write("/etc/postfix/main.cf", "")
+        host.settle_postfix()
         rows = (f"{fact.name}={fact.name.replace('/', ' ')} {fact.value}" for fact in facts.POSTFIX_MASTER)
         host.run("postconf", "-M", *rows)
         for service in host.run("postconf", "-F", "*/*/chroot").stdout.splitlines():
@@ -199,6 +200,7 @@ class MailServer:
 
     def _postconf(self, rows: Iterable[Fact]) -> None:
         self.host.run("postconf", *(f"{row.name}={row.value}" for row in rows))
+        self.host.settle_postfix()
 
     def _rspamd(self) -> None:
         host = self.host
@@ -278,10 +280,12 @@ class MailServer:
         host = self.host
         main = host.path("/etc/postfix/main.cf")
         main.write_text(main.read_text() + host.path(f"{CONFIG_DIR}/postfix-main.cf").read_text())
+        host.settle_postfix()
         kept = host.run("postconf", "-n")
         if unexpected := [line for line in kept.stderr.splitlines() if "overriding earlier entry" not in line]:
             raise LabError("postfix-main.cf: " + "; ".join(unexpected))
         main.write_text(kept.stdout)
+        host.settle_postfix()
 
     def _srs(self) -> None:
         host = self.host
@@ -305,7 +309,7 @@ class MailServer:
         self._patterns(keep=False)
         for name in names or self.expected_daemons():
             if name == "postfix":
-                self._age_main_cf()
+                self.host.settle_postfix()
             command = facts.COMMANDS[name]
             self.daemons[name] = self.host.spawn(name, *command, env=self.environment | {"PATH": PATH})
         if not names:
@@ -349,11 +353,6 @@ class MailServer:
         self.set_up()
         self.start()
 
-    def _age_main_cf(self) -> None:
-        """Postfix waits while main.cf is younger than two seconds; the image turns its clock back, too."""
-        main = self.host.path("/etc/postfix/main.cf")
-        set_back(main, 10)
-
     # The image's change detector.
 
     def _monitored(self) -> dict[str, str]:
@@ -376,7 +375,7 @@ class MailServer:
             self._permissions()
         if any("sasl-password" in path for path in changed):
             self._relay(self.environment["DEFAULT_RELAY_HOST"])
-        self._age_main_cf()
+        self.host.settle_postfix()
         self.host.run("postfix", "reload")
         self.host.run("dovecot", "reload")
         self._sums = sums

@@ -6,7 +6,7 @@ import signal
 from email.message import EmailMessage
 
 from tools.lab.facts import Fact
-from tools.lab.hosts import Host, set_back, wait_for
+from tools.lab.hosts import Host, wait_for
 from tools.lab.image import nested
 
 KEPT = "/var/kept"
@@ -67,6 +67,7 @@ class Mta:
             "smtpd_tls_auth_only": "yes",
         }
         host.write("/etc/postfix/main.cf", "".join(f"{key} = {value}\n" for key, value in settings.items()))
+        host.settle_postfix()
         host.run("postconf", "-M", f"{port}/inet={port} inet n - n - - smtpd", "postlog/unix-dgram=postlog unix-dgram n - n - 1 postlogd")
         for service in host.run("postconf", "-F", "*/*/chroot").stdout.splitlines():
             if service.endswith("= y"):
@@ -80,7 +81,6 @@ class Mta:
             self.host.write("/etc/dovecot/dovecot.conf", nested((*_DOVECOT, static)))
             self.auth = self.host.spawn("dovecot", "dovecot", "-F", "-c", "/etc/dovecot/dovecot.conf")
             wait_for("the relay's passwords", self.host.path("/var/spool/postfix/private/auth").is_socket)
-        set_back(self.host.path("/etc/postfix/main.cf"), 10)
         self.daemon = self.host.spawn("postfix", "postfix", "start-fg")
         wait_for(self.name, lambda: f":{self.port} " in self.host.run("ss", "-Hltn").stdout)
 
