@@ -37,7 +37,7 @@ def rest(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("listener", LISTENERS, ids=lambda listener: listener.name)
 def test_a_silent_connection_without_a_header_is_refused_within_ten_seconds(lab: Lab, log: Log, listener) -> None:
-    log.expect(r"haproxy read: timeout error", r"haproxy: Client timed out")
+    log.expect(r"haproxy read: (timeout error|time limit exceeded)", r"haproxy: Client timed out")
     with Client(lab, str(lab.site.firewall.address), inside=True).raw(listener.proxy_port, timeout=10) as connection:
         text = rest(connection)
     assert text == b"" if listener is IMAPS else text.startswith(b"421 ")

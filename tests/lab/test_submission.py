@@ -110,7 +110,7 @@ def test_a_wrong_imap_password_costs_time(lab: Lab) -> None:
 
 
 @PASSWORD_PORTS
-@pytest.mark.parametrize("sender", ["bob@example.org", "boss@example.org", "someone@sender.example", "team@example.net2"])
+@pytest.mark.parametrize("sender", ["bob@example.org", "boss@example.org", "someone@sender.example"])
 def test_a_spoofed_sender_is_refused(lab: Lab, listener, sender: str) -> None:
     """Not another mailbox, not an invented address of ours, not a stranger's."""
     with Client(lab).smtp(listener.port, "alice@example.org") as smtp:
@@ -133,10 +133,10 @@ def test_a_grant_is_for_the_one_who_has_it(lab: Lab) -> None:
         assert smtp.rcpt("alice@example.org")[0] == 553
 
 
-def test_a_catch_all_lets_its_mailbox_send_as_everybody_of_its_domain_but_other_mailboxes(lab: Lab) -> None:
-    """What the image does with `@domain`: the look-up of an unknown address ends at the catch-all."""
+@pytest.mark.parametrize("sender", ["alice@example.org", "boss@example.org"])
+def test_a_catch_all_grants_nothing_to_its_mailbox(lab: Lab, sender: str) -> None:
     with Client(lab).smtp(SUBMISSION.port, "spam@example.org") as smtp:
-        smtp.mail("alice@example.org")
+        smtp.mail(sender)
         assert smtp.rcpt("bob@example.org")[0] == 553
 
 

@@ -79,7 +79,8 @@ class Lab:
         world = self.world
         world.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.ip_nonlocal_bind=1")
         own = [NAMESERVER, EDGE_IPV6, str(self.site.firewall.address)]
-        own += [str(node.address) for node in self.site.cluster.nodes.values()]
+        for node in self.site.cluster.nodes.values():
+            own += [str(address) for address in (node.address, node.tunnel_address) if address]
         own += [str(address) for relay in self.site.mail.trusted_relays for address in relay.addresses]
         for address in own:
             world.run("ip", "address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))

@@ -90,7 +90,7 @@ class MailServer:
     def _machine(self, nameserver: str) -> None:
         host = self.host
         host.write("/etc/resolv.conf", f"nameserver {nameserver}\noptions timeout:1 attempts:1\n")
-        host.write("/etc/hosts", f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {self.site.hostname}\n")
+        host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n")
         for name in ("passwd", "group"):
             entry = f"docker:x:{facts.VMAIL}:" if name == "group" else f"docker:x:{facts.VMAIL}:{facts.VMAIL}::/home/docker:/bin/bash"
             host.write(f"/etc/{name}", host.path(f"/etc/{name}").read_text() + entry + "\n")
