@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.support import Known, Log, lab_site
-from tools.lab.client import WORLD_DOMAIN
 from tools.lab.edge import Lab
-from tools.lab.paths import CLIENTS, CLIENTS_IPV6
 
 NEEDED = ("postfix", "dovecot", "haproxy", "rspamd", "redis-server", "postsrsd", "rsyslogd", "nft", "ip", "openssl", "unshare", "nsenter")
 
@@ -35,9 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     with Lab(lab_site()) as lab:
-        lab.names.put(WORLD_DOMAIN, "MX", f"10 mx.{WORLD_DOMAIN}.")
-        lab.names.put(f"mx.{WORLD_DOMAIN}", "A", str(CLIENTS[9]))
-        lab.names.text(WORLD_DOMAIN, f"v=spf1 ip4:{CLIENTS} ip6:{CLIENTS_IPV6} -all")
         yield lab
 
 

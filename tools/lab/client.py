@@ -9,17 +9,16 @@ import uuid
 from email.message import EmailMessage
 
 from components.listeners import IMAPS, SMTP, SUBMISSION, SUBMISSIONS
-from tools.lab.edge import Lab
-from tools.lab.paths import EDGE_IPV6, POD
+from tools.lab.edge import Lab, client_name
+from tools.lab.paths import CLIENT_DOMAIN, EDGE_IPV6, POD
 
 TIMEOUT = 20.0
-WORLD_DOMAIN = "clients.example"  # any client of the lab may send for it
 
 
 class _Smtp(smtplib.SMTP):
     def __init__(self, name: str, source: str, context: ssl.SSLContext | None) -> None:
         self._wrap = context
-        super().__init__(local_hostname="client.clients.example", timeout=TIMEOUT, source_address=(source, 0))
+        super().__init__(local_hostname=client_name(source), timeout=TIMEOUT, source_address=(source, 0))
         self._host = name  # whose certificate is expected
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
@@ -81,7 +80,7 @@ class Client:
             return socket.create_connection((self.server, port), timeout, (self.source, 0))
 
 
-def message(sender: str = f"friend@{WORLD_DOMAIN}", to: str = "alice@example.org", body: str = "Hello.\n", **headers: str) -> EmailMessage:
+def message(sender: str = f"friend@{CLIENT_DOMAIN}", to: str = "alice@example.org", body: str = "Hello.\n", **headers: str) -> EmailMessage:
     """A message as a decent client writes it, with a subject that is found again."""
     mail = EmailMessage()
     mail["From"], mail["To"] = sender, to

@@ -20,7 +20,11 @@ from tools.lab.image import MailServer, Secrets
 from tools.lab.mta import Mta
 from tools.lab.names import NameServer
 from tools.lab.nodes import Nodes
-from tools.lab.paths import CLIENTS, CLIENTS_IPV6, EDGE_IPV6, NAMESERVER, POD, RELAY, SENDER, SENDER_DOMAIN
+from tools.lab.paths import CLIENT_DOMAIN, CLIENTS, CLIENTS_IPV6, EDGE_IPV6, NAMESERVER, POD, RELAY, SENDER, SENDER_DOMAIN
+
+
+def client_name(address: str) -> str:
+    return f"client-{address.replace(':', '-').replace('.', '-')}.{CLIENT_DOMAIN}"
 
 
 class Lab:
@@ -100,6 +104,10 @@ class Lab:
         names.host(f"mx.{SENDER_DOMAIN}", SENDER)
         names.put(SENDER_DOMAIN, "MX", f"10 mx.{SENDER_DOMAIN}.")
         names.text(SENDER_DOMAIN, f"v=spf1 ip4:{SENDER} -all")
+        # Any client may send for the clients' domain.
+        names.put(CLIENT_DOMAIN, "MX", f"10 mx.{CLIENT_DOMAIN}.")
+        names.text(CLIENT_DOMAIN, f"v=spf1 ip4:{CLIENTS} ip6:{CLIENTS_IPV6} -all")
+        names.host(f"mx.{CLIENT_DOMAIN}", str(CLIENTS[9]))
         for relay in site.mail.trusted_relays:
             for address in relay.addresses:
                 names.host(f"{relay.name}.{site.primary}", str(address))
@@ -120,7 +128,7 @@ class Lab:
         """The address of a client that nobody has seen before, with a name that points back."""
         network, count = (CLIENTS_IPV6, self._clients6) if ipv6 else (CLIENTS, self._clients)
         address = str(network[next(count)])
-        self.names.host(f"client-{address.replace(':', '-').replace('.', '-')}.clients.example", address)
+        self.names.host(client_name(address), address)
         return address
 
     def stored(self, mailbox: str, subject: str, folder: str = "") -> list[EmailMessage]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -217,7 +218,18 @@ class MailServer:
         for module in facts.RSPAMD_DISABLED:
             host.write(f"/etc/rspamd/local.d/{module}.conf", "enabled = false;\n")
         host.run("sh", "-c", f"cp {CONFIG_DIR}/rspamd/override.d/* /etc/rspamd/override.d/ 2>/dev/null || true")
+        self._older_rspamd()
         self._postconf([Fact("rspamd_milter", "inet:localhost:11332", ""), Fact("smtpd_milters", "$rspamd_milter", "")])
+
+    def _older_rspamd(self) -> None:
+        """Debian's Rspamd (3.4) cannot tell a relay by its address, which 3.6 learned; there the lab names it instead."""
+        host = self.host
+        rules = host.path("/etc/rspamd/override.d/external_relay.conf")
+        if rules.exists() and "ip_map" not in host.path("/usr/share/rspamd/plugins/external_relay.lua").read_text():
+            text = re.sub(r"ip_map = \[.*\]", "ip_map", rules.read_text().replace('"ip_map"', '"hostname_map"'))
+            for relay in self.site.mail.trusted_relays:
+                text = text.replace("ip_map;", f'hostname_map = ["{relay.name}.{self.site.primary}"];', 1)
+            rules.write_text(text)
 
     def _certificates(self) -> None:
         """SSL_TYPE=manual: the mounted files are copied, and the copies are what daemons read."""

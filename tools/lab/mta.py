@@ -31,8 +31,7 @@ class Mta:
     ) -> None:
         self.host, self.name, self.login, self.port = host, name, login, port
         host.write("/etc/resolv.conf", f"nameserver {nameserver}\n")
-        host.write("/etc/ssl/mta.crt", certificate[0])
-        host.write("/etc/ssl/mta.key", certificate[1], 0o600)
+        self._write_certificate(certificate)
         host.write("/etc/postfix/master.cf", host.path("/etc/postfix/master.cf.proto").read_text())
         host.run("mkdir", "-p", KEPT, "/var/spool/postfix/private")
         host.run("chown", "5000:5000", KEPT)
@@ -72,6 +71,16 @@ class Mta:
         for service in host.run("postconf", "-F", "*/*/chroot").stdout.splitlines():
             if service.endswith("= y"):
                 host.run("postconf", "-F", service.replace(" = y", " = n"))
+        self.start()
+
+    def _write_certificate(self, certificate: tuple[str, str]) -> None:
+        self.host.write("/etc/ssl/mta.crt", certificate[0])
+        self.host.write("/etc/ssl/mta.key", certificate[1], 0o600)
+
+    def certify(self, certificate: tuple[str, str]) -> None:
+        """Serve another certificate from now on."""
+        self._write_certificate(certificate)
+        self.stop()
         self.start()
 
     def start(self) -> None:

@@ -5,6 +5,7 @@
 | the pod | a host (hosts.py) with network, processes and files of its own: paths, ports and users are the pod's |
 | ConfigMap, Secret volumes | `/config`, `/secrets`, `/scripts`, as the init container mounts them |
 | the image | facts.py on Debian 12's packages |
+| Rspamd's rule for a trusted relay by address (`ip_map`, since 3.6) | the same rule by the relay's name where Rspamd is older |
 | the mail volume | folders of the host: `/var/mail`, `/var/log/mail`, `/var/spool/postfix`, `/var/lib/*` |
 | pfSense | the host `world`, which has the firewall's own address (`firewall.address`), and `EDGE_IPV6` for the AAAA record |
 | nodes, NodePorts, kube-proxy | nftables rules of `world` (nodes.py): NodePort to the pod, seen there as the node's tunnel address |
@@ -27,3 +28,4 @@ EDGE_IPV6 = "2001:db8:e::25"
 CLIENTS = ip_network("198.51.100.0/24")
 CLIENTS_IPV6 = ip_network("2001:db8:c::/64")
 SENDER_DOMAIN = "sender.example"
+CLIENT_DOMAIN = "clients.example"
