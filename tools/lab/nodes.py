@@ -1,5 +1,7 @@
 """Kubernetes' part of the way in, as kube-proxy does it with `externalTrafficPolicy: Cluster`: rules in the firewall's host."""
 
+import socket
+
 from components.settings.cluster import Node
 from components.settings.site import Site
 from tools.lab.hosts import Host
@@ -13,9 +15,11 @@ class Nodes:
 
     def __init__(self, host: Host, site: Site) -> None:
         self.host, self.site = host, site
+        self._silent: socket.socket | None = None
         self.names = list(site.cluster.nodes)
         self.home = self.names[0]
         lines = ["table ip nodes {", "  chain faults { type filter hook output priority -150; }"]
+        lines += ["  chain hangs { type nat hook output priority -110; }"]
         lines += ["  chain ports { type nat hook output priority -100;"]
         for node in site.cluster.nodes.values():
             for listener in site.listeners:
@@ -48,5 +52,14 @@ class Nodes:
         """The machine is gone: no packet is answered."""
         self._fault(name, "drop")
 
+    def hang(self, name: str) -> None:
+        """The machine takes connections and says no word."""
+        if self._silent is None:
+            with self.host.network():
+                self._silent = socket.create_server(("127.0.0.1", SILENT_PORT), backlog=1000)
+        rule = ["ip", "daddr", str(self._node(name).address), "meta", "l4proto", "tcp", "dnat", "to", f"127.0.0.1:{SILENT_PORT}"]
+        self.host.run("nft", "add", "rule", "ip", "nodes", "hangs", *rule)
+
     def heal(self) -> None:
-        self.host.run("nft", "flush", "chain", "ip", "nodes", "faults")
+        for chain in ("faults", "hangs"):
+            self.host.run("nft", "flush", "chain", "ip", "nodes", chain)
