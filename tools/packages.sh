@@ -2,7 +2,9 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="shellcheck"
+packages="shellcheck
+  postfix postfix-pcre dovecot-imapd dovecot-lmtpd dovecot-sieve rspamd redis-server postsrsd rsyslog haproxy
+  ca-certificates curl iproute2 nftables openssl procps python3 util-linux"
 
 missing=""
 for package in $packages; do

@@ -49,4 +49,5 @@ def log(request: pytest.FixtureRequest) -> Iterator[Log | None]:
         return
     log = Log(request.getfixturevalue("lab").pod)
     yield log
+    log.settle()
     assert log.alarms() == []

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from email.message import EmailMessage
 from typing import Any
 
@@ -20,6 +21,7 @@ MX2 = "203.0.113.10"
 # Alarming words that every healthy run holds, with the reason.
 HARMLESS = (
     r"postsrsd\[\d+\]: srs_\w+: .* not rewritten",  # says so at each of our own addresses
+    r"dovecot: master: Warning: SIGHUP received - reloading configuration",  # the image's change detector reloads it
     r"Memory overcommit must be enabled",  # Redis on a machine that is not tuned for it
 )
 ALARM = re.compile(r"\b(fatal|panic|error|warning|throttling)\b:?|Traceback", re.IGNORECASE)
@@ -81,6 +83,12 @@ class Log:
 
     def lines(self, pattern: str) -> list[str]:
         return [line for line in self.text().splitlines() if re.search(pattern, line)]
+
+    def settle(self) -> None:
+        """Until nothing was written for a moment: daemons log the end of a connection after the client has gone."""
+        size = -1
+        while size != (size := len(self.pod.log())):
+            time.sleep(0.2)
 
     def alarms(self) -> list[str]:
         lines = self.text().splitlines()

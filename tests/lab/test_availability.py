@@ -29,7 +29,7 @@ def edge(lab: Lab):
     yield use
     lab.nodes.heal()
     use(haproxy.configuration(lab.site))
-    wait_for("all nodes", lambda: set(lab.haproxy.states().values()) == {"UP"}, 20)
+    lab.wait_until_served()
 
 
 def test_health_checks_kill_nothing_even_at_ten_times_their_rate(lab: Lab, log: Log, edge) -> None:
@@ -153,6 +153,7 @@ def test_a_restart_in_the_middle_of_the_queue_loses_nothing(lab: Lab, log: Log) 
         lab.pod.restart()
     finally:
         lab.relay.start()
+        lab.wait_until_served()
     lab.pod.host.run("postqueue", "-f")
     wanted = {mail["Subject"] for mail in mails}
     wait_for("all of them", lambda: wanted <= {kept["Subject"] for kept in lab.relay.kept()}, 60)

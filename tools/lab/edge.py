@@ -15,7 +15,7 @@ from components.settings.site import Site
 from tools.lab import haproxy
 from tools.lab.certificates import Authority, dkim_key
 from tools.lab.haproxy import HAProxy
-from tools.lab.hosts import Host
+from tools.lab.hosts import Host, wait_for
 from tools.lab.image import MailServer, Secrets
 from tools.lab.mta import Mta
 from tools.lab.names import NameServer
@@ -116,13 +116,17 @@ class Lab:
         name = f"mx.{SENDER_DOMAIN}"
         host = self._host(stack, folder, "sender")
         host.link(self.world, "sender", SENDER)
-        self.sender = Mta(host, name, self.authority.issue(name), nameserver=NAMESERVER)
+        self.sender = Mta(host, name, self.authority.issue(name), nameserver=NAMESERVER, port=25)
         if relay := self.site.mail.relay:
             self.names.host(relay.host, RELAY)
             host = self._host(stack, folder, "relay")
             host.link(self.world, "relay", RELAY)
             certificate = self.authority.issue(relay.host)
             self.relay = Mta(host, relay.host, certificate, nameserver=NAMESERVER, login=self.relay_login, port=relay.port)
+
+    def wait_until_served(self) -> None:
+        """Until HAProxy finds every node in every pool in order."""
+        wait_for("HAProxy's checks", lambda: set(self.haproxy.states().values()) == {"UP"}, 30)
 
     def client(self, *, ipv6: bool = False) -> str:
         """The address of a client that nobody has seen before, with a name that points back."""

@@ -52,14 +52,16 @@ class Mta:
             "smtp_tls_CApath": "/etc/ssl/certs",
             "smtp_host_lookup": "dns",
             # Whoever it is for, it is kept here.
-            "virtual_mailbox_domains": "static:all" if login else "",
+            "virtual_mailbox_domains": "static:all" if login else name.partition(".")[2],
             "virtual_mailbox_base": KEPT,
             "virtual_mailbox_maps": "static:mail/",
             "virtual_uid_maps": "static:5000",
             "virtual_gid_maps": "static:5000",
             "virtual_mailbox_limit": "0",
-            "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject" if login else "permit_mynetworks, reject",
-            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject" if login else "permit_mynetworks, reject",
+            "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject"
+            if login
+            else "permit_mynetworks, reject_unauth_destination",
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject" if login else "permit_mynetworks, reject_unauth_destination",
             "smtpd_sasl_type": "dovecot",
             "smtpd_sasl_path": "private/auth",
             "smtpd_sasl_auth_enable": "yes" if login else "no",
@@ -67,7 +69,10 @@ class Mta:
         }
         host.write("/etc/postfix/main.cf", "".join(f"{key} = {value}\n" for key, value in settings.items()))
         host.settle_postfix()
-        host.run("postconf", "-M", f"{port}/inet={port} inet n - n - - smtpd", "postlog/unix-dgram=postlog unix-dgram n - n - 1 postlogd")
+        service = "smtp" if port == 25 else str(port)
+        host.run(
+            "postconf", "-M", f"{service}/inet={service} inet n - n - - smtpd", "postlog/unix-dgram=postlog unix-dgram n - n - 1 postlogd"
+        )
         for service in host.run("postconf", "-F", "*/*/chroot").stdout.splitlines():
             if service.endswith("= y"):
                 host.run("postconf", "-F", service.replace(" = y", " = n"))
