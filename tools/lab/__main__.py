@@ -34,7 +34,7 @@ def guide(lab: Lab) -> str:
         *(f"  {name}  {word}" for name, word in lab.passwords.items()),
         "",
         "Send from outside (postscreen greets a new client after six seconds):",
-        f"  printf 'From: friend@{CLIENT_DOMAIN}\\nTo: {mailbox}\\nDate: %s\\nMessage-ID: <%s@{CLIENT_DOMAIN}>\\nSubject: hello\\n\\nhi\\n' \\",
+        f"  printf 'From: friend@{CLIENT_DOMAIN}\\nTo: {mailbox}\\nDate: %s\\nMessage-ID: <%s@lab>\\nSubject: hello\\n\\nhi\\n' \\",
         f'    "$(date -R)" "$(date +%s)" | {curl}\\',
         f"    --interface {source} --mail-from friend@{CLIENT_DOMAIN} --mail-rcpt {mailbox} smtp://{address}:{SMTP.port}/{client_name(source)}",
         "Send as a user to the outside:",

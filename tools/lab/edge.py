@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from ipaddress import ip_address
 from pathlib import Path
 
 from components.settings.site import Site
@@ -24,7 +25,8 @@ from tools.lab.paths import CLIENT_DOMAIN, CLIENTS, CLIENTS_IPV6, EDGE_IPV6, NAM
 
 
 def client_name(address: str) -> str:
-    return f"client-{address.replace(':', '-').replace('.', '-')}.{CLIENT_DOMAIN}"
+    """The name of a client: one that does not look like a dial-up line to a spam filter."""
+    return f"box-{int(ip_address(address)) & 0xFFFF:x}.{CLIENT_DOMAIN}"
 
 
 class Lab:
