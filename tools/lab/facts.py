@@ -4,7 +4,8 @@ Read in the image's own configuration and start-up scripts (target/ of its sourc
 else stays at the Debian packages' defaults, which are the image's too. image.py applies the facts in the image's order.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 
 class Fact(NamedTuple):
@@ -13,6 +14,28 @@ class Fact(NamedTuple):
     name: str
     value: str
     why: str
+
+
+def nested(rows: Iterable[Fact], assign: str = " = ", end: str = "") -> str:
+    """Facts with paths as blocks: `service auth > mode` becomes `service auth {` … `}`. Dovecot's syntax, and Rspamd's with `;`."""
+    tree: dict[str, Any] = {}
+    for row in rows:
+        *blocks, name = row.name.split(" > ")
+        place = tree
+        for block in blocks:
+            place = place.setdefault(block, {})
+        place[name] = row.value
+
+    def text(branch: Mapping[str, Any], indent: str) -> str:
+        lines = ""
+        for name, value in branch.items():
+            if isinstance(value, Mapping):
+                lines += f"{indent}{name} {{\n{text(value, indent + '  ')}{indent}}}\n"
+            else:
+                lines += f"{indent}{name}{assign}{value}{end}\n"
+        return lines
+
+    return text(tree, "")
 
 
 VMAIL = 5000  # user and group `docker`, who own every mailbox

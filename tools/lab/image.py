@@ -7,16 +7,15 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from components.mail.files import config_files
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.secrets import ACCOUNTS_KEY, ALIASES_KEY, RELAY_KEY, mounted_secrets
 from components.settings.site import Site
 from tools.lab import facts
-from tools.lab.facts import Fact
+from tools.lab.facts import Fact, nested
 from tools.lab.hosts import PATH, Daemon, Host, LabError, set_back, wait_for
 from tools.program import ROOT
 
@@ -25,28 +24,6 @@ LOG = "/var/log/mail/mail.log"
 RSPAMD_LOG = "/var/log/mail/rspamd.log"
 PATTERNS = ROOT / ".tools" / "lab" / "rspamd"
 SCRIPTS = ("assemble.py", "user-patches.sh")
-
-
-def nested(rows: Iterable[Fact], assign: str = " = ", end: str = "") -> str:
-    """Facts with paths as blocks: `service auth > mode` becomes `service auth {` … `}`. Dovecot's syntax, and Rspamd's with `;`."""
-    tree: dict[str, Any] = {}
-    for row in rows:
-        *blocks, name = row.name.split(" > ")
-        place = tree
-        for block in blocks:
-            place = place.setdefault(block, {})
-        place[name] = row.value
-
-    def text(branch: Mapping[str, Any], indent: str) -> str:
-        lines = ""
-        for name, value in branch.items():
-            if isinstance(value, Mapping):
-                lines += f"{indent}{name} {{\n{text(value, indent + '  ')}{indent}}}\n"
-            else:
-                lines += f"{indent}{name}{assign}{value}{end}\n"
-        return lines
-
-    return text(tree, "")
 
 
 @dataclass

@@ -5,9 +5,8 @@ import email.policy
 import signal
 from email.message import EmailMessage
 
-from tools.lab.facts import Fact
+from tools.lab.facts import Fact, nested
 from tools.lab.hosts import Host, wait_for
-from tools.lab.image import nested
 
 KEPT = "/var/kept"
 LOG = "/var/log/mail.log"
