@@ -33,6 +33,7 @@ class Record:
     priority: int | None = None
     data: tuple[tuple[str, str | int], ...] = ()
     proxied: bool = False
+    keeps_mail_valid: bool = False  # a key that mail under way may be signed with
 
 
 def zones(site: Site) -> dict[Fqdn, Zone]:
@@ -101,7 +102,11 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
         add(name, "spf", name, "TXT", txt("v=spf1 -all"))
         add(name, "dkim-none", f"*._domainkey.{name}", "TXT", txt("v=DKIM1; p="))
         everything = Dmarc(
-            policy="reject", subdomains="reject", dkim_alignment="strict", spf_alignment="strict", aggregate_reports=parked.aggregate_reports
+            policy="reject",
+            subdomains="reject",
+            dkim_alignment="strict",
+            spf_alignment="strict",
+            aggregate_reports=parked.aggregate_reports,
         )
         add(name, "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(everything)))
     return tuple(found)
@@ -118,7 +123,8 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
     yield "spf", name, "TXT", txt(spf_value(dns.spf)), {}
     for key in domain.dkim:
         if key.public_key:
-            yield f"dkim-{key.selector}-{fingerprint(key)}", f"{key.selector}._domainkey.{name}", "TXT", txt(dkim_value(key)), {}
+            role, owner = f"dkim-{key.selector}-{fingerprint(key)}", f"{key.selector}._domainkey.{name}"
+            yield role, owner, "TXT", txt(dkim_value(key)), {"keeps_mail_valid": key.stage in {"signing", "retiring"}}
     for selector, target in dns.dkim_cnames.items():
         yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {}
     if dns.dmarc:

@@ -122,7 +122,9 @@ class Spf(Model):
 
     mx: bool = Field(default=False, description="the domain's own mail hosts")
     hosts: Annotated[tuple[Fqdn, ...], AfterValidator(_unique)] = Field(default=(), description="further hosts by name (`a:`)")
-    addresses: Annotated[tuple[Network, ...], AfterValidator(_unique)] = Field(default=(), description="addresses or networks; cost nothing")
+    addresses: Annotated[tuple[Network, ...], AfterValidator(_unique)] = Field(
+        default=(), description="addresses or networks; cost nothing"
+    )
     includes: Annotated[tuple[Fqdn, ...], AfterValidator(_unique)] = Field(default=(), description="records of others, such as the relay's")
     others: Literal["fail", "softfail", "neutral"] = Field(default="fail", description="verdict on everyone else: -all, ~all, ?all")
 
@@ -181,7 +183,9 @@ class DomainRecords(Model):
     dmarc: Dmarc | None = Dmarc()
     mta_sts: MtaSts | None = None
     tls_reports: Annotated[tuple[ReportAddress, ...], AfterValidator(_unique)] = Field(default=(), description="TLSRPT (RFC 8460)")
-    verification: Annotated[tuple[Text, ...], AfterValidator(_unique)] = Field(default=(), description="proofs of ownership, TXT at the domain")
+    verification: Annotated[tuple[Text, ...], AfterValidator(_unique)] = Field(
+        default=(), description="proofs of ownership, TXT at the domain"
+    )
     srv: Srv | None = Srv()
     caa: tuple[Caa, ...] = ()
     autoconfig: Certificate | None = Field(
@@ -201,7 +205,7 @@ class Dns(Model):
     hosts: dict[Fqdn, MailHost] = Field(min_length=1, description="every mail host that a domain's MX names")
     web: WebHost | None = Field(default=None, description="where mta-sts. and autoconfig. are reached")
     zones: dict[Fqdn, Zone] = Field(default={}, description="zones by name; a domain in none of them is a zone of its own")
-    parked: dict[Fqdn, Parked] = {}
+    parked: dict[Fqdn, Parked] = Field(default={}, description="domains of ours that have no mail at all")
     ttl: Annotated[int, Field(ge=60, le=86400)] | None = Field(default=None, description="seconds; null is Cloudflare's automatic (300)")
     policy_server: PolicyServer = PolicyServer()
     other_mail_addresses: tuple[MailAddress, ...] = Field(

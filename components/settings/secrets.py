@@ -41,8 +41,8 @@ class ProbeSecret(Model):
 
 def _public_key(value: str) -> str:
     """Base64 of the key: the value of `p=`, from a whole DKIM record or alone."""
-    tags = dict(part.strip().partition("=")[::2] for part in value.split(";") if "=" in part) if "p=" in value else {"p": value}
-    key = re.sub(r"\s", "", tags.get("p", ""))
+    found = re.search(r"(?:^|;)\s*p=([^;]*)", value)
+    key = re.sub(r"\s", "", found[1] if found else value)
     if not re.fullmatch(r"[A-Za-z0-9+/]{40,}={0,2}", key):
         raise ValueError("write the public key as base64, or the whole record `v=DKIM1; … p=…`")
     return key
