@@ -38,7 +38,7 @@ def mta_sts(view: View) -> Iterator[Finding]:
         if announced != policy_id(view.site, domain):
             yield error(
                 where,
-                f"id={announced} is not that of the policy, {policy_id(view.site, domain)}; senders keep an old policy until the id changes",
+                f"id={announced} is not that of the policy, {policy_id(view.site, domain)}; senders keep an old policy until it does",
                 f"{source} section 3.1",
             )
         yield from _policy(view, domain)
