@@ -9,7 +9,7 @@ import dns.resolver
 from components.dns.content import STRING_OCTETS, canonical, name, txt_strings
 from components.dns.findings import Finding, View, error, warning
 from components.dns.policy import mail_exchangers
-from components.dns.records import zones
+from components.dns.records import zone_of, zones
 
 UDP_OCTETS = 512  # an answer without EDNS (RFC 1035 section 4.2.1)
 EDNS_OCTETS = 1232  # what common resolvers and servers agree on since 2020 (dnsflagday.net)
@@ -134,7 +134,7 @@ def _reachable(view: View, where: str, target: str, source: str) -> Iterator[Fin
         return
     if declared:
         yield warning(where, f"{target} lies outside our zones; its owner has to publish its addresses", source)
-    elif not _has_address(view, target):
+    elif zone_of(target, zones(view.site)) or not _has_address(view, target):
         yield error(where, f"{target} has no address; declare it in dns.hosts", source)
 
 
