@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="shellcheck"
+packages="bind9-utils iproute2 nginx-light shellcheck"
 
 missing=""
 for package in $packages; do
