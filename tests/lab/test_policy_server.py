@@ -66,18 +66,32 @@ print(json.dumps({"status": answer.status, "headers": {k.lower(): v for k, v in 
 """
 
 
+# A network of its own, and the pod's view of files: the ConfigMap as a mount, /tmp in memory, everything else read-only.
+POD = """\
+ip link set lo up
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/site /mnt/ingress
+mount --bind "$0" /mnt/site
+mount -o remount,bind,ro /mnt/site
+mount --bind "$1" /mnt/ingress
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -o remount,bind,ro /
+exec sleep 300
+"""
+
+
 @dataclass
 class Server:
-    """A running policy server with its Ingress, in a network of its own."""
+    """A running policy server with its Ingress, in namespaces of their own."""
 
     folder: Path
     namespace: int
 
     def enter(self, *command: str) -> list[str]:
-        return ["nsenter", "--net", "--target", str(self.namespace), *command]
+        return ["nsenter", "--net", "--mount", "--target", str(self.namespace), *command]
 
     def ask(self, host: str, path: str, *, method: str = "GET", name: str | None = None, ca: str = "ca.pem") -> dict:
-        command = self.enter(sys.executable, "-c", CLIENT, str(self.folder / ca), name or host, host, method, path)
+        command = self.enter(sys.executable, "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path)
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         if result.returncode != 0:
             raise ConnectionError(result.stderr.strip().splitlines()[-1])
@@ -115,6 +129,17 @@ def _certificates(folder: Path) -> None:
     (folder / "leaf.key").write_bytes(leaf.private_bytes(*plain))
 
 
+def _settle(pod: subprocess.Popen) -> None:
+    """Until the namespaces are ready, which is when the shell has become the sleeper."""
+    for _ in range(50):
+        if Path(f"/proc/{pod.pid}/comm").read_text().strip() == "sleep":
+            return
+        if pod.poll() is not None:
+            pytest.skip("this machine allows no namespaces")
+        time.sleep(0.1)
+    pytest.fail("the namespaces are not ready")
+
+
 def _wait(server: Server, until: str, process: subprocess.Popen) -> None:
     for _ in range(50):
         if process.poll() is not None:
@@ -141,27 +166,27 @@ def server(objects: dict[str, dict], tmp_path_factory: pytest.TempPathFactory) -
     mounted = tmp_path_factory.mktemp("site")
     for name, text in objects["ConfigMap"]["data"].items():
         (mounted / name).write_bytes(text.encode())
-    for path in (mounted, *mounted.parents[:3]):
-        path.chmod(0o755)
+    mounted.chmod(0o755)
     _certificates(folder)
-    (folder / "ingress.conf").write_text(INGRESS.format(folder=folder, port=PORT))
+    (folder / "ingress.conf").write_text(INGRESS.format(folder="/mnt/ingress", port=PORT))
     (folder / "log").touch()
     os.chown(folder / "log", NOBODY, NOBODY)
     folder.chmod(0o755)
 
     (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
-    command = [str(mounted) + "/" if part == "/site/" else part for part in container["command"]]
+    (mount,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "site")
+    command = [part.replace(mount, "/mnt/site") for part in container["command"]]
     running: list[subprocess.Popen] = []
     try:
-        running.append(subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up && exec sleep 300"]))
+        running.append(subprocess.Popen(["unshare", "--net", "--mount", "sh", "-euc", POD, str(mounted), str(folder)]))
         server = Server(folder, running[0].pid)
-        time.sleep(0.3)
+        _settle(running[0])
         with (folder / "log").open("a") as log:
             # As in the pod: not root, and nothing but /tmp to write to.
             drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
             running.append(subprocess.Popen(server.enter(*drop, *command), stdout=log, stderr=log))
         _wait(server, str(PORT), running[-1])
-        running.append(subprocess.Popen(server.enter("nginx", "-c", str(folder / "ingress.conf"), "-e", str(folder / "ingress.log"))))
+        running.append(subprocess.Popen(server.enter("nginx", "-c", "/mnt/ingress/ingress.conf", "-e", "/mnt/ingress/ingress.log")))
         _wait(server, "443", running[-1])
         yield server
     finally:
