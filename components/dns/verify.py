@@ -37,10 +37,11 @@ def verify(
     `expiring` are the mailboxes that retention empties; `found` are other records than the site's own, such as those that are live.
     """
     view = View(site, records(site) if found is None else found, snapshot, today, expiring)
-    return sorted(_findings(view), key=lambda finding: not finding.error)
+    return sorted(findings(view), key=lambda finding: not finding.error)
 
 
-def _findings(view: View) -> Iterator[Finding]:
+def findings(view: View) -> Iterator[Finding]:
+    """What each rule says, in the rules' order."""
     DNS_CACHE.clear()  # checkdmarc remembers answers for the whole process, also those of another site
     for rule in RULES:
         yield from rule(view)
