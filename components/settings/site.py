@@ -47,7 +47,10 @@ class Site(Model):
 
     production: bool = Field(default=True, description="protects and retains Namespace and volumes; warns of an image that is not pinned")
     namespace: ObjectName = "mailserver"
-    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains; the first is the primary one")
+    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name")
+    primary_domain: Fqdn | None = Field(
+        default=None, description="the one whose host is the server's own name; null where there is one only"
+    )
     cluster: Cluster
     firewall: Firewall
     tls: Tls
@@ -60,7 +63,7 @@ class Site(Model):
 
     @property
     def primary(self) -> Fqdn:
-        return next(iter(self.domains))
+        return self.primary_domain or next(iter(self.domains))
 
     def host(self, domain: Fqdn) -> Fqdn:
         return self.domains[domain].host or f"mail.{domain}"

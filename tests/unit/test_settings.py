@@ -63,8 +63,10 @@ WRONG = {
     "too little room": ({"mail/storage/size": "2Gi"}, "10 % of 2Gi is 204 MiB, but Postfix refuses all mail below 300 MiB free"),
     "limit below the request": ({"mail/resources": {"memory_limit": "256Mi"}}, "memory_limit: 256Mi is below memory_request 512Mi"),
     "relay without room for the probe": ({"mail/relay/daily_quota": 72}, "the probe alone sends 72 messages a day"),
+    "several domains and none of them primary": ({"domains/example.org": {}}, "primary_domain: is required with several domains"),
+    "primary domain that is none": ({"primary_domain": "example.org"}, "primary_domain: example.org is not in domains"),
     "second domain without a certificate name": (
-        {"domains/example.org": {}},
+        {"domains/example.org": {}, "primary_domain": "viktorbarzin.me"},
         "tls.names: no certificate name covers mail.example.org, the mail host of example.org",
     ),
     "selector twice": ({"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "a selector stands twice"),
