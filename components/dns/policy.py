@@ -10,9 +10,9 @@ POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 section 3.3
 
 
 def mail_exchangers(site: Site, domain: Fqdn) -> dict[Fqdn, int]:
-    """The domain's mail hosts with their preference, the preferred one first."""
+    """The domain's mail hosts with their preference, the preferred one first, among equals in the order of their names."""
     hosts = site.domains[domain].dns.mx or {site.host(domain): 10}
-    return dict(sorted(hosts.items(), key=lambda host: host[1]))
+    return dict(sorted(hosts.items(), key=lambda host: (host[1], host[0])))
 
 
 def policy_text(site: Site, domain: Fqdn) -> str:

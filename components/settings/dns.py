@@ -71,9 +71,9 @@ class MailHost(Model):
 class WebHost(Model):
     """How the cluster's Ingress is reached from the Internet: by address, or by a name such as a tunnel's."""
 
-    addresses: Addresses = ()
+    addresses: Addresses = Field(default=(), description="public addresses of the Ingress")
     name: Fqdn | None = Field(default=None, description="target of a CNAME instead of addresses")
-    internal: Addresses = ()
+    internal: Addresses = Field(default=(), description="addresses for clients inside")
     proxied: bool = Field(default=False, description="through Cloudflare's proxy; a tunnel needs it. Mail hosts never are")
 
     @model_validator(mode="after")
@@ -97,13 +97,15 @@ class Zone(Model):
 class PolicyServer(Model):
     """The small web server behind mta-sts.<domain> and autoconfig.<domain>."""
 
-    image: Image = "docker.io/library/nginx:1.28.0-alpine"
-    replicas: int = Field(default=2, ge=1, le=10)
-    ingress_class: ObjectName = "traefik"
+    image: Image = Field(default="docker.io/library/nginx:1.28.0-alpine", description="nginx; its user 101 runs it")
+    replicas: int = Field(default=2, ge=1, le=10, description="pods; two, so that a node may go")
+    ingress_class: ObjectName = Field(default="traefik", description="IngressClass that leads to it")
     middlewares: tuple[Middleware, ...] = Field(
         default=(), description="Traefik middlewares (namespace-name@kubernetescrd); none of those that other hosts need"
     )
-    annotations: dict[str, str] = Field(default={"traefik.ingress.kubernetes.io/router.entrypoints": "websecure"})
+    annotations: dict[str, str] = Field(
+        default={"traefik.ingress.kubernetes.io/router.entrypoints": "websecure"}, description="of the Ingress"
+    )
 
 
 class Certificate(Model):
@@ -132,11 +134,11 @@ class Spf(Model):
 class Dmarc(Model):
     """What receivers do with mail that fails, and where they report (RFC 9989, which knows no pct, ri and rf)."""
 
-    policy: Literal["none", "quarantine", "reject"] = "none"
+    policy: Literal["none", "quarantine", "reject"] = Field(default="none", description="p: what becomes of mail that fails")
     subdomains: Literal["none", "quarantine", "reject"] | None = Field(default=None, description="sp; null: as policy")
     nonexistent: Literal["none", "quarantine", "reject"] | None = Field(default=None, description="np; null: as subdomains")
-    dkim_alignment: Literal["relaxed", "strict"] = "relaxed"
-    spf_alignment: Literal["relaxed", "strict"] = "relaxed"
+    dkim_alignment: Literal["relaxed", "strict"] = Field(default="relaxed", description="adkim; strict: no subdomain may sign for it")
+    spf_alignment: Literal["relaxed", "strict"] = Field(default="relaxed", description="aspf; strict: no subdomain may send for it")
     aggregate_reports: Annotated[tuple[ReportAddress, ...], AfterValidator(_unique)] = Field(default=(), description="rua")
     failure_reports: Annotated[tuple[ReportAddress, ...], AfterValidator(_unique)] = Field(default=(), description="ruf")
     failure_options: Literal["0", "1", "d", "s", "1:d:s"] = Field(default="0", description="fo; only sent with failure_reports")
@@ -153,23 +155,23 @@ class MtaSts(Model):
         default=None, description="since when `testing` has been live and its TLS reports were read; `enforce` needs four weeks of it"
     )
     max_age: int = Field(default=604_800, ge=0, le=31_557_600, description="seconds that senders keep the policy")
-    certificate: Certificate
+    certificate: Certificate = Field(description="of mta-sts.<domain>")
 
 
 class Srv(Model):
     """Where clients find the services (RFC 6186, RFC 8314)."""
 
-    submissions: bool = True
-    imaps: bool = True
+    submissions: bool = Field(default=True, description="sending with TLS from the start, on 465")
+    imaps: bool = Field(default=True, description="reading with TLS from the start, on 993")
     submission: bool = Field(default=False, description="STARTTLS on 587, for clients that know nothing else")
 
 
 class Caa(Model):
     """Who may issue certificates for the domain (RFC 8659)."""
 
-    tag: Literal["issue", "issuewild", "issuemail", "iodef"]
-    value: Text
-    critical: bool = False
+    tag: Literal["issue", "issuewild", "issuemail", "iodef"] = Field(description="what is allowed, or where refusals are reported")
+    value: Text = Field(description="the authority, or a mailto: or https: address")
+    critical: bool = Field(default=False, description="an authority that does not know the tag must refuse")
 
 
 class DomainRecords(Model):
@@ -178,16 +180,16 @@ class DomainRecords(Model):
     mx: dict[Fqdn, Annotated[int, Field(ge=0, le=65535)]] = Field(
         default={}, description="mail hosts with their preference, lowest first; empty means the domain's own host at 10"
     )
-    spf: Spf = Spf(mx=True)
+    spf: Spf = Field(default=Spf(mx=True), description="who may send")
     dkim_cnames: dict[Selector, Fqdn] = Field(default={}, description="selectors whose keys the relay keeps, and where")
-    dmarc: Dmarc | None = Dmarc()
-    mta_sts: MtaSts | None = None
+    dmarc: Dmarc | None = Field(default=Dmarc(), description="what receivers do with mail that fails; null publishes none")
+    mta_sts: MtaSts | None = Field(default=None, description="TLS that senders insist on; null announces none")
     tls_reports: Annotated[tuple[ReportAddress, ...], AfterValidator(_unique)] = Field(default=(), description="TLSRPT (RFC 8460)")
     verification: Annotated[tuple[Text, ...], AfterValidator(_unique)] = Field(
         default=(), description="proofs of ownership, TXT at the domain"
     )
-    srv: Srv | None = Srv()
-    caa: tuple[Caa, ...] = ()
+    srv: Srv | None = Field(default=Srv(), description="what mail programs find by themselves; null publishes none")
+    caa: tuple[Caa, ...] = Field(default=(), description="who may issue certificates; empty: anyone")
     autoconfig: Certificate | None = Field(
         default=None, description="serve autoconfig.<domain> for Thunderbird from the policy server, with this certificate"
     )
@@ -196,7 +198,7 @@ class DomainRecords(Model):
 class Parked(Model):
     """A domain that neither sends nor gets mail: everything in its name is to be refused."""
 
-    aggregate_reports: tuple[ReportAddress, ...] = ()
+    aggregate_reports: tuple[ReportAddress, ...] = Field(default=(), description="rua of its DMARC record: who tries to send as it")
 
 
 class Dns(Model):
@@ -207,7 +209,7 @@ class Dns(Model):
     zones: dict[Fqdn, Zone] = Field(default={}, description="zones by name; a domain in none of them is a zone of its own")
     parked: dict[Fqdn, Parked] = Field(default={}, description="domains of ours that have no mail at all")
     ttl: Annotated[int, Field(ge=60, le=86400)] | None = Field(default=None, description="seconds; null is Cloudflare's automatic (300)")
-    policy_server: PolicyServer = PolicyServer()
+    policy_server: PolicyServer = Field(default=PolicyServer(), description="serves policies and autoconfig where a domain has them")
     other_mail_addresses: tuple[MailAddress, ...] = Field(
         default=(), description="mailboxes outside the settings (aliases of the secret store) that take reports"
     )

@@ -309,7 +309,7 @@ def test_a_key_on_trial_is_doubtful(site: Callable[..., Site]):
 
 
 def test_a_domain_under_which_strangers_register_is_doubtful(site: Callable[..., Site]):
-    prod = site("prod", {"domains/co.uk": {"host": f"mail.{PROD}"}})
+    prod = site("prod", {"domains/co.uk": {"host": f"mail.{PROD}"}, "primary_domain": PROD})
     assert any("co.uk is a public suffix" in text for text in said(verify(prod, OTHERS, TODAY), error=False))
 
 
