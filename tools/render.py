@@ -66,9 +66,9 @@ def _yaml(thing: dict[str, Any]) -> str:
             return {key: readable(part) for key, part in value.items()}
         if isinstance(value, list):
             return [readable(part) for part in value]
-        return (
-            LiteralScalarString(value) if isinstance(value, str) and "\n" in value and "\r" not in value else value
-        )  # a block would lose a CR
+        if isinstance(value, str) and "\n" in value and "\r" not in value:  # a block would lose a CR
+            return LiteralScalarString(value)
+        return value
 
     yaml = YAML()
     yaml.width = 1_000_000

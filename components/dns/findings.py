@@ -42,12 +42,16 @@ class View:
     expiring: Collection[str] = ()  # mailboxes in which automated mail is deleted after a while
     resolver: OfflineResolver = field(init=False)
     by_name: dict[str, list[Record]] = field(init=False)
+    delegated: set[str] = field(init=False)  # domains for which a relay signs with a key of its own
 
     def __post_init__(self) -> None:
         self.resolver = OfflineResolver(self.records, zones(self.site), self.snapshot)
         self.by_name = defaultdict(list)
         for record in self.records:
             self.by_name[record.name].append(record)
+
+        signed = (record.name.partition("._domainkey.")[2] for record in self.records if record.type == "CNAME")
+        self.delegated = {domain for domain in signed if domain}
 
     def at(self, name: str, kind: str) -> list[Record]:
         return [record for record in self.by_name.get(name, ()) if record.type == kind]
