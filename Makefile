@@ -5,11 +5,15 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 LAB_MINUTES ?= 60
 
+# Certificates of the system, so that a network with an authority of its own works too (two names: uv renamed it).
+export UV_SYSTEM_CERTS := 1
+export UV_NATIVE_TLS := 1
+
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up test lint lock bench lab setup
+.PHONY: preview render up test lint lock bench lab setup dns-snapshot
 
 preview: setup ## what an up would change
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
@@ -48,6 +52,9 @@ $(VENV)/.locked: requirements.lock $(UV)
 .tools/bin/uv:
 	@$(PYTHON) -m venv .tools
 	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+dns-snapshot: setup ## look at other people's DNS, for the offline verification
+	@$(RUN) tools.dns_snapshot
 
 lock: $(UV) ## resolve pyproject.toml again
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --group dev pyproject.toml -o requirements.lock

@@ -3,6 +3,8 @@
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.dns.component import Dns
+from components.dns.gate import verified
 from components.mail.component import MailServer
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError, parse_site
@@ -15,14 +17,17 @@ def main() -> None:
     if text is None:
         raise SettingsError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
     site = parse_site(text)
+    dns_advice = verified(site)
     context = Context(site, cluster_provider(site))
 
     MailServer("mail", context)
+    if site.dns:
+        Dns("dns", context)
 
     context.check_adoption()
-    for note in notes(site):
+    for note in [*notes(site), *dns_advice.notes]:
         pulumi.log.info(note)
-    for warning in warnings(site):
+    for warning in [*warnings(site), *dns_advice.warnings]:
         pulumi.log.warn(warning)
     pulumi.export("mailHost", site.hostname)
     pulumi.export("inClusterHost", f"mailserver.{site.namespace}.svc.cluster.local")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from components.listeners import LISTENERS, Listener
 from components.settings.cluster import Cluster
+from components.settings.dns import Dns, DomainRecords
 from components.settings.mail import Mail
 from components.settings.secrets import DkimKey, Secrets
 from components.settings.types import Address, Fqdn, Model, ObjectName
@@ -17,13 +18,18 @@ class Domain(Model):
     """A mail domain that is served here."""
 
     host: Fqdn | None = Field(default=None, description="name of the mail server for this domain; null means mail.<domain>")
-    dkim: tuple[DkimKey, ...] = Field(default=(), description="signing keys; every one of them signs")
+    dkim: tuple[DkimKey, ...] = Field(default=(), description="DKIM keys; those in the stage `signing` sign, all of them at once")
+    dns: DomainRecords = Field(default=DomainRecords(), description="its records; used when the site has dns")
+
+    @property
+    def signing_keys(self) -> tuple[DkimKey, ...]:
+        return tuple(key for key in self.dkim if key.signs)
 
 
 class Tls(Model):
     """The certificate, renewed by somebody else (cert-manager, a pipeline) in a Secret of type kubernetes.io/tls."""
 
-    secret: ObjectName
+    secret: ObjectName = Field(description="the Secret's name in our namespace")
     names: tuple[str, ...] = Field(min_length=1, description="names in the certificate; `*.example.org` covers one label")
 
     def covers(self, host: Fqdn) -> bool:
@@ -46,13 +52,17 @@ class Site(Model):
     """Everything about one installation that is not secret."""
 
     production: bool = Field(default=True, description="protects and retains Namespace and volumes; warns of an image that is not pinned")
-    namespace: ObjectName = "mailserver"
-    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains; the first is the primary one")
-    cluster: Cluster
-    firewall: Firewall
-    tls: Tls
-    mail: Mail
-    secrets: Secrets = Secrets()
+    namespace: ObjectName = Field(default="mailserver", description="made, and when production kept, by this stack")
+    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name")
+    primary_domain: Fqdn | None = Field(
+        default=None, description="the one whose host is the server's own name; null where there is one only"
+    )
+    cluster: Cluster = Field(description="the Kubernetes cluster")
+    firewall: Firewall = Field(description="the pfSense in front of it")
+    tls: Tls = Field(description="the certificate of the mail hosts")
+    mail: Mail = Field(description="the mail server")
+    secrets: Secrets = Field(default=Secrets(), description="where credentials come from")
+    dns: Dns | None = Field(default=None, description="the records of all domains; null leaves DNS to you")
     legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
     adopt: tuple[str, ...] = Field(
         default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
@@ -60,7 +70,7 @@ class Site(Model):
 
     @property
     def primary(self) -> Fqdn:
-        return next(iter(self.domains))
+        return self.primary_domain or next(iter(self.domains))
 
     def host(self, domain: Fqdn) -> Fqdn:
         return self.domains[domain].host or f"mail.{domain}"
