@@ -17,6 +17,13 @@ def _result(mail: EmailMessage) -> str:
     return " ".join(str(mail["X-Spamd-Result"] or "").split())
 
 
+def test_rspamd_understands_every_rendered_file(lab: Lab) -> None:
+    """It drops what it does not understand and runs on, silently."""
+    told = lab.pod.host.run("rspamadm", "configtest")
+    assert "syntax OK" in told.stdout
+    assert [line for line in told.stderr.splitlines() if "schema error" in line or "cannot parse" in line] == []
+
+
 def test_good_mail_has_its_verdict_in_its_headers(lab: Lab, known: Known) -> None:
     mail = message()
     known().send(mail, ["alice@example.org"])
