@@ -183,6 +183,10 @@ WARNINGS: dict[str, tuple[Settings, str]] = {
         {f"{D}/mta_sts/mode": "enforce", f"{D}/mta_sts/watched_since": ago(28)},
         "max_age of 7 days is short for enforce",
     ),
+    "enforcement with a foreign MX": (
+        {f"{D}/mta_sts/mode": "enforce", f"{D}/mta_sts/watched_since": ago(28)},
+        "mx2.viktorbarzin.me is served elsewhere; without a certificate",
+    ),
     "no TLS reports": ({f"{D}/tls_reports": []}, "_smtp._tls.viktorbarzin.me TXT (TLSRPT): is missing"),
     "nearly full zone": ({f"dns/zones/{PROD}/other_records": 178}, "195 of 200 records are used"),
     "Ed25519 alone": ({f"{K}/0/public_key": base64.b64encode(b"k" * 32).decode(), f"{D}/dkim_cnames": {}}, "Ed25519 alone"),
