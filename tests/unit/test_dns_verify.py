@@ -2,7 +2,7 @@
 
 import base64
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -234,6 +234,20 @@ def test_a_report_address_that_did_not_agree_is_named(site: Callable[..., Site])
     refused = OTHERS.model_copy(update={"names": OTHERS.names | {"viktorbarzin.me._report._dmarc.inbox.ondmarc.com": {"TXT": ()}}})
     doubts = said(verify(site("prod"), refused, TODAY), error=False)
     assert any("inbox.ondmarc.com does not indicate that it accepts DMARC reports about viktorbarzin.me" in text for text in doubts)
+
+
+def test_reports_between_our_own_domains_are_agreed_to(site: Callable[..., Site]):
+    dev = site("dev")
+    ours = [record for record in records(dev) if record.key != "reports-of-example.com"]
+    assert len(ours) == len(records(dev)) - 1
+
+    def refused(found: Sequence[Record]) -> bool:
+        return any(
+            "does not indicate that it accepts DMARC reports about example.com" in f.text for f in verify(dev, OTHERS, TODAY, found=found)
+        )
+
+    assert not refused(records(dev))
+    assert refused(ours)
 
 
 def test_an_old_snapshot_says_its_age(site: Callable[..., Site]):
