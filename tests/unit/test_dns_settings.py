@@ -25,6 +25,7 @@ CASES: dict[str, tuple[Settings, str]] = {
     "a policy that lives for years": ({f"{D}/dns/mta_sts/max_age": 31_557_601}, "less than or equal to 31557600"),
     "a selector with a dot at its end": ({f"{D}/dns/dkim_cnames": {"s1.": "b1.example.net"}}, "write a DKIM selector"),
     "a key that is none": ({f"{D}/dkim/0/public_key": "v=DKIM1; p="}, "dkim.0.public_key: write the public key as base64"),
+    "a key cut short": ({f"{D}/dkim/0/public_key": "A" * 45}, "dkim.0.public_key: write the public key as base64"),
     "a TTL that Cloudflare refuses": ({"dns/ttl": 30}, "dns.ttl: Input should be greater than or equal to 60"),
     "a zone id that is none": ({"dns/zones/viktorbarzin.me/cloudflare": "viktorbarzin"}, "dns.zones.viktorbarzin.me.cloudflare"),
     "addresses and a name": ({"dns/web/name": "t.example.net"}, "dns.web.addresses: set exactly one of addresses and name"),
