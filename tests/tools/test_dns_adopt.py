@@ -58,6 +58,12 @@ def test_the_report_says_what_an_adopting_up_would_do(site: Callable[..., Site])
     assert not any("www." in line for line in lines)
 
 
+@pytest.mark.parametrize("row", [{"id": "1", "type": "A"}, "text"])
+def test_a_record_with_parts_missing_is_refused(row: object):
+    with pytest.raises(ValueError, match="record 1 has not all of id, name, type and content"):
+        live_records(ZONE, [row])
+
+
 @pytest.mark.parametrize("broken", [{"errors": []}, "text", None])
 def test_what_is_no_list_of_records_is_refused(broken: object):
     with pytest.raises(ValueError, match="no list of DNS records"):
