@@ -2,7 +2,8 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="bind9-utils iproute2 nginx-light shellcheck"
+packages="bind9-utils ca-certificates curl iproute2 nftables nginx-light openssl procps python3 shellcheck util-linux
+  dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy postfix postfix-pcre postsrsd redis-server rspamd rsyslog"
 
 missing=""
 for package in $packages; do
