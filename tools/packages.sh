@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="shellcheck"
+packages="shellcheck haproxy openssh-server php-cli php-xml"
 
 missing=""
 for package in $packages; do

@@ -17,6 +17,9 @@ class Node(Model):
         description="the node's address inside the pod network (Calico IPIP/VXLAN, flannel VXLAN), "
         "which the pod sees when another node passes a connection on",
     )
+    state: Literal["active", "drain", "out"] = Field(
+        default="active", description="drain: HAProxy gives it no new connection but goes on checking it. out: disabled, not checked either"
+    )
 
 
 class NodePorts(Model):
