@@ -4,6 +4,10 @@ OUT ?= build/$(STACK)
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 
+# Certificates of the system, so that a network with an authority of its own works too (two names: uv renamed it).
+export UV_SYSTEM_CERTS := 1
+export UV_NATIVE_TLS := 1
+
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)

@@ -60,7 +60,7 @@ class Component(pulumi.ComponentResource):
     ) -> k8s.meta.v1.ObjectMetaArgs:
         """Metadata of an object in the site's namespace."""
         return k8s.meta.v1.ObjectMetaArgs(
-            name=name, namespace=self.site.namespace, labels=MANAGED_BY | (labels or {}), annotations=annotations
+            name=name, namespace=self.site.namespace, labels=MANAGED_BY | (labels or {}), annotations=annotations or None
         )
 
 

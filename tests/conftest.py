@@ -27,8 +27,8 @@ def settings(stack: str = "prod") -> Settings:
 
 
 def change(base: Settings, path: str, value: Any) -> Settings:
-    """`base` with the setting at a dotted path replaced (`...` removes it); keys with dots are given as `a/b.c/d`."""
-    *parents, last = path.split("/") if "/" in path else path.split(".")
+    """`base` with the setting at `path` replaced, or removed where the value is `...`; a path is `area/setting/entry`."""
+    *parents, last = path.split("/")
     place = base
     for parent in parents:
         place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
@@ -46,7 +46,7 @@ def recording_of(text: str, stack: str = "test") -> Recording:
 
 @pytest.fixture
 def site() -> Callable[..., Site]:
-    """`site("prod", {"mail.srs": False})`: a parsed site, with settings changed by path."""
+    """`site("prod", {"mail/srs": False})`: a parsed site, with settings changed by path."""
 
     def make(stack: str = "prod", changes: Settings | None = None) -> Site:
         base = settings(stack)

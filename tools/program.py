@@ -10,6 +10,7 @@ import runpy
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,15 +89,24 @@ def _main() -> None:
 
 def _run_once(stack: Stack, program: Callable[[], None], *, preview: bool) -> Recording:
     recording = Recording()
-    monitor = _Monitor(stack, recording)
+    echo = _Echo(preview=preview)
+    monitor = _Monitor(stack, recording, echo)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    thread_loops: list[asyncio.AbstractEventLoop] = []
+
+    def give_loop() -> None:  # the mock monitor wants one in each worker thread, and would leave its own open
+        thread_loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(thread_loops[-1])
+
+    executor = ThreadPoolExecutor(initializer=give_loop)
+    loop.set_default_executor(executor)
     sys.path.insert(0, str(ROOT))
     logger = logging.Logger("pulumi-program")
     logger.addHandler(_Listener(recording))
     try:
         runtime_config.set_all_config(dict(stack.config), sorted(stack.secret_keys))
-        mocks.set_mocks(_Echo(), project=stack.project, stack=stack.name, preview=preview, logger=logger, monitor=monitor)
+        mocks.set_mocks(echo, project=stack.project, stack=stack.name, preview=preview, logger=logger, monitor=monitor)
 
         async def entry() -> None:
             program()
@@ -106,7 +116,9 @@ def _run_once(stack: Stack, program: Callable[[], None], *, preview: bool) -> Re
         exports = getattr(root, "outputs", {})
         recording.exports = loop.run_until_complete(_resolve(exports))
     finally:
-        loop.close()
+        executor.shutdown()
+        for used in (loop, *thread_loops):
+            used.close()
         sys.path.remove(str(ROOT))
         runtime_settings.reset_options()
     recording.resources.sort(key=lambda resource: resource.urn)
@@ -132,8 +144,13 @@ def _first_difference(one: Recording, other: Recording) -> str:
 
 
 class _Echo(mocks.Mocks):
+    """Answers with what it was asked. An id is the provider's to give, so a preview does not know it."""
+
+    def __init__(self, *, preview: bool) -> None:
+        self._preview = preview
+
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
-        return f"{args.name}-id", args.inputs
+        return None if self._preview else f"{args.name}-id", args.inputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict, None]:
         raise ProgramError(f"{args.token}: asks a provider for data, so the plan would depend on more than the settings")
@@ -151,8 +168,8 @@ class _Listener(logging.Handler):
 class _Monitor(mocks.MockMonitor):
     """The mock monitor, with the engine's URNs, and with a memory for what it is told."""
 
-    def __init__(self, stack: Stack, recording: Recording) -> None:
-        super().__init__(_Echo())
+    def __init__(self, stack: Stack, recording: Recording, echo: _Echo) -> None:
+        super().__init__(echo)
         self._stack = stack
         self._recording = recording
         self._lock = threading.Lock()
@@ -195,7 +212,7 @@ def _plain(inputs: dict[str, Any], resource: str) -> tuple[dict[str, Any], set[s
             if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
                 secret.add(key)
                 return SECRET_PLACEHOLDER
-            return {name: convert(part, key) for name, part in value.items()}
+            return {name: convert(part, key) for name, part in sorted(value.items())}  # the wire keeps no order
         if isinstance(value, list):
             return [convert(part, key) for part in value]
         if value == rpc.UNKNOWN:

@@ -72,6 +72,6 @@ def _reveal(value: Any) -> tuple[Any, bool]:
 
 def _to_json(value: Any, where: str) -> str:
     try:
-        return json.dumps(value, allow_nan=False)
+        return json.dumps(value, allow_nan=False, sort_keys=True)  # sorted, as the engine hands it over
     except (TypeError, ValueError):
         raise StackFileError(f"{where}: holds a value that is no text, number, list or map, such as a date; put it in quotes") from None

@@ -29,6 +29,9 @@ def config_files(site: Site) -> dict[str, str]:
     return files
 
 
+_ESCAPES = {"_": "__", "/": "_.", "@": "_-"}
+
+
 def config_map_key(path: str) -> str:
-    """A path as a ConfigMap key, which knows neither `/` nor `@`; the volume's items map it back."""
-    return re.sub(r"[^-._a-zA-Z0-9]", lambda match: {"/": "__", "@": "_at_"}.get(match[0], f"_{ord(match[0]):x}_"), path)
+    """A path as a ConfigMap key, which knows neither `/` nor `@`; no two paths share one. The volume's items map it back."""
+    return re.sub(r"[^-.a-zA-Z0-9]", lambda match: _ESCAPES.get(match[0], f"_{ord(match[0]):x}_"), path)

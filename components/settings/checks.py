@@ -20,6 +20,10 @@ def problems(site: Site) -> Iterator[str]:
 
 
 def _domains(site: Site) -> Iterator[str]:
+    if site.primary_domain is None and len(site.domains) > 1:  # a map has no first: the engine sorts it
+        yield f"primary_domain: is required with several domains; one of {', '.join(site.domains)}"
+    elif site.primary not in site.domains:
+        yield f"primary_domain: {site.primary} is not in domains"
     for name, domain in site.domains.items():
         if not site.tls.covers(site.host(name)):
             yield (

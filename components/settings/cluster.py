@@ -38,7 +38,7 @@ class Cluster(Model):
     context: str | None = Field(default=None, description="context of the kubeconfig (KUBECONFIG or ~/.kube/config) to deploy to")
     render_to: str | None = Field(default=None, description="folder for YAML manifests instead of a cluster")
     nodes: dict[ObjectName, Node] = Field(min_length=1, description="the workers in HAProxy's pools, by node name")
-    pod_networks: tuple[Network, ...] = Field(min_length=1)
+    pod_networks: tuple[Network, ...] = Field(min_length=1, description="where pods and tunnel addresses live")
     encapsulated: bool = Field(
         default=True, description="whether the CNI wraps traffic between nodes, so that a tunnel address is the source the pod sees"
     )

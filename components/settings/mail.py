@@ -18,8 +18,8 @@ class Mailbox(Model):
 class Relay(Model):
     """The smart host that all outgoing mail leaves through, with authentication and verified TLS."""
 
-    host: Fqdn
-    port: Port = 587
+    host: Fqdn = Field(description="its name, which its certificate must bear")
+    port: Port = Field(default=587, description="submission with STARTTLS")
     daily_quota: int | None = Field(default=None, ge=1, description="messages a day that the relay takes from us")
 
     @property
@@ -58,7 +58,9 @@ class Resources(Model):
 class Storage(Model):
     """The volume that holds mail, state and logs."""
 
-    claim: ObjectName = "mailserver-data-encrypted"
+    claim: ObjectName = Field(
+        default="mailserver-data-encrypted", description="the PersistentVolumeClaim; another name is an empty mailbox"
+    )
     storage_class: str | None = Field(default=None, description="null takes the cluster's default class")
     size: Quantity = Field(default="5Gi", description="at creation; afterwards the autoresizer or you grow it")
     growth_limit: Quantity = Field(default="10Gi", description="where the autoresizer stops")
@@ -72,17 +74,20 @@ class Storage(Model):
 class Mail(Model):
     """The docker-mailserver Deployment and everything inside it."""
 
-    image: Image = "docker.io/mailserver/docker-mailserver:15.1.0"
+    image: Image = Field(
+        default="docker.io/mailserver/docker-mailserver:15.1.0",
+        description="docker-mailserver of a tested major version, best with its digest",
+    )
     message_size_limit: int = Field(default=209_715_200, ge=1_048_576, description="bytes of the largest message (200 MiB)")
-    mailboxes: dict[MailAddress, Mailbox] = Field(min_length=1)
+    mailboxes: dict[MailAddress, Mailbox] = Field(min_length=1, description="accounts by address; the accounts Secret may hold more")
     aliases: dict[AliasName, tuple[MailAddress, ...]] = Field(default={}, description="alias or catch-all `@domain` to its targets")
     relay: Relay | None = Field(default=None, description="null delivers straight to the recipients' MX")
-    trusted_relays: tuple[TrustedRelay, ...] = ()
+    trusted_relays: tuple[TrustedRelay, ...] = Field(default=(), description="other MX of ours that pass mail on to this server")
     require_reverse_name: bool = Field(default=True, description="refuse strangers whose address has no matching name (450)")
     srs: bool = Field(default=True, description="rewrite the sender of forwarded mail so that SPF holds at its next stop")
-    rspamd: Rspamd = Rspamd()
-    resources: Resources = Resources()
-    storage: Storage = Storage()
+    rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
+    resources: Resources = Field(default=Resources(), description="CPU and memory")
+    storage: Storage = Field(default=Storage(), description="the volume with mail, state and logs")
     priority: int | None = Field(default=100_000, description="value of the pod's PriorityClass; null makes none")
     node_loss_seconds: int = Field(default=60, ge=0, description="how long the pod waits on a node that does not answer before it moves")
     clients: tuple[ObjectName, ...] | None = Field(

@@ -27,7 +27,11 @@ def parse_site(text: str) -> Site:
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    places = [detail["loc"] for detail in details]
+    for detail in details:
+        if any(place[: len(detail["loc"])] == detail["loc"] != place for place in places):
+            continue  # a list that is now too short, because of an entry that has its own line
         setting = ".".join((KEY, *map(str, detail["loc"])))
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "value_error" and isinstance(detail["input"], dict):  # a rule over a whole area names the setting itself

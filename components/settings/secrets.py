@@ -8,29 +8,29 @@ from components.settings.types import Fqdn, MailAddress, Model, ObjectName
 class StoreKey(Model):
     """One value in the secret store: `property` of the entry `key` (Vault KV: a field of a secret)."""
 
-    key: str = Field(min_length=1)
-    property: str = Field(min_length=1)
+    key: str = Field(min_length=1, description="the entry's name, below the store's own path")
+    property: str = Field(min_length=1, description="the field in it")
 
 
 class SecretStore(Model):
     """The (Cluster)SecretStore of external-secrets that reaches Vault, or whatever keeps the credentials."""
 
-    name: ObjectName
-    kind: str = "ClusterSecretStore"
+    name: ObjectName = Field(description="the store object's name")
+    kind: str = Field(default="ClusterSecretStore", description="or SecretStore, in our namespace")
     refresh_interval: str = Field(default="15m", description="how often external-secrets reads the store again (Go duration)")
 
 
 class Secret(Model):
     """A Kubernetes Secret. With a source, an ExternalSecret makes it; without, it exists already."""
 
-    name: ObjectName
-    source: StoreKey | None = None
+    name: ObjectName = Field(description="the Secret's name in our namespace")
+    source: StoreKey | None = Field(default=None, description="where its value stands in the store")
 
 
 class ProbeSecret(Model):
     """What the round-trip probe needs: the relay's API key and the password of the mailbox it reads."""
 
-    name: ObjectName = "mailserver-probe-secrets"
+    name: ObjectName = Field(default="mailserver-probe-secrets", description="the Secret's name in our namespace")
     brevo: StoreKey | None = Field(default=None, description='base64 of a JSON object {"api_key": …}')
     mailbox: MailAddress = Field(description="the mailbox that probe mail lands in; its password is an entry of the accounts map")
 
@@ -39,7 +39,7 @@ class DkimKey(Model):
     """A signing key: its selector and its private half (PEM) in the secret store."""
 
     selector: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="one DNS label")
-    source: StoreKey | None = None
+    source: StoreKey | None = Field(default=None, description="where the private key (PEM) stands in the store")
 
     def secret_key(self, domain: Fqdn) -> str:
         """The key of the DKIM Secret that holds this private key, and its file name in the pod."""
@@ -49,7 +49,7 @@ class DkimKey(Model):
 class Secrets(Model):
     """Every Secret of the mail system; the README shows the shape of each."""
 
-    store: SecretStore | None = None
+    store: SecretStore | None = Field(default=None, description="null: every Secret is made by hand")
     accounts: Secret = Field(
         default=Secret(name="mailserver-accounts"), description="key `accounts`: JSON map of address to password or hash"
     )
@@ -60,5 +60,5 @@ class Secrets(Model):
         default=Secret(name="mailserver-relay"), description="key `sasl_passwd`: `[host]:port login:password`; used when mail.relay is set"
     )
     dkim: ObjectName = Field(default="mailserver-dkim", description="one key `<domain>.<selector>` for each DKIM key: PEM")
-    probe: ProbeSecret | None = None
+    probe: ProbeSecret | None = Field(default=None, description="credentials of the round-trip probe; null when there is no probe")
     webmail_database: Secret | None = Field(default=None, description="key `password`: of Roundcube's database user")

@@ -24,7 +24,7 @@ class Domain(Model):
 class Tls(Model):
     """The certificate, renewed by somebody else (cert-manager, a pipeline) in a Secret of type kubernetes.io/tls."""
 
-    secret: ObjectName
+    secret: ObjectName = Field(description="the Secret's name in our namespace")
     names: tuple[str, ...] = Field(min_length=1, description="names in the certificate; `*.example.org` covers one label")
 
     def covers(self, host: Fqdn) -> bool:
@@ -41,13 +41,16 @@ class Site(Model):
     """Everything about one installation that is not secret."""
 
     production: bool = Field(default=True, description="protects and retains Namespace and volumes; warns of an image that is not pinned")
-    namespace: ObjectName = "mailserver"
-    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains; the first is the primary one")
-    cluster: Cluster
-    firewall: Firewall
-    tls: Tls
-    mail: Mail
-    secrets: Secrets = Secrets()
+    namespace: ObjectName = Field(default="mailserver", description="made, and when production kept, by this stack")
+    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name")
+    primary_domain: Fqdn | None = Field(
+        default=None, description="the one whose host is the server's own name; null where there is one only"
+    )
+    cluster: Cluster = Field(description="the Kubernetes cluster")
+    firewall: Firewall = Field(description="the pfSense in front of it")
+    tls: Tls = Field(description="the certificate of the mail hosts")
+    mail: Mail = Field(description="the mail server")
+    secrets: Secrets = Field(default=Secrets(), description="where credentials come from")
     legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
     adopt: tuple[str, ...] = Field(
         default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
@@ -55,7 +58,7 @@ class Site(Model):
 
     @property
     def primary(self) -> Fqdn:
-        return next(iter(self.domains))
+        return self.primary_domain or next(iter(self.domains))
 
     def host(self, domain: Fqdn) -> Fqdn:
         return self.domains[domain].host or f"mail.{domain}"

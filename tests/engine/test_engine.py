@@ -1,0 +1,107 @@
+"""The real engine with the real Kubernetes provider, which writes manifests to a folder. Runs where `pulumi` is on PATH."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from components.settings.site import KEY
+from tools.program import ROOT, run
+from tools.stackfile import load_stack
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(shutil.which("pulumi") is None, reason="pulumi is not on PATH"),
+    pytest.mark.xdist_group("engine"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout with its state beside it, on this checkout's virtual environment."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pulumi(checkout, tmp_path_factory):
+    backend = tmp_path_factory.mktemp("state")
+    environment = {
+        **os.environ,
+        "PULUMI_BACKEND_URL": backend.as_uri(),
+        "PULUMI_CONFIG_PASSPHRASE": "",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+
+    def command(*arguments: str) -> str:
+        result = subprocess.run(
+            ["pulumi", "--non-interactive", *arguments],
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    command("stack", "select", "--create", "dev")
+    return command
+
+
+def planned(pulumi) -> dict[str, dict]:
+    return {step["urn"]: step for step in json.loads(pulumi("preview", "--json"))["steps"]}
+
+
+def test_the_engine_reads_the_stack_file_as_we_do(pulumi):
+    seen = json.loads(pulumi("config", "--json"))
+    assert json.loads(seen[KEY]["value"]) == json.loads(load_stack(ROOT, "dev").config[KEY])
+
+
+def test_a_render_shows_what_the_engine_plans(pulumi):
+    plan = planned(pulumi)
+    recorded = {resource.urn: resource for resource in run(load_stack(ROOT, "dev")).resources}
+    assert recorded.keys() == {urn for urn in plan if not urn.endswith("::mailserver-dev")}
+    for urn, resource in recorded.items():
+        state = plan[urn]["newState"]
+        assert plan[urn]["op"] == "create"
+        assert bool(state.get("protect")) == bool(resource.options.get("protect")), urn
+        if resource.type.startswith("kubernetes:"):
+            assert state["inputs"] == resource.inputs, urn
+
+
+def test_an_up_is_followed_by_a_preview_without_changes(pulumi):
+    pulumi("up", "--yes", "--skip-preview")
+    pulumi("preview", "--expect-no-changes")
+
+
+def test_a_changed_text_updates_the_config_map_and_the_deployment_in_place(pulumi, checkout):
+    stack_file = checkout / "Pulumi.dev.yaml"
+    before = stack_file.read_text("utf-8")
+    stack_file.write_text(before.replace("team@example.net: [alice@example.org, bob@example.org]", "team@example.net: [bob@example.org]"))
+    try:
+        changes = {urn.rpartition("::")[2]: step["op"] for urn, step in planned(pulumi).items() if step["op"] != "same"}
+    finally:
+        stack_file.write_text(before)
+    assert changes == {"config-mailserver.config": "update", "mailserver": "update"}
+
+
+def test_bad_settings_stop_the_engine_with_one_message(pulumi, checkout):
+    stack_file = checkout / "Pulumi.dev.yaml"
+    before = stack_file.read_text("utf-8")
+    stack_file.write_text(before.replace("team@example.net: [alice@example.org", "team@example.net: [alcie@example.org"))
+    try:
+        with pytest.raises(AssertionError) as stopped:
+            pulumi("preview")
+    finally:
+        stack_file.write_text(before)
+    assert "alcie@example.org is neither a mailbox nor an alias" in str(stopped.value)
+    assert "Traceback" not in str(stopped.value)

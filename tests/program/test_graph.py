@@ -1,0 +1,248 @@
+"""The resources of both stacks: names that live objects rely on, options that keep mail safe, edges that order an up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import settings
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def outline(recording) -> list[str]:
+    """One line a resource: its URN, and the options that decide what an up does to it."""
+    shown = ("protect", "retainOnDelete", "importId", "ignoreChanges", "deleteBeforeReplace")
+    lines = []
+    for resource in recording.resources:
+        options = {key: resource.options[key] for key in shown if key in resource.options}
+        lines.append(f"{resource.urn} {json.dumps(options)}" if options else resource.urn)
+    return lines
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_no_resource_is_renamed_unprotected_or_lost_by_accident(recording, stack):
+    """After a change that is meant: `.venv/bin/python -m tests.program.golden`, and read the difference."""
+    assert outline(recording(stack)) == (GOLDEN / f"{stack}.txt").read_text("utf-8").splitlines()
+
+
+def find(recording, kind: str, name: str):
+    (thing,) = [thing for thing in recording.kubernetes() if (thing["kind"], thing["metadata"]["name"]) == (kind, name)]
+    return thing
+
+
+def resource(recording, kind: str, name: str):
+    (found,) = [r for r in recording.resources if r.inputs.get("kind") == kind and r.inputs["metadata"]["name"] == name]
+    return found
+
+
+def pod_of(recording):
+    return find(recording, "Deployment", "mailserver")["spec"]["template"]["spec"]
+
+
+def container(recording):
+    (found,) = pod_of(recording)["containers"]
+    return found
+
+
+def test_live_objects_keep_what_others_rely_on(recording):
+    prod = recording("prod")
+    deployment = find(prod, "Deployment", "mailserver")
+    assert deployment["spec"]["selector"] == {"matchLabels": {"app": "mailserver"}}
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert container(prod)["name"] == "docker-mailserver"
+    mounts = {(m["name"], m.get("subPath"), m["mountPath"]) for m in container(prod)["volumeMounts"] if m["name"] == "data"}
+    assert mounts == {("data", "data", "/var/mail"), ("data", "state", "/var/mail-state"), ("data", "log", "/var/log/mail")}
+    claim = find(prod, "PersistentVolumeClaim", "mailserver-data-encrypted")
+    assert claim["spec"]["storageClassName"] == "proxmox-lvm-encrypted"
+    assert claim["metadata"]["annotations"]["resize.topolvm.io/threshold"] == "10%"
+
+
+def test_the_size_of_a_claim_is_left_to_others_once_it_is_there(recording):
+    claim = resource(recording("prod"), "PersistentVolumeClaim", "mailserver-data-encrypted")
+    assert claim.options["ignoreChanges"] == ["spec.resources.requests.storage"]
+
+
+def test_the_proxy_service_leads_each_pair_of_node_ports_to_its_listeners(recording):
+    ports = {p["nodePort"]: p["targetPort"] for p in find(recording("prod"), "Service", "mailserver-proxy")["spec"]["ports"]}
+    assert ports == {30125: 2525, 30126: 4465, 30127: 5587, 30128: 10993, 30145: 25, 30146: 465, 30147: 587, 30148: 993}
+
+
+def test_pods_reach_the_stock_ports_by_the_cluster_service(recording):
+    service = find(recording("prod"), "Service", "mailserver")["spec"]
+    assert {p["port"]: p["targetPort"] for p in service["ports"]} == {25: 25, 465: 465, 587: 587, 993: 993}
+    assert service["type"] == "ClusterIP"
+
+
+def admitted(recording, port: int) -> list:
+    """The sources that the policy lets in at a port of the pod; an absent rule admits nobody."""
+    policy = find(recording, "NetworkPolicy", "mailserver")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["podSelector"] == {"matchLabels": {"app": "mailserver"}}
+    return [source for rule in policy["ingress"] if any(p["port"] == port for p in rule["ports"]) for source in rule["from"]]
+
+
+def test_proxy_ports_admit_the_edge_and_no_pod_by_selector(recording):
+    sources = admitted(recording("dev"), 2525)
+    assert [s["ipBlock"]["cidr"] for s in sources] == ["192.0.2.1/32", "192.0.2.11/32", "192.0.2.12/32", "10.244.1.0/32", "10.244.2.0/32"]
+    local = admitted(recording("dev", {"cluster/traffic_policy": "Local"}), 10993)
+    assert local == [{"ipBlock": {"cidr": "192.0.2.1/32"}}]
+
+
+def test_stock_ports_admit_every_namespace_or_the_listed_ones(recording):
+    assert {"namespaceSelector": {}} in admitted(recording("prod"), 587)
+    narrowed = admitted(recording("prod", {"mail/clients": ["ebooks"]}), 587)
+    assert {"namespaceSelector": {}} not in narrowed
+    assert any(s.get("namespaceSelector", {}).get("matchExpressions", [{}])[0].get("values") == ["ebooks"] for s in narrowed)
+
+
+def test_nobody_is_admitted_to_rspamds_controller_or_to_plain_imap(recording):
+    assert admitted(recording("prod"), 11334) == []
+    assert admitted(recording("prod"), 143) == []
+
+
+def test_local_traffic_policy_reaches_the_service(recording):
+    local = recording("prod", {"cluster/traffic_policy": "Local"})
+    assert find(local, "Service", "mailserver-proxy")["spec"]["externalTrafficPolicy"] == "Local"
+
+
+def test_the_legacy_way_in_exists_only_on_demand(recording):
+    assert not [t for t in recording("prod").kubernetes() if t["metadata"]["name"] == "mailserver-legacy"]
+    back = recording("prod", {"legacy": {"address": "10.0.20.202"}})
+    service = find(back, "Service", "mailserver-legacy")
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+    assert service["metadata"]["annotations"]["metallb.io/loadBalancerIPs"] == "10.0.20.202"
+    assert {"ipBlock": {"cidr": "0.0.0.0/0"}} in admitted(back, 25)
+    assert {"ipBlock": {"cidr": "0.0.0.0/0"}} not in admitted(back, 2525)
+
+
+def checksum(recording) -> str:
+    return find(recording, "Deployment", "mailserver")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+
+
+def test_a_changed_text_rolls_the_pod_and_an_unchanged_one_does_not(recording):
+    aliased = {"mail/aliases/x@viktorbarzin.me": ["me@viktorbarzin.me"]}
+    assert checksum(recording("prod")) != checksum(recording("prod", aliased))
+    assert checksum(recording("prod")) == checksum(recording("prod", {"cluster/context": "another"}))
+
+
+def test_every_config_file_reaches_the_pod_under_its_own_path(recording):
+    dev = recording("dev")
+    (volume,) = [v for v in pod_of(dev)["volumes"] if v["name"] == "config"]
+    data = find(dev, "ConfigMap", "mailserver.config")["data"]
+    assert sorted(item["key"] for item in volume["configMap"]["items"]) == sorted(data)
+    paths = [item["path"] for item in volume["configMap"]["items"]]
+    assert {"postfix-main.cf", "rspamd/override.d/dkim_signing.conf", "bob@example.org.dovecot.sieve"} <= set(paths)
+
+
+def test_a_changed_credential_restarts_the_pod_and_a_renewed_certificate_does_not(recording):
+    annotation = find(recording("prod"), "Deployment", "mailserver")["metadata"]["annotations"]["secret.reloader.stakater.com/reload"]
+    assert annotation.split(",") == ["mailserver-accounts", "mailserver-aliases", "mailserver-relay", "mailserver-dkim"]
+
+
+def test_the_certificate_is_mounted_as_a_folder(recording):
+    (mount,) = [m for m in container(recording("prod"))["volumeMounts"] if m["name"] == "tls"]
+    assert "subPath" not in mount
+
+
+def test_the_startup_probe_asks_for_all_eight_sockets(recording):
+    command = container(recording("prod"))["startupProbe"]["exec"]["command"][-1]
+    assert [command.count(f":{port}'") for port in (25, 465, 587, 993, 2525, 4465, 5587, 10993)] == [1] * 8
+
+
+def test_the_pod_runs_with_listed_capabilities_only(recording):
+    for spec in (container(recording("prod")), pod_of(recording("prod"))["initContainers"][0]):
+        capabilities = spec["securityContext"]["capabilities"]
+        assert capabilities["drop"] == ["ALL"]
+        assert "NET_ADMIN" not in capabilities["add"]
+        assert "SYS_ADMIN" not in capabilities["add"]
+
+
+def test_the_deployment_waits_for_its_secrets_its_files_and_its_volume(recording):
+    prod = recording("prod")
+    waits = set(resource(prod, "Deployment", "mailserver").options["dependencies"])
+    needed = [("ExternalSecret", s) for s in ("mailserver-accounts", "mailserver-aliases", "mailserver-relay", "mailserver-dkim")]
+    needed += [("ConfigMap", "mailserver.config"), ("ConfigMap", "mailserver-user-patches")]
+    needed += [("PersistentVolumeClaim", "mailserver-data-encrypted"), ("Namespace", "mailserver")]
+    assert {resource(prod, *reference).urn for reference in needed} <= waits
+
+
+def test_everything_in_the_namespace_waits_for_it(recording):
+    prod = recording("prod")
+    namespace = resource(prod, "Namespace", "mailserver").urn
+    for item in prod.resources:
+        if item.inputs.get("metadata", {}).get("namespace"):
+            assert namespace in item.options.get("dependencies", []), item.urn
+
+
+def test_an_adopted_object_is_imported_under_its_live_name(recording):
+    adopting = recording("prod", {"adopt": ["Deployment/mailserver", "Namespace/mailserver"]})
+    assert resource(adopting, "Deployment", "mailserver").options["importId"] == "mailserver/mailserver"
+    assert resource(adopting, "Namespace", "mailserver").options["importId"] == "mailserver"
+    assert "importId" not in resource(adopting, "Service", "mailserver").options
+
+
+def test_dev_protects_nothing_that_you_want_to_throw_away(recording):
+    assert not any(r.options.get("protect") for r in recording("dev").resources)
+
+
+def test_without_external_secrets_existing_secrets_are_mounted_by_name(recording):
+    dev = recording("dev")
+    assert not [t for t in dev.kubernetes() if t["kind"] == "ExternalSecret"]
+    names = {v["secret"]["secretName"] for v in pod_of(dev)["volumes"] if "secret" in v}
+    assert names == {"mailserver-accounts", "mailserver-dkim", "mail-tls"}
+
+
+def test_no_setting_of_the_stack_is_without_effect_on_another_namespace(recording):
+    moved = recording("prod", {"namespace": "post"})
+    assert {t["metadata"].get("namespace", "post") for t in moved.kubernetes()} == {"post"}
+    assert settings("prod").get("namespace") is None
+
+
+def test_one_writer_at_a_time_and_time_to_stop(recording):
+    """Two pods on one mail store corrupt it; supervisor gives each program of the image 55 seconds to end."""
+    deployment = find(recording("prod"), "Deployment", "mailserver")["spec"]
+    assert deployment["replicas"] == 1
+    assert pod_of(recording("prod"))["terminationGracePeriodSeconds"] > 55
+
+
+def test_the_pod_leaves_a_silent_node_soon_and_ordinary_pods_first(recording):
+    pod = pod_of(recording("prod"))
+    waits = {t["key"]: t["tolerationSeconds"] for t in pod["tolerations"] if t["effect"] == "NoExecute"}
+    assert waits == {"node.kubernetes.io/not-ready": 60, "node.kubernetes.io/unreachable": 60}
+    assert pod["priorityClassName"] == find(recording("prod"), "PriorityClass", "mailserver")["metadata"]["name"]
+    assert "priorityClassName" not in pod_of(recording("prod", {"mail/priority": None}))
+
+
+def test_credentials_stay_in_memory_and_out_of_other_users_sight(recording):
+    volumes = {volume["name"]: volume for volume in pod_of(recording("prod"))["volumes"]}
+    assert volumes["assembled"]["emptyDir"]["medium"] == "Memory"
+    secrets = [volume["secret"] for name, volume in volumes.items() if name.startswith("secret-")]
+    assert len(secrets) == 4
+    assert all(secret["defaultMode"] == 0o400 for secret in secrets)
+
+
+def test_the_pod_has_no_token_of_the_cluster(recording):
+    assert pod_of(recording("prod"))["automountServiceAccountToken"] is False
+
+
+def test_the_image_runs_only_what_is_asked_of_it(recording):
+    env = {variable["name"]: variable["value"] for variable in container(recording("prod"))["env"]}
+    others = ("AMAVIS", "CLAMAV", "FAIL2BAN", "OPENDKIM", "OPENDMARC", "POLICYD_SPF", "SPAMASSASSIN", "UPDATE_CHECK", "DNSBL")
+    assert {env[f"ENABLE_{other}"] for other in others} == {"0"}  # each of them is on, or may be, unless it is told not to
+    assert (env["SPOOF_PROTECTION"], env["ENABLE_RSPAMD"], env["TLS_LEVEL"]) == ("1", "1", "modern")
+
+
+def test_a_failing_secret_store_stops_the_up_before_the_pod(recording):
+    for thing in recording("prod").kubernetes():
+        if thing["kind"] == "ExternalSecret":
+            assert thing["metadata"]["annotations"]["pulumi.com/waitFor"] == "condition=Ready"
+
+
+def test_config_maps_change_in_place_and_never_on_a_cluster_by_chance(recording):
+    (provider,) = [r for r in recording("prod").resources if r.type == "pulumi:providers:kubernetes"]
+    assert provider.inputs["enableConfigMapMutable"] == "true"
+    assert provider.inputs["context"] == provider.inputs["clusterIdentifier"] == settings("prod")["cluster"]["context"]
+    assert "enablePatchForce" not in provider.inputs
+    (adopting,) = [r for r in recording("prod", {"adopt": ["Namespace/mailserver"]}).resources if r.type == provider.type]
+    assert adopting.inputs["enablePatchForce"] == "true"

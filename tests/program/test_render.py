@@ -1,0 +1,136 @@
+"""`make render`: what it writes, and what it leaves alone when anything is wrong."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import change, settings
+from tools import render
+from tools.program import ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A project folder whose stack `prod` can be changed; the program itself is this checkout's."""
+    shutil.copy(ROOT / "Pulumi.yaml", tmp_path)
+
+    def with_settings(changes: dict | None = None):
+        base = settings("prod")
+        for path, value in (changes or {}).items():
+            change(base, path, value)
+        YAML().dump({"config": {"mailserver:site": base}}, tmp_path / "Pulumi.prod.yaml")
+        return tmp_path
+
+    return with_settings
+
+
+def run_render(monkeypatch, root, out, stack="prod") -> int:
+    monkeypatch.setattr(sys, "argv", ["render", "--root", str(root), "--out", str(out), "--stack", stack])
+    return render.main()
+
+
+def files_of(folder) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys, tmp_path):
+    def no_network(*_args):
+        raise AssertionError("a render must not open a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    assert run_render(monkeypatch, ROOT, tmp_path / "out") == 0
+    screen = capsys.readouterr().out
+    for line in ("Namespace mailserver (protect", "ExternalSecret mailserver-probe-secrets", "Service mailserver-proxy", "warning: "):
+        assert line in screen
+    written = files_of(tmp_path / "out")
+    assert {
+        "kubernetes/deployment-mailserver.yaml",
+        "mail/postfix-main.cf",
+        "mail/scripts/user-patches.sh",
+        "resources.json",
+    } <= written.keys()
+    listed = json.loads(written["resources.json"])
+    objects = [resource for resource in listed if "kind" in resource["inputs"]]
+    assert len(objects) == len([name for name in written if name.startswith("kubernetes/")])
+    for resource in objects:
+        name = f"kubernetes/{resource['inputs']['kind'].lower()}-{resource['inputs']['metadata']['name']}.yaml"
+        assert YAML(typ="safe").load(written[name]) == resource["inputs"]
+
+
+def test_two_renders_are_the_same_to_the_byte(tmp_path):
+    results = []
+    for seed in ("1", "2"):
+        out = tmp_path / seed
+        command = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", str(out)]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True)
+        results.append(files_of(out))
+    assert results[0] == results[1]
+
+
+def test_a_render_needs_no_credential(tmp_path):
+    command = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", str(tmp_path / "out")]
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    assert subprocess.run(command, cwd=ROOT, env=bare, check=False, capture_output=True).returncode == 0
+
+
+def test_a_second_render_leaves_nothing_of_the_first(monkeypatch, checkout, tmp_path):
+    out = tmp_path / "out"
+    assert run_render(monkeypatch, checkout(), out) == 0
+    assert (out / "kubernetes/externalsecret-mailserver-relay.yaml").exists()
+    assert run_render(monkeypatch, checkout({"mail/relay": None}), out) == 0
+    assert not (out / "kubernetes/externalsecret-mailserver-relay.yaml").exists()
+
+
+def test_a_folder_that_no_render_made_is_left_alone(monkeypatch, capsys, checkout, tmp_path):
+    precious = tmp_path / "out" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("x")
+    assert run_render(monkeypatch, checkout(), tmp_path / "out") == 1
+    assert precious.exists()
+    assert "name another folder" in capsys.readouterr().err
+
+
+BAD = {
+    "unknown key": {"mail/imag": "x"},
+    "wrong type": {"mail/relay/port": "587"},
+    "missing key": {"tls": ...},
+    "invalid domain": {"domains/not a domain": {}},
+    "duplicate NodePort": {"cluster/node_ports": {"imaps": {"proxy": 30125, "health": 30148}}},
+    "alias that breaks delivery": {"mail/aliases/x@viktorbarzin.me": ["nobody@viktorbarzin.me"]},
+    "network that does not parse": {"cluster/pod_networks": ["10.10/16x"]},
+    "image without a tag": {"mail/image": "docker.io/mailserver/docker-mailserver"},
+    "adopting what is not there": {"adopt": ["Deployment/mailsrever"]},
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_settings_get_one_message_and_nothing_is_written(monkeypatch, capsys, checkout, tmp_path, case):
+    assert run_render(monkeypatch, checkout(BAD[case]), tmp_path / "out") == 1
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: mailserver:site.")
+    assert "Traceback" not in said.err + said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stack_without_settings_gets_one_message(monkeypatch, capsys, tmp_path):
+    shutil.copy(ROOT / "Pulumi.yaml", tmp_path)
+    (tmp_path / "Pulumi.prod.yaml").write_text("config: {}\n")
+    assert run_render(monkeypatch, tmp_path, tmp_path / "out") == 1
+    assert capsys.readouterr().err.splitlines() == ["error: mailserver:site: is required; Pulumi.dev.yaml shows a small example"]
+
+
+@pytest.mark.parametrize("arguments", [["--stack", "nope"], ["--root", "/nonexistent"]])
+def test_a_missing_file_gets_one_message(arguments, tmp_path):
+    command = [sys.executable, "-m", "tools.render", "--out", str(tmp_path / "out"), *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,32 @@
+"""The README says what the code says."""
+
+import re
+
+from components.settings.site import Site
+from components.settings.types import Model
+from tools.docs import README, with_generated_parts
+from tools.program import ROOT
+
+
+def test_the_picture_and_the_ports_are_those_of_the_table():
+    """After a change of the table: `.venv/bin/python -m tools.docs`."""
+    assert with_generated_parts(README.read_text("utf-8")) == README.read_text("utf-8")
+
+
+def test_every_link_leads_somewhere():
+    for page in (README, *ROOT.glob("docs/**/*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_says_what_it_means():
+    models = {model for model in every_subclass(Model) if model.__module__.startswith("components.")}
+    assert Site in models
+    undescribed = [f"{model.__name__}.{name}" for model in models for name, field in model.model_fields.items() if not field.description]
+    assert undescribed == []
+
+
+def every_subclass(model):
+    for child in model.__subclasses__():
+        yield child
+        yield from every_subclass(child)

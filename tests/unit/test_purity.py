@@ -1,0 +1,24 @@
+"""The middle knows nothing of Pulumi, so that it can be tested, rendered and run in the lab without it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tools.program import ROOT
+
+PURE = [
+    "components.listeners",
+    "components.notices",
+    "components.rules",
+    "components.settings.parse",
+    "components.mail.files",
+    "components.mail.image",
+    "components.mail.secrets",
+]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_imports_no_pulumi(module):
+    code = f"import sys, {module}; sys.exit(any(name.partition('.')[0].startswith('pulumi') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

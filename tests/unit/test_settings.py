@@ -1,0 +1,111 @@
+"""What a stack may say, and the one message that everything else gets."""
+
+import json
+
+import pytest
+
+from components.settings.parse import SettingsError, parse_site
+from tests.conftest import change, settings
+
+WRONG = {
+    "unknown key at the top": ({"mial": {}}, "mailserver:site.mial: unknown setting"),
+    "unknown key deep down": ({"mail/relay/hots": "x"}, "mailserver:site.mail.relay.hots: unknown setting"),
+    "unknown key in a list": ({"mail/trusted_relays/0/adress": "x"}, "mailserver:site.mail.trusted_relays.0.adress: unknown setting"),
+    "text for a number": ({"mail/relay/port": "587"}, "mailserver:site.mail.relay.port: Input should be a valid integer (got '587')"),
+    "number for text": ({"tls/secret": 5}, "mailserver:site.tls.secret: Input should be a valid string (got 5)"),
+    "missing key": ({"firewall": ...}, "mailserver:site.firewall: is required"),
+    "invalid domain": ({"mail/relay/host": "smtp_relay.brevo.com"}, "write a full domain name in lower case"),
+    "domain with a trailing dot": ({"mail/relay/host": "smtp.brevo.com."}, "without a trailing dot"),
+    "domain that is not ASCII": ({"mail/relay/host": "пример.com"}, "punycode"),
+    "address that does not parse": (
+        {"firewall/address": "10.0.20.999"},
+        "mailserver:site.firewall.address: value is not a valid IPv4 or IPv6",
+    ),
+    "network that does not parse": ({"cluster/pod_networks": ["10.10.0.0/33"]}, "mailserver:site.cluster.pod_networks.0:"),
+    "network with host bits": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "mailserver:site.cluster.pod_networks.0:"),
+    "image without a tag": ({"mail/image": "docker.io/mailserver/docker-mailserver"}, "write registry/repository:tag"),
+    "image of an untested major": (
+        {"mail/image": "docker.io/mailserver/docker-mailserver:16.0.0"},
+        "is not of a tested major version (15)",
+    ),
+    "duplicate NodePort": (
+        {"cluster/node_ports": {"imaps": {"proxy": 30125, "health": 30148}}},
+        "mailserver:site.cluster.node_ports.imaps.proxy: 30125 is taken by node_ports.smtp.proxy",
+    ),
+    "NodePort out of range": (
+        {"cluster/node_ports": {"smtp": {"proxy": 2525, "health": 30145}}},
+        "2525 is outside node_port_range 30000-32767",
+    ),
+    "PROXY listener without a health port": (
+        {"cluster/node_ports": {"smtp": {"proxy": 31025}}},
+        "mailserver:site.cluster.node_ports.smtp.health: is required",
+    ),
+    "two destinations": ({"cluster/render_to": "x"}, "mailserver:site.cluster.set exactly one of context and render_to"),
+    "alias to a mailbox that does not exist": (
+        {"mail/aliases/info@viktorbarzin.me": ["nobody@viktorbarzin.me"]},
+        "mail.aliases.info@viktorbarzin.me: nobody@viktorbarzin.me is neither a mailbox nor an alias",
+    ),
+    "alias without a target": ({"mail/aliases/info@viktorbarzin.me": []}, "has no target"),
+    "alias with a target twice": ({"mail/aliases/me@viktorbarzin.me": ["me@viktorbarzin.me"] * 2}, "names a target twice"),
+    "alias of a foreign domain": ({"mail/aliases/me@example.org": ["me@viktorbarzin.me"]}, "example.org is not in domains"),
+    "mailbox of a foreign domain": ({"mail/mailboxes/me@example.org": {}}, "example.org is not in domains"),
+    "mailbox with a detail": ({"mail/mailboxes/me+x@viktorbarzin.me": {}}, "'+' separates an address from its detail"),
+    "mailbox in capitals": ({"mail/mailboxes/Me@viktorbarzin.me": {}}, "lower case"),
+    "quotas with an alias between mailboxes": (
+        {"mail/mailboxes/me@viktorbarzin.me": {"quota": "1Gi"}},
+        "mail.aliases.vaultwarden@viktorbarzin.me: with quotas on, an alias between two mailboxes breaks Dovecot's user list",
+    ),
+    "grant for a foreign sender": (
+        {"mail/mailboxes/me@viktorbarzin.me": {"send_as": ["ceo@example.org"]}},
+        "send_as: ceo@example.org is not in one of our domains",
+    ),
+    "grant for itself": ({"mail/mailboxes/me@viktorbarzin.me": {"send_as": ["me@viktorbarzin.me"]}}, "which needs no grant"),
+    "too little room": ({"mail/storage/size": "2Gi"}, "10 % of 2Gi is 204 MiB, but Postfix refuses all mail below 300 MiB free"),
+    "limit below the request": ({"mail/resources": {"memory_limit": "256Mi"}}, "memory_limit: 256Mi is below memory_request 512Mi"),
+    "relay without room for the probe": ({"mail/relay/daily_quota": 72}, "the probe alone sends 72 messages a day"),
+    "several domains and none of them primary": ({"domains/example.org": {}}, "primary_domain: is required with several domains"),
+    "primary domain that is none": ({"primary_domain": "example.org"}, "primary_domain: example.org is not in domains"),
+    "second domain without a certificate name": (
+        {"domains/example.org": {}, "primary_domain": "viktorbarzin.me"},
+        "tls.names: no certificate name covers mail.example.org, the mail host of example.org",
+    ),
+    "selector twice": ({"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "a selector stands twice"),
+    "store without external-secrets": ({"cluster/external_secrets": None}, "secrets.store: needs external-secrets"),
+    "source without a store": ({"secrets/store": ...}, "secrets.store: is missing, yet secrets.accounts names a source in it"),
+    "probe without its mailbox": ({"secrets/probe/mailbox": "smoke@viktorbarzin.me"}, "smoke@viktorbarzin.me is not in mail.mailboxes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_gets_one_line_that_names_its_setting(case):
+    changes, expected = WRONG[case]
+    base = settings("prod")
+    for path, value in changes.items():
+        change(base, path, value)
+    with pytest.raises(SettingsError) as refused:
+        parse_site(json.dumps(base))
+    lines = str(refused.value).splitlines()
+    assert any(expected in line for line in lines), lines
+    assert all(line.startswith("mailserver:site.") for line in lines)
+
+
+def test_all_mistakes_are_told_at_once():
+    base = settings("prod")
+    change(base, "mail/relay/port", "x")
+    change(base, "tls/secret", ...)
+    with pytest.raises(SettingsError) as refused:
+        parse_site(json.dumps(base))
+    assert len(str(refused.value).splitlines()) == 2
+
+
+def test_a_certificate_covers_one_label_of_a_wildcard(site):
+    tls = site("prod", {"tls/names": ["*.viktorbarzin.me"]}).tls
+    assert tls.covers("mail.viktorbarzin.me")
+    assert not tls.covers("a.mail.viktorbarzin.me")
+    assert not tls.covers("viktorbarzin.me")
+
+
+def test_node_ports_of_a_site_replace_those_of_the_table(site):
+    smtp, imaps = (site("prod", {"cluster/node_ports": {"smtp": {"proxy": 31025, "health": 31145}}}).listeners[i] for i in (0, 3))
+    assert (smtp.node_port, smtp.health_node_port, smtp.proxy_port) == (31025, 31145, 2525)
+    assert imaps.node_port == 30128

@@ -1,0 +1,149 @@
+"""Benchmarks, as ratios within one run: a machine's speed cancels out. Each row says what it compares and the bound it should keep."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from components.settings.site import KEY
+from tools.program import ROOT, run
+from tools.stackfile import Stack, load_stack
+
+ROUNDS = 5  # each figure is the median of so many runs, taken in turns with what it is compared to
+
+_MODULES_OF_A_RENDER = """\
+import json, sys
+from tools import render
+sys.argv = ["render", "--stack", "prod", "--out", sys.argv[1]]
+render.main()
+print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] != "__main__")))
+"""
+_IMPORT_ONLY = """\
+import importlib, json, sys
+for name in json.load(open(sys.argv[1])):
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    value: float
+    bound: float
+    unit: str = "x"
+
+
+def wall_seconds(command: list[str], cwd: Path = ROOT, env: dict[str, str] | None = None) -> float:
+    started = time.perf_counter()
+    result = subprocess.run(command, cwd=cwd, env=env, check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {result.stdout}{result.stderr}")
+    return time.perf_counter() - started
+
+
+def ratio(measured: Callable[[], float], reference: Callable[[], float]) -> float:
+    """Median of `measured` over median of `reference`, taken in turns so that both see the same machine."""
+    pairs = [(measured(), reference()) for _ in range(ROUNDS)]
+    return statistics.median(one for one, _ in pairs) / statistics.median(other for _, other in pairs)
+
+
+def render_rows(scratch: Path) -> Iterator[Row]:
+    out = str(scratch / "out")
+    render = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", out]
+    listing = subprocess.run([sys.executable, "-c", _MODULES_OF_A_RENDER, out], cwd=ROOT, check=True, capture_output=True, text=True)
+    modules = scratch / "modules.json"
+    modules.write_text(listing.stdout.splitlines()[-1], encoding="utf-8")
+    imports = [sys.executable, "-c", _IMPORT_ONLY, str(modules)]
+    yield Row("make render STACK=prod / importing its modules", ratio(lambda: wall_seconds(render), lambda: wall_seconds(imports)), 2)
+    yield Row("peak memory of make render STACK=prod", _peak_mib(render), 350, " MiB")
+
+
+def _peak_mib(command: list[str]) -> float:
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command} failed")
+    return usage.ru_maxrss / 1024
+
+
+def domain_rows() -> Iterator[Row]:
+    """Time of a run with n domains, each with a mailbox and a key, over that with one; linear would be n."""
+    base = json.loads(load_stack(ROOT, "dev").config[KEY])
+
+    def seconds(count: int) -> float:
+        site = json.loads(json.dumps(base))
+        for number in range(count):
+            domain = f"d{number}.example.org"
+            site["domains"][domain] = {"host": "mail.example.org", "dkim": [{"selector": "mail"}]}
+            site["mail"]["mailboxes"][f"me@{domain}"] = {}
+        stack = Stack("mailserver", "bench", {KEY: json.dumps(site)}, frozenset())
+        started = time.perf_counter()
+        run(stack)
+        return time.perf_counter() - started
+
+    seconds(1)  # the first run pays for the imports
+    for count in (10, 100):
+        yield Row(f"program with {count} domains / with one", ratio(lambda n=count: seconds(n), lambda: seconds(1)), count)
+
+
+def preview_rows(scratch: Path) -> Iterator[Row]:
+    """`pulumi preview` of dev against a program that only imports the same modules; where `pulumi` is on PATH."""
+    if shutil.which("pulumi") is None:
+        return
+    environment = {
+        **os.environ,
+        "PULUMI_BACKEND_URL": scratch.as_uri(),
+        "PULUMI_CONFIG_PASSPHRASE": "",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    programs = {}
+    for name in ("real", "imports"):
+        folder = scratch / name
+        folder.mkdir()
+        for part in ("components", "scripts"):
+            shutil.copytree(ROOT / part, folder / part)
+        for part in ("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py"):
+            shutil.copy(ROOT / part, folder)
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        programs[name] = folder
+    project = (ROOT / "Pulumi.yaml").read_text("utf-8").replace("name: mailserver", "name: imports").partition("config:")[0]
+    (programs["imports"] / "Pulumi.yaml").write_text(project, encoding="utf-8")
+    (programs["imports"] / "__main__.py").write_text("import components.base\nimport components.mail.component\n", encoding="utf-8")
+    for folder in programs.values():
+        wall_seconds(["pulumi", "--non-interactive", "stack", "select", "--create", "dev"], cwd=folder, env=environment)
+
+    def preview(name: str) -> float:
+        return wall_seconds(["pulumi", "--non-interactive", "preview", "--stack", "dev"], cwd=programs[name], env=environment)
+
+    yield Row("pulumi preview / one that only imports", ratio(lambda: preview("real"), lambda: preview("imports")), 2)
+
+
+def main() -> int:
+    table = Table("measurement", "value", "bound", "")
+    kept = True
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for rows in (render_rows(scratch), domain_rows(), preview_rows(scratch)):
+            for row in rows:
+                good = row.value <= row.bound
+                kept &= good
+                table.add_row(row.what, f"{row.value:.2f}{row.unit}", f"{row.bound:g}{row.unit}", "" if good else "over")
+    Console(highlight=False, width=120).print(table)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

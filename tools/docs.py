@@ -1,0 +1,59 @@
+"""Writes the parts of the README that follow from the table of mail services: `.venv/bin/python -m tools.docs`."""
+
+import re
+import sys
+
+from components.listeners import LISTENERS
+from tools.program import ROOT
+
+README = ROOT / "README.md"
+
+
+def picture() -> str:
+    """A Mermaid flowchart of the two ways into the pod."""
+    external = "<br/>".join(f"{s.name} :{s.port}" for s in LISTENERS)
+    node_ports = "<br/>".join(f"{s.node_port} · check {s.health_node_port}" for s in LISTENERS)
+    twins = "<br/>".join(f":{s.proxy_port} {s.name}" for s in LISTENERS)
+    stock = "<br/>".join(f":{s.port} {s.name}" for s in LISTENERS)
+    return f"""\
+```mermaid
+flowchart LR
+    world([the world]) --> haproxy["pfSense HAProxy<br/>{external}"]
+    haproxy -- "PROXY v2: the client's address" --> nodes["NodePorts of mailserver-proxy<br/>{node_ports}"]
+    pods([pods: webmail, probe, apps]) --> service["Service mailserver<br/>{stock}"]
+    subgraph pod [mail server pod]
+        twins["PROXY listeners<br/>{twins}"]
+        stocks["stock listeners<br/>{stock}"]
+        filter[Postfix, Rspamd, Dovecot]
+        twins --> filter
+        stocks --> filter
+    end
+    nodes --> twins
+    nodes -. "health checks" .-> stocks
+    service --> stocks
+    filter --> volume[(encrypted volume)]
+    filter -- "authentication, verified TLS" --> relay([relay])
+```
+"""
+
+
+def ports() -> str:
+    """The table of mail services as Markdown."""
+    rows = "".join(f"| {s.name} | {s.port} | {s.proxy_port} | {s.node_port} | {s.health_node_port} |\n" for s in LISTENERS)
+    return f"| service | clients and pods | PROXY listener | NodePort | health NodePort |\n|---|---|---|---|---|\n{rows}"
+
+
+def with_generated_parts(text: str) -> str:
+    """The README with both generated parts as they are now. Raises ValueError when a marker is gone."""
+    for name, part in (("picture", picture()), ("ports", ports())):
+        text, found = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda match, part=part: match[1] + part + match[2], text, flags=re.DOTALL
+        )
+        if not found:
+            raise ValueError(f"README.md has no place for the {name}")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")
+    sys.exit(0)
