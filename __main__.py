@@ -3,6 +3,7 @@
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.edge.resources import Edge
 from components.mail.component import MailServer
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError, parse_site
@@ -17,7 +18,9 @@ def main() -> None:
     site = parse_site(text)
     context = Context(site, cluster_provider(site))
 
-    MailServer("mail", context)
+    mail = MailServer("mail", context)
+    if site.firewall.ssh:
+        Edge("edge", context, site.firewall.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
 
     context.check_adoption()
     for note in notes(site):

@@ -17,7 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from components.rules import unprotected, violations
+from components.settings.parse import parse_site
 from components.settings.site import KEY
+from tools.edge import edge_artefacts, edge_summary
 from tools.program import ROOT, ProgramError, Recording, run
 from tools.stackfile import Stack, StackFileError, load_stack
 
@@ -120,8 +122,10 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     breaches = list(rule_breaches(recording, production=json.loads(stack.config[KEY]).get("production", True)))
     if breaches:
         raise RenderError("\n".join(breaches))
-    write(list(artefacts(recording)), out)
+    site = parse_site(stack.config[KEY])
+    write([*artefacts(recording), *edge_artefacts(site)], out)
     summary(recording, stack, console)
+    edge_summary(site, console)
     console.print(f"written to {out}", markup=False)
 
 

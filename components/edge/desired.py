@@ -53,6 +53,7 @@ class Pool(TypedDict):
 
 
 class Frontend(TypedDict):
+    binds: list[str]
     descr: str
     status: str
     type: str
@@ -61,7 +62,6 @@ class Frontend(TypedDict):
     client_timeout: str
     advanced: str
     advanced_bind: str
-    binds: list[str]
 
 
 class HaproxySet(TypedDict):
@@ -73,21 +73,31 @@ class HaproxySet(TypedDict):
 
 
 class Redirect(TypedDict):
+    """A redirect and its pass rule; `pass_rule` is what the latter lets through."""
+
     interface: str
     ipprotocol: str
     protocol: str
+    source: str
     destination: str
     port: str
     target: str
     local_port: str
+    pass_rule: str
+    disabled: str
+    descr: str
 
 
 class PassRule(TypedDict):
+    type: str
     interface: str
     ipprotocol: str
     protocol: str
+    source: str
     destination: str
     port: str
+    disabled: str
+    descr: str
 
 
 class Gate(TypedDict):
@@ -158,30 +168,10 @@ def rule_set(site: Site) -> RuleSet:
     firewall = site.firewall
     to_haproxy = firewall.target == "haproxy"
     target = str(firewall.address) if to_haproxy else ALIAS
-    redirects: dict[str, Redirect] = {
-        f"mailserver {listener.name}": {
-            "interface": firewall.wan_interface,
-            "ipprotocol": "inet",
-            "protocol": "tcp",
-            "destination": str(firewall.wan_address),
-            "port": str(listener.port),
-            "target": target,
-            "local_port": str(listener.port),
-        }
-        for listener in site.listeners
-    }
+    redirects = {_redirect_name(listener): _redirect(site, listener, target) for listener in site.listeners}
     passes: dict[str, PassRule] = {}
     if firewall.ipv6_address is not None:
-        passes = {
-            _ipv6_rule(listener): {
-                "interface": firewall.wan_interface,
-                "ipprotocol": "inet6",
-                "protocol": "tcp",
-                "destination": str(firewall.ipv6_address),
-                "port": str(listener.port),
-            }
-            for listener in site.listeners
-        }
+        passes = {_pass_name(listener): _pass_rule(site, listener, str(firewall.ipv6_address)) for listener in site.listeners}
     aliases: dict[str, Alias] = {}
     if site.legacy is not None:
         aliases[ALIAS] = {"type": "host", "address": str(site.legacy.address), "descr": "mail server, legacy LoadBalancer"}
@@ -192,14 +182,49 @@ def rule_set(site: Site) -> RuleSet:
         "absent_aliases": [ALIAS] if firewall.remove_legacy_alias else [],
         "gates": {frontend_name(listener): _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
         "owned": {
-            "redirects": [f"mailserver {listener.name}" for listener in LISTENERS],
-            "passes": [_ipv6_rule(listener) for listener in LISTENERS],
+            "redirects": [_redirect_name(listener) for listener in LISTENERS],
+            "passes": [_pass_name(listener) for listener in LISTENERS],
         },
     }
 
 
-def _ipv6_rule(listener: Listener) -> str:
+def _redirect_name(listener: Listener) -> str:
+    return f"mailserver {listener.name}"
+
+
+def _pass_name(listener: Listener) -> str:
     return f"mailserver {listener.name} (IPv6)"
+
+
+def _redirect(site: Site, listener: Listener, target: str) -> Redirect:
+    port = str(listener.port)
+    return {
+        "interface": site.firewall.wan_interface,
+        "ipprotocol": "inet",
+        "protocol": "tcp",
+        "source": "any",
+        "destination": str(site.firewall.wan_address),
+        "port": port,
+        "target": target,
+        "local_port": port,
+        "pass_rule": f"{target}:{port}",
+        "disabled": "",
+        "descr": _redirect_name(listener),
+    }
+
+
+def _pass_rule(site: Site, listener: Listener, address: str) -> PassRule:
+    return {
+        "type": "pass",
+        "interface": site.firewall.ipv6_interface or site.firewall.wan_interface,
+        "ipprotocol": "inet6",
+        "protocol": "tcp",
+        "source": "any",
+        "destination": address,
+        "port": str(listener.port),
+        "disabled": "",
+        "descr": _pass_name(listener),
+    }
 
 
 def _gate(site: Site, listener: Listener) -> Gate:
@@ -256,6 +281,7 @@ def _server(node: Node, listener: Listener) -> Server:
 
 def _frontend(site: Site, path: _Path) -> Frontend:
     return {
+        "binds": [endpoint(address, path.port) for address in bind_addresses(site)],
         "descr": path.descr,
         "status": "active",
         "type": "tcp",
@@ -264,7 +290,6 @@ def _frontend(site: Site, path: _Path) -> Frontend:
         "client_timeout": _idle(path.listener),
         "advanced": "",
         "advanced_bind": "",
-        "binds": [endpoint(address, path.port) for address in bind_addresses(site)],
     }
 
 

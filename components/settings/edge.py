@@ -51,6 +51,9 @@ class Firewall(Model):
     ipv6_address: Address | None = Field(
         default=None, description="a public IPv6 address of the firewall that HAProxy listens on too, with a pass rule to it"
     )
+    ipv6_interface: Interface | None = Field(
+        default=None, description="the interface that IPv6 comes in by, when it is another one than wan_interface (a tunnel)"
+    )
     wan_interface: Interface = Field(default="wan", description="the interface that mail from the world comes in by")
     wan_address: Address | Literal["wanip"] = Field(
         default="wanip", description="what the world connects to: an address, or wanip for whatever address the WAN interface has"
@@ -59,5 +62,5 @@ class Firewall(Model):
     target: Literal["haproxy", "legacy"] = Field(
         default="haproxy", description="where the redirects lead: HAProxy on the firewall, or the LoadBalancer Service of `legacy`"
     )
-    test_frontend: bool = Field(default=False, description="keeps the frontend on port 2525, for trying the PROXY path beside a live legacy one")
+    test_frontend: bool = Field(default=False, description="keeps a frontend on port 2525, to try the PROXY path beside a live legacy one")
     remove_legacy_alias: bool = Field(default=False, description="deletes the alias of the legacy address, once nothing refers to it")

@@ -11,6 +11,7 @@ function edge_main(string $request): never
         if (!is_array($request) || !isset($request['wanted']['owned'])) {
             throw new EdgeRefusal('request', 'the request is not what this agent understands');
         }
+        edge_sort($request['wanted']);
         $_SESSION['Username'] = 'pulumi';  // whose name the configuration's history shows
         edge_answer(['ok' => true, 'step' => 'done'] + edge_verb($request), 0);
     } catch (EdgeRefusal $refusal) {
@@ -48,6 +49,19 @@ function edge_verb(array $request): array
             return ['servers' => edge_health($wanted)];
     }
     throw new EdgeRefusal('request', 'the request names no verb of this agent');
+}
+
+/** Maps arrive in any order; lists keep theirs. */
+function edge_sort(array &$value): void
+{
+    foreach ($value as &$part) {
+        if (is_array($part)) {
+            edge_sort($part);
+        }
+    }
+    if (!array_is_list($value)) {
+        ksort($value, SORT_NATURAL);
+    }
 }
 
 /** Whether the users of an alias are our own rules only. */

@@ -137,21 +137,37 @@ function edge_journal_file(string $kind): string
     return edge_path('cf_conf_path') . "/mailserver-edge-{$kind}.json";
 }
 
-function edge_journal_read(string $kind): ?array
+function edge_journal_read(string $kind, array $now): array
 {
     $file = edge_journal_file($kind);
-    return is_file($file) ? json_decode((string) file_get_contents($file), true) : null;
+    $journal = is_file($file) ? json_decode((string) file_get_contents($file), true) : null;
+    // An administrator who changed our items since then has settled the matter.
+    return is_array($journal) && $journal['written'] == $now ? $journal['previous'] : $now;
 }
 
-function edge_journal_write(string $kind, array $previous): void
+/** Commit under a journal. `$now` is what memory holds of ours, `$previous` what to go back to. */
+function edge_journaled_commit(string $kind, array $previous, array $now, ?string $description): void
 {
     $file = edge_journal_file($kind);
+    $interrupted = is_file($file);
     $handle = fopen("{$file}.new", 'w');
-    if (!$handle || !chmod("{$file}.new", 0600) || fwrite($handle, json_encode($previous)) === false || !fsync($handle)) {
+    $text = (string) json_encode(['previous' => $previous, 'written' => $now], JSON_THROW_ON_ERROR);
+    if (!$handle || !chmod("{$file}.new", 0600) || fwrite($handle, $text) === false || !fsync($handle)) {
         throw new EdgeRefusal('write', 'the journal of the change could not be written; nothing was changed');
     }
     fclose($handle);
     rename("{$file}.new", $file);
+    if ($description === null) {
+        return;
+    }
+    try {
+        edge_commit($description);
+    } catch (EdgeRefusal $refusal) {
+        if (!edge_run()->committed && !$interrupted) {
+            edge_journal_clear($kind);
+        }
+        throw $refusal;
+    }
 }
 
 function edge_journal_clear(string $kind): void

@@ -1,0 +1,234 @@
+<?php
+/* HAProxy itself: test a configuration before it is written, apply it, verify what runs, go back. */
+
+/** The test configuration that the package generated, as sections of lines without indentation and double blanks. */
+function edge_cfg_sections(string $file): array
+{
+    $sections = [];
+    $section = '';
+    foreach (is_file($file) ? file($file) : [] as $line) {
+        $line = trim((string) preg_replace('/\s+/', ' ', $line));
+        if ($line === '' || $line[0] === '#') {
+            continue;
+        }
+        if (preg_match('/^(global|defaults|frontend|backend|listen|mailers|resolvers|peers|userlist)\b/', $line)) {
+            $section = $line;
+        }
+        $sections[$section][] = $line;
+    }
+    return $sections;
+}
+
+/** Let the package generate and HAProxy judge what is in memory, before it is written anywhere. */
+function edge_haproxy_test(array $wanted): void
+{
+    edge_step('test');
+    $messages = '';
+    if (!haproxy_check_and_run($messages, false)) {
+        throw new EdgeRefusal('test', 'HAProxy refuses the configuration: ' . edge_plain((string) $messages));
+    }
+    edge_step('binds');
+    $taken = [];
+    $seen = [];
+    foreach (edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg') as $section => $lines) {
+        foreach ($lines as $line) {
+            if (preg_match('/^bind (\S*):(\d+) /', "{$line} ", $match)) {
+                $bind = edge_write_endpoint($match[1] === '' ? '*' : $match[1], $match[2]);
+                $seen[$section][] = $bind;
+                $taken[$match[2]][] = [$bind, $section];
+            }
+        }
+    }
+    foreach ($wanted['frontends'] as $name => $frontend) {
+        $binds = $seen["frontend {$name}"] ?? [];
+        if ($binds !== $frontend['binds']) {
+            $found = implode(', ', $binds) ?: 'nowhere';
+            throw new EdgeRefusal('binds', "frontend {$name} would listen on {$found}, not on " . implode(', ', $frontend['binds']));
+        }
+        foreach ($frontend['binds'] as $bind) {
+            [$address, $port] = edge_endpoint($bind);
+            foreach ($taken[$port] as [$other, $section]) {
+                $overlaps = $other === $bind || str_starts_with($other, '*:') || $other === "0.0.0.0:{$port}" || $other === "[::]:{$port}";
+                if ($section !== "frontend {$name}" && $overlaps) {
+                    throw new EdgeRefusal('binds', "frontend {$name} and {$section} would both listen on {$bind} ({$other})");
+                }
+            }
+            edge_bindable($name, $address);
+        }
+    }
+}
+
+/** `haproxy -c` does not bind, so an address that is not on this firewall would be found only when it is too late. */
+function edge_bindable(string $frontend, string $address): void
+{
+    $socket = @stream_socket_server('tcp://' . edge_write_endpoint($address, '0'), $number, $error);
+    if (!$socket) {
+        throw new EdgeRefusal('binds', "frontend {$frontend} cannot listen on {$address}: {$error}");
+    }
+    fclose($socket);
+}
+
+/** Whether the running HAProxy was started from what the configuration generates now. */
+function edge_haproxy_is_live(array $wanted): bool
+{
+    $live = edge_path('varetc_path') . '/haproxy/haproxy.cfg';
+    $test = edge_path('varetc_path') . '/haproxy_test/haproxy.cfg';
+    $plain = fn($sections) => str_replace(dirname($test), dirname($live), json_encode($sections));
+    return $plain(edge_cfg_sections($live)) === $plain(edge_cfg_sections($test)) && edge_haproxy_problem($wanted) === null;
+}
+
+/** @return array<string, array<string, array>> rows of `show stat` by proxy and server */
+function edge_haproxy_stat(): array
+{
+    $lines = array_filter(array_map('trim', haproxy_socket_command('show stat') ?: []));
+    $head = str_getcsv(ltrim((string) array_shift($lines), '# '), ',', '"', '\\');
+    $rows = [];
+    foreach ($lines as $line) {
+        $cells = str_getcsv($line, ',', '"', '\\');
+        if (count($cells) === count($head)) {
+            $row = array_combine($head, $cells);
+            $rows[$row['pxname']][$row['svname']] = $row;
+        }
+    }
+    return $rows;
+}
+
+/** A server counts once a check of this very process has passed: HAProxy calls every server UP before the first one. */
+function edge_pool_is_up(array $stat, string $pool): bool
+{
+    foreach ($stat["{$pool}_ipvANY"] ?? [] as $name => $row) {
+        if ($name !== 'BACKEND' && $row['status'] === 'UP' && $row['check_status'] === 'L4OK') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/** What the running HAProxy lacks of what is wanted, or null. */
+function edge_haproxy_problem(array $wanted): ?string
+{
+    $stat = edge_haproxy_stat();
+    foreach ($wanted['frontends'] as $name => $frontend) {
+        if (!isset($stat[$name]['FRONTEND'])) {
+            return "HAProxy does not run frontend {$name}";
+        }
+        foreach (array_keys($wanted['pools'][$frontend['pool']]['servers']) as $server) {
+            if (!isset($stat["{$frontend['pool']}_ipvANY"][$server])) {
+                return "HAProxy does not know server {$server} of pool {$frontend['pool']}";
+            }
+        }
+        foreach ($frontend['binds'] as $bind) {
+            $socket = @stream_socket_client("tcp://{$bind}", $number, $error, 1.0);
+            if (!$socket) {
+                return "nothing answers on {$bind} (frontend {$name}): {$error}";
+            }
+            fclose($socket);
+        }
+    }
+    return null;
+}
+
+function edge_haproxy_reload(): void
+{
+    edge_step('apply');
+    $messages = '';
+    if (!haproxy_check_and_run($messages, true)) {
+        throw new EdgeRefusal('apply', 'HAProxy did not start with the new configuration: ' . edge_plain((string) $messages));
+    }
+}
+
+function edge_haproxy_verify(array $wanted, array $healthy): void
+{
+    edge_step('verify');
+    $problem = null;
+    $settled = edge_wait(10, function () use ($wanted, &$problem) {
+        return ($problem = edge_haproxy_problem($wanted)) === null;
+    });
+    if (!$settled) {
+        throw new EdgeRefusal('verify', (string) $problem);
+    }
+    // Two checks of two seconds each and a margin. A pool that was down before is not this change's fault.
+    $recovered = edge_wait(10, function () use ($healthy) {
+        $stat = edge_haproxy_stat();
+        return array_filter($healthy, fn($pool) => !edge_pool_is_up($stat, $pool)) === [];
+    });
+    if (!$recovered) {
+        $stat = edge_haproxy_stat();
+        $down = implode(', ', array_filter($healthy, fn($pool) => !edge_pool_is_up($stat, $pool)));
+        throw new EdgeRefusal('verify', "no server of {$down} passes its check any more, and one did before");
+    }
+}
+
+function edge_haproxy_own(array $owned): array
+{
+    $own = [];
+    foreach (['pools' => EDGE_POOLS, 'frontends' => EDGE_FRONTENDS] as $kind => $path) {
+        $own[$kind] = array_values(array_filter(edge_items($path), fn($item) => in_array($item['name'] ?? '', $owned[$kind], true)));
+    }
+    return $own;
+}
+
+/** Put our items back as they were, whatever else changed meanwhile, and start HAProxy from that. */
+function edge_haproxy_undo(array $previous, array $owned): void
+{
+    edge_fresh_read();
+    foreach (['pools' => EDGE_POOLS, 'frontends' => EDGE_FRONTENDS] as $kind => $path) {
+        $old = array_column($previous[$kind], null, 'name');
+        config_set_path($path, edge_upsert(edge_items($path), $old, $owned[$kind], fn($item, $want) => $want));
+    }
+    edge_commit('mailserver: back to the HAProxy configuration before the failed change');
+    $messages = '';
+    if (!haproxy_check_and_run($messages, true)) {
+        throw new EdgeRefusal('rollback', 'HAProxy does not start with the earlier configuration either: ' . edge_plain((string) $messages));
+    }
+    edge_journal_clear('haproxy');
+}
+
+function edge_plain(string $html): string
+{
+    $text = html_entity_decode(strip_tags(str_replace('<br/>', "\n", $html)), ENT_QUOTES);
+    return substr(trim((string) preg_replace('/\s+/', ' ', $text)), 0, 2000);
+}
+
+/** @return array{changed: bool, before: array, after: array} */
+function edge_haproxy_plan(array $wanted): array
+{
+    edge_haproxy_precondition();
+    edge_fresh_read();
+    $before = edge_haproxy_state($wanted['owned']);
+    edge_haproxy_change($wanted);
+    $after = edge_haproxy_state($wanted['owned']);
+    edge_haproxy_test($wanted);
+    $changed = $before !== $after;
+    return ['changed' => $changed || !edge_haproxy_is_live($wanted), 'before' => $before, 'after' => $after];
+}
+
+function edge_haproxy_apply(array $wanted): array
+{
+    edge_lock();
+    edge_haproxy_precondition();
+    edge_haproxy_unapplied();
+    edge_fresh_read();
+    $before = edge_haproxy_state($wanted['owned']);
+    $previous = edge_journal_read('haproxy', edge_haproxy_own($wanted['owned']));
+    edge_haproxy_change($wanted);
+    $after = edge_haproxy_state($wanted['owned']);
+    edge_haproxy_test($wanted);
+    $changed = $before !== $after;
+    if (!$changed && edge_haproxy_is_live($wanted)) {
+        edge_journal_clear('haproxy');
+        return ['changed' => false, 'before' => $before, 'after' => $after];
+    }
+    $stat = edge_haproxy_stat();
+    $healthy = array_values(array_filter(array_keys($wanted['pools']), fn($pool) => edge_pool_is_up($stat, $pool)));
+    $undo = fn() => edge_haproxy_undo($previous, $wanted['owned']);
+    edge_run()->undo = $undo;
+    $description = $changed ? 'mailserver: HAProxy pools and frontends' : null;
+    edge_journaled_commit('haproxy', $previous, edge_haproxy_own($wanted['owned']), $description);
+    edge_or_roll_back(function () use ($wanted, $healthy) {
+        edge_haproxy_reload();
+        edge_haproxy_verify($wanted, $healthy);
+    }, $undo);
+    edge_journal_clear('haproxy');
+    return ['changed' => true, 'before' => $before, 'after' => $after];
+}
