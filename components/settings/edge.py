@@ -36,7 +36,7 @@ class Ssh(Model):
     """How the firewall is reached. The private key is no setting: config secret `firewallSshKey`, a key file, or an SSH agent."""
 
     host: Address | None = Field(default=None, description="the address that SSH connects to; null means the firewall's `address`")
-    port: Port = 22
+    port: Port = Field(default=22, description="where its SSH server listens")
     user: str = Field(default="admin", pattern=r"^[a-z_][a-z0-9_-]{0,31}$", description="a user with uid 0: admin or root")
     host_key: HostKey = Field(description="the firewall's public host key; nothing is sent to a host that shows another one")
     key_file: str | None = Field(
