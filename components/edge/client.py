@@ -87,7 +87,9 @@ def _differences(thing: str, before: Mapping[str, Any], after: Mapping[str, Any]
         if name not in after:
             yield f"- {label}"
         elif name not in before:
-            fields = ", ".join(_words(field, value) for field, value in after[name].items() if value not in ("", []) and field != "servers")
+            fields = ", ".join(
+                _words(field, value) for field, value in _bind_first(after[name]) if value not in ("", []) and field != "servers"
+            )
             yield f"+ {label}: {fields}"
             yield from _differences(f"{label}: server", {}, after[name].get("servers", {}))
         else:
@@ -97,6 +99,10 @@ def _differences(thing: str, before: Mapping[str, Any], after: Mapping[str, Any]
                     yield from _differences(f"{label}: server", old, value)
                 elif old != value:
                     yield f"~ {label}: {_words(field, value) or f'{_word(field)} removed'} (was {_text(old) or 'nothing'})"
+
+
+def _bind_first(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(fields.items(), key=lambda field: field[0] != "binds")
 
 
 def _word(field: str) -> str:

@@ -18,6 +18,7 @@ const EDGE_EXIT = [
     'gate' => 14,          // mail does not come through HAProxy, so no redirect may lead to it
     'test' => 15,          // HAProxy refuses the configuration; nothing was written
     'binds' => 16,         // the configuration would listen elsewhere than it should; nothing was written
+    'servers' => 22,       // no server would answer that did before; nothing was written
     'concurrent' => 17,    // the configuration changed between reading and writing; nothing was written
     'write' => 18,         // the configuration could not be written
     'apply' => 19,         // written, refused when applied, rolled back

@@ -30,7 +30,8 @@ function edge_haproxy_test(array $wanted): void
     edge_step('binds');
     $taken = [];
     $seen = [];
-    foreach (edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg') as $section => $lines) {
+    $sections = edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg');
+    foreach ($sections as $section => $lines) {
         foreach ($lines as $line) {
             if (preg_match('/^bind (\S*):(\d+) /', "{$line} ", $match)) {
                 $bind = edge_write_endpoint($match[1] === '' ? '*' : $match[1], $match[2]);
@@ -55,7 +56,49 @@ function edge_haproxy_test(array $wanted): void
             }
             edge_bindable($name, $address);
         }
+        edge_haproxy_servers($frontend['pool'], $wanted['pools'][$frontend['pool']], $sections["backend {$frontend['pool']}_ipvANY"] ?? []);
     }
+}
+
+/** What HAProxy accepts and mail does not: a server without its port, checks with a PROXY header, TLS around a PROXY header. */
+function edge_haproxy_servers(string $name, array $pool, array $lines): void
+{
+    foreach ($pool['servers'] as $server => $want) {
+        $start = "server {$server} {$want['address']}:{$want['port']} ";
+        $found = array_values(array_filter($lines, fn($line) => str_starts_with("{$line} ", $start)));
+        if (!$found || $want['port'] === '') {
+            throw new EdgeRefusal('test', "server {$server} of pool {$name} would not be {$want['address']}:{$want['port']}");
+        }
+        foreach (array_intersect(explode(' ', $found[0]), ['ssl', 'check-ssl', 'check-send-proxy', 'send-proxy']) as $keyword) {
+            throw new EdgeRefusal('test', "server {$server} of pool {$name} would get `{$keyword}`, which breaks mail; remove it by hand");
+        }
+    }
+}
+
+/** Of each pool that has a server now, one must answer under its new ports too, where mail goes and where checks go. */
+function edge_haproxy_answering(array $wanted, array $healthy): void
+{
+    edge_step('servers');
+    foreach ($healthy as $name) {
+        $answers = false;
+        foreach ($wanted['pools'][$name]['servers'] as $server) {
+            $check = preg_match('/\bport (\d+)/', $server['advanced'], $match) ? $match[1] : $server['port'];
+            $usable = $server['status'] === 'active' && $server['weight'] !== '0';
+            $answers = $answers || ($usable && edge_accepts($server['address'], $server['port']) && edge_accepts($server['address'], $check));
+        }
+        if (!$answers) {
+            throw new EdgeRefusal('servers', "no server of {$name} would answer any more, and one does now; nothing was written");
+        }
+    }
+}
+
+function edge_accepts(string $address, string $port): bool
+{
+    $socket = @stream_socket_client('tcp://' . edge_write_endpoint($address, $port), $number, $error, 2);
+    if ($socket) {
+        fclose($socket);
+    }
+    return (bool) $socket;
 }
 
 /** `haproxy -c` does not bind, so an address that is not on this firewall would be found only when it is too late. */
@@ -221,6 +264,7 @@ function edge_haproxy_apply(array $wanted): array
     }
     $stat = edge_haproxy_stat();
     $healthy = array_values(array_filter(array_keys($wanted['pools']), fn($pool) => edge_pool_is_up($stat, $pool)));
+    edge_haproxy_answering($wanted, $healthy);
     $undo = fn() => edge_haproxy_undo($previous, $wanted['owned']);
     edge_run()->undo = $undo;
     $description = $changed ? 'mailserver: HAProxy pools and frontends' : null;

@@ -48,7 +48,7 @@ def edge_site(firewall: StandIn, site: Callable[..., Site]) -> Callable[..., Sit
         return site(
             "prod",
             {
-                "cluster.nodes": nodes,
+                "cluster/nodes": nodes,
                 "firewall": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
                 **(changes or {}),
             },
