@@ -51,6 +51,7 @@ class Node:
     def __init__(self, address: str, tls: ssl.SSLContext) -> None:
         self.address = address
         self.clients: list[str] = []
+        self.mute = False  # take connections and say nothing
         self._tls = tls
         self._sockets: list[socket.socket] = []
         for listener in LISTENERS:
@@ -81,7 +82,11 @@ class Node:
                 return
             body = client.recv(int.from_bytes(head[14:16]), socket.MSG_WAITALL)
             size = 4 if head[13] >> 4 == 1 else 16
+            if len(body) < size:
+                return  # HAProxy speaks for itself, not for a client
             self.clients.append(socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, body[:size]))
+            if self.mute:
+                return
             if service in ("submissions", "imaps"):
                 client = self._tls.wrap_socket(client, server_side=True)
             client.sendall(b"* OK ready\r\n" if service == "imaps" else b"220 mail.example.org ESMTP\r\n")

@@ -288,7 +288,7 @@ def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(firewal
 
 def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wanted):
     """The change of another writer, between the test and the commit, survives; ours is refused."""
-    firewall.fault("test:after file_put_contents($GLOBALS['g']['conf_path'] . '/config.xml', \"<!-- theirs -->\\n\", FILE_APPEND);")
+    firewall.fault("test:after|file_put_contents($GLOBALS['g']['conf_path'] . '/config.xml', \"<!-- theirs -->\\n\", FILE_APPEND);")
     with pytest.raises(AgentError) as error:
         firewall.client().call("apply", "haproxy", wanted)
     assert error.value.step == "concurrent"
