@@ -31,6 +31,12 @@ class AgentError(Exception):
         self.rolled_back = rolled_back
 
 
+def program(verb: str, kind: str, wanted: Mapping[str, Any]) -> bytes:
+    """The agent with its request in front: one text, which does nothing before its last line."""
+    request = base64.b64encode(json.dumps({"verb": verb, "kind": kind, "wanted": wanted}).encode()).decode()
+    return f"<?php $request = '{request}';\n?>{agent_program()}".encode()
+
+
 class Firewall:
     """One firewall. Calls to it run one at a time, whatever thread they come from."""
 
@@ -40,10 +46,8 @@ class Firewall:
 
     def call(self, verb: Verb, kind: Kind, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The agent's answer. Raises AgentError or TransportError."""
-        request = base64.b64encode(json.dumps({"verb": verb, "kind": kind, "wanted": wanted}).encode()).decode()
-        program = f"<?php $request = '{request}';\n?>{agent_program()}"
         with _locks[f"{self.connection.host}:{self.connection.port}"]:
-            output, code = exchange(self.connection, self._private_key, COMMAND, program.encode(), SECONDS[verb])
+            output, code = exchange(self.connection, self._private_key, COMMAND, program(verb, kind, wanted), SECONDS[verb])
         return _answer(output, code, self.connection)
 
 

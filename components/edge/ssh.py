@@ -13,7 +13,6 @@ import asyncssh
 
 CONNECT_SECONDS = 10
 LOGIN_SECONDS = 15
-ANSWER_LIMIT = 16 * 2**20  # bytes
 
 
 class TransportError(Exception):
@@ -67,9 +66,8 @@ async def _exchange(
     connection: Connection, private_key: str | None, command: str, program: bytes, seconds: float
 ) -> tuple[bytes, int | None]:
     trusted = asyncssh.import_public_key(connection.host_key)
-    async with (
-        asyncio.timeout(seconds),
-        asyncssh.connect(
+    async with asyncio.timeout(seconds):
+        client = await asyncssh.connect(
             connection.host,
             connection.port,
             username=connection.user,
@@ -82,15 +80,16 @@ async def _exchange(
             keepalive_interval=10,
             keepalive_count_max=3,
             **_identity(connection, private_key),
-        ) as client,
-        client.create_process(command, encoding=None, stderr=asyncssh.DEVNULL) as process,
-    ):
-        process.stdin.write(program)
-        process.stdin.write_eof()
-        output = await process.stdout.read(ANSWER_LIMIT)
-        await process.wait_closed()
-        return output, process.exit_status
-    raise TransportError(f"{connection.label}: the connection broke")
+        )
+        try:
+            process = await client.create_process(command, encoding=None, stderr=asyncssh.DEVNULL)
+            process.stdin.write(program)
+            process.stdin.write_eof()
+            output = await process.stdout.read()
+            await process.wait_closed()
+            return output, process.exit_status
+        finally:
+            client.abort()  # a polite farewell would wait for a command that hangs
 
 
 def _algorithms(key: asyncssh.SSHKey) -> list[str]:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from components.edge.client import Firewall
+from components.edge.client import COMMAND, Firewall, program
 from components.edge.ssh import Connection
 from components.listeners import LISTENERS
 
@@ -143,18 +143,38 @@ class StandIn:
     def client(self, key: str | None = None, **changes: Any) -> Firewall:
         return Firewall(self.connection(**changes), key or self.private_key)
 
-    def _start_sshd(self) -> subprocess.Popen[bytes]:
+    def _start_sshd(self, *, keep_config: bool = False) -> subprocess.Popen[bytes]:
         Path("/run/sshd").mkdir(exist_ok=True)
         config = self.root / "ssh/sshd_config"
-        config.write_text(
+        text = (
             f"ListenAddress {self.address}:2222\nHostKey {self.root}/ssh/host\nAuthorizedKeysFile {self.root}/ssh/authorized_keys\n"
             f"ForceCommand {self.root}/bin/login {self.root} {self.core}\nPermitRootLogin prohibit-password\nUsePAM no\nStrictModes no\n"
-            f"PasswordAuthentication no\nPidFile none\n"
+            "PasswordAuthentication no\nPidFile none\n"
         )
+        if not keep_config:
+            config.write_text(text)
         with (self.root / "log/sshd").open("wb") as log:
             process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stdout=log, stderr=log)
         wait(lambda: self.answers(self.address, 2222))
         return process
+
+    def restart_sshd(self) -> None:
+        self._sshd.terminate()
+        self._sshd.wait(10)
+        self._sshd = self._start_sshd(keep_config=True)
+
+    def swap_login(self, script: str) -> None:
+        (self.root / "bin/login").write_text(script)
+
+    def program(self, verb: str, kind: str, wanted: Any) -> bytes:
+        """What the client would send."""
+        return program(verb, kind, wanted)
+
+    def feed(self, text: bytes) -> int:
+        """Exit code of PHP, given a program without SSH in between."""
+        command = [self.root / "bin/login", self.root, self.core]
+        env = os.environ | {"SSH_ORIGINAL_COMMAND": COMMAND}
+        return subprocess.run(command, input=text, env=env, capture_output=True, check=False, timeout=60).returncode
 
     def boot(self) -> int:
         """A restart of the whole machine: nothing survives but /cf/conf."""
