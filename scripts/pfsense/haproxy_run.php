@@ -227,9 +227,13 @@ function edge_haproxy_undo(array $previous, array $owned): void
     edge_journal_clear('haproxy');
 }
 
+/** HAProxy's verdict, as the package wraps it in HTML, on one line. */
 function edge_plain(string $html): string
 {
     $text = html_entity_decode(strip_tags(str_replace('<br/>', "\n", $html)), ENT_QUOTES);
+    if (preg_match_all('/\[ALERT\][ (\d):]*(.+)/', $text, $alerts)) {
+        $text = implode("\n", $alerts[1]);  // the rest is versions and warnings
+    }
     return substr(trim((string) preg_replace('/\s+/', ' ', $text)), 0, 2000);
 }
 
