@@ -24,7 +24,7 @@ function edge_haproxy_test(array $wanted): void
 {
     edge_step('test');
     $messages = '';
-    if (!haproxy_check_and_run($messages, false)) {
+    if (!haproxy_check_and_run($messages, false) && !edge_haproxy_is_idle()) {
         throw new EdgeRefusal('test', 'HAProxy refuses the configuration: ' . edge_plain((string) $messages));
     }
     edge_step('binds');
@@ -58,6 +58,13 @@ function edge_haproxy_test(array $wanted): void
         }
         edge_haproxy_servers($frontend['pool'], $wanted['pools'][$frontend['pool']], $sections["backend {$frontend['pool']}_ipvANY"] ?? []);
     }
+}
+
+/** Whether nobody is left to serve, ours or foreign: HAProxy refuses to start without a listener, and need not. */
+function edge_haproxy_is_idle(): bool
+{
+    $sections = array_keys(edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg'));
+    return $sections !== [] && !preg_grep('/^(frontend|listen)\b/', $sections);
 }
 
 /** What HAProxy accepts and mail does not: a server without its port, checks with a PROXY header, TLS around a PROXY header. */
@@ -114,6 +121,9 @@ function edge_bindable(string $frontend, string $address): void
 /** Whether the running HAProxy was started from what the configuration generates now. */
 function edge_haproxy_is_live(array $wanted): bool
 {
+    if (edge_haproxy_is_idle()) {
+        return edge_haproxy_stat() === [];
+    }
     $live = edge_path('varetc_path') . '/haproxy/haproxy.cfg';
     $test = edge_path('varetc_path') . '/haproxy_test/haproxy.cfg';
     $plain = fn($sections) => str_replace(dirname($test), dirname($live), json_encode($sections));
@@ -174,6 +184,10 @@ function edge_haproxy_problem(array $wanted): ?string
 function edge_haproxy_reload(): void
 {
     edge_step('apply');
+    if (edge_haproxy_is_idle()) {
+        haproxy_kill(false);
+        return;
+    }
     $messages = '';
     if (!haproxy_check_and_run($messages, true)) {
         throw new EdgeRefusal('apply', 'HAProxy did not start with the new configuration: ' . edge_plain((string) $messages));

@@ -369,6 +369,17 @@ def test_deleting_leaves_what_is_not_ours(firewall, applied):
     assert not firewall.client().call("delete", "haproxy", applied)["changed"], "what is gone already is no error"
 
 
+def test_deleting_the_last_frontend_of_all_stops_haproxy(firewall, applied):
+    """HAProxy refuses a configuration without a listener; nobody is left whom it could serve."""
+    firewall.edit(lambda root: root.find("installedpackages/haproxy/ha_backends").remove(frontend_item(root, "internal_https_443")))
+    firewall.client().call("apply", "haproxy", applied)
+    firewall.client().call("delete", "haproxy", applied)
+    wait(lambda: not firewall.listeners())
+    assert not firewall.client().call("delete", "haproxy", applied)["changed"]
+    assert firewall.client().call("apply", "haproxy", applied)["changed"]
+    assert firewall.banner(25).startswith("220 ")
+
+
 def test_a_restart_serves_what_was_applied(firewall, applied):
     listeners = firewall.listeners()
     assert firewall.boot() == 0

@@ -8,6 +8,10 @@ import pytest
 from tools.program import ROOT
 
 PURE = [
+    "components.edge.agent",
+    "components.edge.client",
+    "components.edge.desired",
+    "components.edge.haproxy_cfg",
     "components.listeners",
     "components.notices",
     "components.rules",
