@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="shellcheck haproxy openssh-server php-cli php-xml"
+packages="bind9-utils haproxy iproute2 nginx-light openssh-server php-cli php-xml shellcheck"
 
 missing=""
 for package in $packages; do

@@ -19,6 +19,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from components.rules import unprotected, violations
 from components.settings.parse import parse_site
 from components.settings.site import KEY
+from tools.dns_view import dns_table, zone_files
 from tools.edge import edge_artefacts, edge_summary
 from tools.program import ROOT, ProgramError, Recording, run
 from tools.stackfile import Stack, StackFileError, load_stack
@@ -66,7 +67,9 @@ def _yaml(thing: dict[str, Any]) -> str:
             return {key: readable(part) for key, part in value.items()}
         if isinstance(value, list):
             return [readable(part) for part in value]
-        return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value
+        if isinstance(value, str) and "\n" in value and "\r" not in value:  # a block would lose a CR
+            return LiteralScalarString(value)
+        return value
 
     yaml = YAML()
     yaml.width = 1_000_000
@@ -123,8 +126,10 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     if breaches:
         raise RenderError("\n".join(breaches))
     site = parse_site(stack.config[KEY])
-    write([*artefacts(recording), *edge_artefacts(site)], out)
+    write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
+    if site.dns:
+        console.print(dns_table(site))
     edge_summary(site, console)
     console.print(f"written to {out}", markup=False)
 

@@ -47,6 +47,23 @@ def test_servers_follow_nodes_and_node_ports(site):
     assert {(server["port"], server["advanced"].split()[2]) for server in servers.values()} == {("31128", "31148")}
 
 
+def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
+    """One `up` with `former` opens the new pair and moves HAProxy; the next, without, closes the old pair."""
+    ports = {"proxy": 31125, "health": 31145, "former": [30125, 30145]}
+    (service,) = [
+        thing
+        for thing in recording("prod", {"cluster/node_ports": {"smtp": ports}}).kubernetes()
+        if thing["metadata"]["name"] == "mailserver-proxy"
+    ]
+    leads = {port["nodePort"]: port["targetPort"] for port in service["spec"]["ports"]}
+    assert (leads[31125], leads[30125]) == (2525, 2525)
+    assert (leads[31145], leads[30145]) == (25, 25)
+    numbers = [port["port"] for port in service["spec"]["ports"]]
+    assert len(set(numbers)) == len(numbers)
+    with pytest.raises(SettingsError, match="30126 is taken by"):
+        site(changes={"cluster/node_ports": {"smtp": ports | {"former": [30126, 30145]}}})
+
+
 def test_nothing_listens_everywhere(site):
     for frontend in haproxy_set(site())["frontends"].values():
         assert [bind.rpartition(":")[0] for bind in frontend["binds"]] == ["10.0.20.1", "[2001:470:6e:43d::2]"]

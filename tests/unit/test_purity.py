@@ -8,6 +8,10 @@ import pytest
 from tools.program import ROOT
 
 PURE = [
+    "components.dns.gate",
+    "components.dns.verify",
+    "components.dns.web",
+    "components.dns.zonefile",
     "components.edge.agent",
     "components.edge.client",
     "components.edge.desired",
