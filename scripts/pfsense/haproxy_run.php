@@ -124,10 +124,17 @@ function edge_haproxy_is_live(array $wanted): bool
     if (edge_haproxy_is_idle()) {
         return edge_haproxy_stat() === [];
     }
-    $live = edge_path('varetc_path') . '/haproxy/haproxy.cfg';
-    $test = edge_path('varetc_path') . '/haproxy_test/haproxy.cfg';
-    $plain = fn($sections) => str_replace(dirname($test), dirname($live), json_encode($sections));
-    return $plain(edge_cfg_sections($live)) === $plain(edge_cfg_sections($test)) && edge_haproxy_problem($wanted) === null;
+    $ours = [];
+    foreach ($wanted['owned']['frontends'] as $name) {
+        $ours["frontend {$name}"] = 1;
+    }
+    foreach ($wanted['owned']['pools'] as $name) {
+        $ours["backend {$name}_ipvANY"] = 1;
+    }
+    // Only ours: a foreign server given by name may be written with another address each time.
+    $live = array_intersect_key(edge_cfg_sections(edge_path('varetc_path') . '/haproxy/haproxy.cfg'), $ours);
+    $test = array_intersect_key(edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg'), $ours);
+    return $live == $test && edge_haproxy_problem($wanted) === null;
 }
 
 /** @return array<string, array<string, array>> rows of `show stat` by proxy and server */

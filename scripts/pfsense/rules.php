@@ -115,24 +115,26 @@ function edge_alias_users(string $alias): array
 {
     $users = [];
     $places = [
-        'filter/rule' => 'rule', 'nat/rule' => 'redirect', 'nat/onetoone' => '1:1 mapping', 'nat/outbound/rule' => 'outbound mapping',
-        'staticroutes/route' => 'static route', 'openvpn/openvpn-server' => 'OpenVPN server', 'openvpn/openvpn-client' => 'OpenVPN client',
-        EDGE_FRONTENDS => 'HAProxy frontend', EDGE_POOLS => 'HAProxy pool', 'aliases/alias' => 'alias',
+        ['filter/rule', 'rule', ['source', 'destination']],
+        ['nat/rule', 'redirect', ['source', 'destination', 'target', 'local-port']],
+        ['nat/onetoone', '1:1 mapping', ['external', 'source', 'destination']],
+        ['nat/outbound/rule', 'outbound mapping', ['source', 'destination', 'target', 'sourceport', 'dstport', 'natport']],
+        ['staticroutes/route', 'static route', ['network']],
+        ['openvpn/openvpn-server', 'OpenVPN server', ['local_network', 'local_networkv6', 'remote_network', 'remote_networkv6']],
+        ['openvpn/openvpn-client', 'OpenVPN client', ['remote_network', 'remote_networkv6']],
+        ['aliases/alias', 'alias', ['address']],
+        [EDGE_FRONTENDS, 'HAProxy frontend', ['a_extaddr', 'ha_acls']],
+        [EDGE_POOLS, 'HAProxy pool', ['ha_servers', 'a_acl']],
     ];
-    foreach ($places as $path => $what) {
+    foreach ($places as [$path, $what, $fields]) {
         foreach (edge_items($path) as $item) {
-            if ($path === 'aliases/alias' && ($item['name'] ?? '') === $alias) {
-                continue;
-            }
-            unset($item['descr'], $item['detail'], $item['name_of'], $item['associated-rule-id']);
-            $label = (string) ($item['name'] ?? $item['tracker'] ?? edge_side($item['destination'] ?? null));
-            unset($item['name']);
             $words = [];
-            array_walk_recursive($item, function ($value) use (&$words) {
-                $words = array_merge($words, preg_split('/[\s,|]+/', (string) $value, -1, PREG_SPLIT_NO_EMPTY));
+            $parts = array_intersect_key($item, array_flip($fields));
+            array_walk_recursive($parts, function ($value) use (&$words) {
+                $words = array_merge($words, preg_split('/[\s,]+/', (string) $value, -1, PREG_SPLIT_NO_EMPTY));
             });
-            if (in_array($alias, $words, true)) {
-                $users[] = "{$what} {$label}";
+            if (in_array($alias, $words, true) && ($item['name'] ?? '') !== $alias) {
+                $users[] = "{$what} " . ($item['name'] ?? $item['descr'] ?? $item['description'] ?? edge_side($item['destination'] ?? null));
             }
         }
     }

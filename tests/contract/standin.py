@@ -114,11 +114,17 @@ class StandIn:
         for folder in ("cf/conf", "tmp", "var/run", "var/etc", "log", "ssh"):
             (root / folder).mkdir(parents=True)
         self.config_file = root / "cf/conf/config.xml"
-        self.config_file.write_text((TREE / "config.xml").read_text().replace("NET", self.net))
+        self.new_configuration()
         self.nodes = [Node(f"{self.net}.{10 + number}", _tls()) for number in (1, 2)]
         self._keys()
         self._sshd = self._start_sshd()
         self.boot()
+
+    def new_configuration(self) -> None:
+        """The committed configuration, on this firewall's addresses."""
+        self.config_file.write_text((TREE / "config.xml").read_text().replace("NET", self.net))
+        for leftover in self.config_file.parent.glob("mailserver-edge-*"):
+            leftover.unlink()
 
     def _keys(self) -> None:
         for name in ("host", "client", "stranger"):
