@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components.edge.desired import haproxy_set
 from components.settings.site import Site
 from tests.contract.standin import StandIn
 
@@ -55,3 +56,14 @@ def edge_site(firewall: StandIn, site: Callable[..., Site]) -> Callable[..., Sit
         )
 
     return make
+
+
+@pytest.fixture
+def wanted(edge_site):
+    return haproxy_set(edge_site())
+
+
+@pytest.fixture
+def applied(firewall, wanted):
+    firewall.client().call("apply", "haproxy", wanted)
+    return wanted

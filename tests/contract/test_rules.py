@@ -10,7 +10,7 @@ import pytest
 
 from components.edge.client import AgentError, differences
 from components.edge.desired import haproxy_set, rule_set
-from tests.contract.test_haproxy import refused
+from tests.contract.helpers import refused
 
 pytestmark = pytest.mark.contract
 
