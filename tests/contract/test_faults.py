@@ -127,3 +127,12 @@ def test_a_journal_that_an_administrator_made_void_is_not_used(firewall, edge_si
         firewall.client().call("apply", "haproxy", wanted)
     state = firewall.client().call("read", "haproxy", wanted)["state"]
     assert state["pools"]["mailserver_nodes_smtp"]["checkinter"] == "3000"
+
+
+def test_a_run_that_is_killed_after_it_started_haproxy_leaves_no_lock_behind(firewall, edge_site):
+    """HAProxy inherits what its starter holds open, and lives on: the lock must not be among that."""
+    firewall.fault("reload:after|kill")
+    with pytest.raises(TransportError):
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    assert firewall.haproxy_pids()
+    assert not firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))["changed"]
