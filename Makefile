@@ -13,13 +13,19 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up test lint lock bench lab setup dns-snapshot
+.PHONY: edge-plan edge-flip-back preview render up test lint lock bench lab setup dns-snapshot
 
 preview: setup ## what an up would change
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
 
 render: setup ## the same without engine, cluster or credentials
 	@$(RUN) tools.render --stack $(STACK) --out $(OUT)
+
+edge-plan: setup ## what an up would change on the firewall, asked of the firewall itself
+	@$(RUN) tools.edge plan --stack $(STACK) $(if $(KEY),--key $(KEY))
+
+edge-flip-back: setup ## lead the redirects back to the legacy address, without Pulumi's state
+	@$(RUN) tools.edge flip-back --stack $(STACK) $(if $(KEY),--key $(KEY))
 
 up: setup ## make it so
 	@$(RUN) tools.engine up --stack $(STACK)
@@ -33,7 +39,8 @@ lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
 	@$(VENV)/bin/yamllint --strict .
-	@shellcheck $$(git ls-files '*.sh') .ci/run
+	@shellcheck $$(git ls-files '*.sh' tests/contract/pfsense/bin | grep -v '[.]php$$') .ci/run
+	@for file in $$(git ls-files '*.php' '*.inc'); do php -l $$file >/dev/null || exit 1; done
 
 bench: setup ## measurements, as ratios
 	@$(RUN) tools.bench

@@ -5,6 +5,7 @@ import pulumi
 from components.base import Context, cluster_provider
 from components.dns.component import Dns
 from components.dns.gate import verified
+from components.edge.resources import Edge
 from components.mail.component import MailServer
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError, parse_site
@@ -20,7 +21,9 @@ def main() -> None:
     dns_advice = verified(site)
     context = Context(site, cluster_provider(site))
 
-    MailServer("mail", context)
+    mail = MailServer("mail", context)
+    if site.firewall.ssh:
+        Edge("edge", context, site.firewall.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
     if site.dns:
         Dns("dns", context)
 

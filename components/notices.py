@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from components.edge.notices import edge_notes, edge_warnings
 from components.mail.network import unknown_tunnels
 from components.settings.checks import PROBES_PER_DAY
 from components.settings.dns import DomainRecords
@@ -32,6 +33,7 @@ def warnings(site: Site) -> Iterator[str]:
     if site.dns is None:
         unpublished = [name for name, domain in site.domains.items() if domain.dns != DomainRecords()]
         yield from (f"{KEY}.domains.{name}.dns: is not published, because dns is not set" for name in unpublished)
+    yield from edge_warnings(site)
     if unsigned := [name for name, domain in site.domains.items() if not domain.signing_keys]:
         yield f"{KEY}.domains: no DKIM key for {', '.join(unsigned)}; its mail leaves unsigned"
 
@@ -66,6 +68,7 @@ def notes(site: Site) -> Iterator[str]:
     else:
         yield "traffic policy Local: only the pod's node takes mail, and only from the firewall"
     yield "nothing bans attackers at the edge yet: Fail2ban is off, and CrowdSec's decisions do not reach the firewall"
+    yield from edge_notes(site)
     relay = site.mail.relay
     if relay and relay.daily_quota is not None and site.secrets.probe:
         yield f"the probe takes {PROBES_PER_DAY} of the {relay.daily_quota} messages a day that {relay.host} allows"

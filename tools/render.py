@@ -20,6 +20,7 @@ from components.rules import unprotected, violations
 from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tools.dns_view import dns_table, zone_files
+from tools.edge import edge_artefacts, edge_summary
 from tools.program import ROOT, ProgramError, Recording, run
 from tools.stackfile import Stack, StackFileError, load_stack
 
@@ -125,10 +126,11 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     if breaches:
         raise RenderError("\n".join(breaches))
     site = parse_site(stack.config[KEY])
-    write([*artefacts(recording), *zone_files(site)], out)
+    write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
         console.print(dns_table(site))
+    edge_summary(site, console)
     console.print(f"written to {out}", markup=False)
 
 

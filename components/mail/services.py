@@ -41,7 +41,24 @@ def proxy_service(component: Component) -> k8s.core.v1.Service:
                 node_port=listener.health_node_port,
             )
         )
+    ports += _former_ports(component)
     return _service(component, PROXY_SERVICE, type="NodePort", external_traffic_policy=component.site.cluster.traffic_policy, ports=ports)
+
+
+def _former_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
+    """NodePorts that are about to go: open beside the new ones, so that mail finds one whichever HAProxy still uses."""
+    return [
+        k8s.core.v1.ServicePortArgs(
+            name=f"{PROXY_PORT_NAMES[listener.name]}-{kind}",
+            protocol="TCP",
+            port=node_port,  # nobody connects to it, and it must differ from every other port of the Service
+            target_port=target,
+            node_port=node_port,
+        )
+        for listener in component.site.listeners
+        if (former := component.site.cluster.former_node_ports(listener.name))
+        for kind, node_port, target in (("old", former[0], listener.proxy_port), ("oldcheck", former[1], listener.port))
+    ]
 
 
 def legacy_service(component: Component) -> k8s.core.v1.Service | None:

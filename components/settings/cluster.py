@@ -17,6 +17,9 @@ class Node(Model):
         description="the node's address inside the pod network (Calico IPIP/VXLAN, flannel VXLAN), "
         "which the pod sees when another node passes a connection on",
     )
+    state: Literal["active", "drain", "out"] = Field(
+        default="active", description="drain: HAProxy gives it no new connection but goes on checking it. out: disabled, not checked either"
+    )
 
 
 class NodePorts(Model):
@@ -24,6 +27,9 @@ class NodePorts(Model):
 
     proxy: Port = Field(description="leads HAProxy's traffic to the PROXY listener")
     health: Port = Field(description="leads HAProxy's checks to the stock listener; a check on a PROXY listener kills smtpd")
+    former: tuple[Port, Port] | None = Field(
+        default=None, description="both ports before a change, proxy first; they stay open until HAProxy uses the new ones"
+    )
 
 
 ServiceName = Literal["smtp", "submissions", "submission", "imaps"]
@@ -51,6 +57,10 @@ class Cluster(Model):
     reloader: bool = Field(default=True, description="stakater/Reloader is installed and restarts the pod when a Secret changes")
     autoresizer: bool = Field(default=False, description="topolvm/pvc-autoresizer is installed and grows the mail volume")
 
+    def former_node_ports(self, service: str) -> tuple[int, int] | None:
+        ports = self.node_ports.get(service)  # pyright: ignore[reportArgumentType]
+        return ports.former if ports else None
+
     @model_validator(mode="after")
     def _one_destination(self) -> "Cluster":
         if (self.context is None) == (self.render_to is None):
@@ -64,7 +74,9 @@ class Cluster(Model):
         for listener in LISTENERS:
             ports = self.node_ports.get(listener.name)  # pyright: ignore[reportArgumentType]
             pair = (ports.proxy, ports.health) if ports else (listener.node_port, listener.health_node_port)
-            for kind, port in zip(("proxy", "health"), pair, strict=True):
+            former = ports.former if ports and ports.former else ()
+            kinds = ("proxy", "health", "former.0", "former.1")
+            for kind, port in zip(kinds, (*pair, *former), strict=False):
                 setting = f"node_ports.{listener.name}.{kind}"
                 if not low <= port <= high:
                     raise ValueError(f"{setting}: {port} is outside node_port_range {low}-{high}")

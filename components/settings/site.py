@@ -7,6 +7,7 @@ from pydantic import Field
 from components.listeners import LISTENERS, Listener
 from components.settings.cluster import Cluster
 from components.settings.dns import Dns, DomainRecords
+from components.settings.edge import Firewall
 from components.settings.mail import Mail
 from components.settings.secrets import DkimKey, Secrets
 from components.settings.types import Address, Fqdn, Model, ObjectName
@@ -40,12 +41,6 @@ class Legacy(Model):
     """The way in before HAProxy: a LoadBalancer Service that keeps client addresses by itself."""
 
     address: Address = Field(description="address of the LoadBalancer Service `mailserver-legacy`")
-
-
-class Firewall(Model):
-    """The pfSense in front."""
-
-    address: Address = Field(description="its address on the nodes' network: where HAProxy's connections come from")
 
 
 class Site(Model):

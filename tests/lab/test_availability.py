@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from components.edge.desired import POOLS
+from components.edge.haproxy_cfg import backend_name
 from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION, SUBMISSIONS
 from tests.lab.support import Known, Log
 from tools.lab import haproxy
@@ -60,7 +62,7 @@ def test_a_dead_node_fails_nobody(lab: Lab, log: Log, edge, fault: str) -> None:
     seen = during(lab, lambda: getattr(lab.nodes, fault)(node), seconds=12)
     assert seen.failed == 0
     assert seen.slowest <= 1.5
-    assert lab.haproxy.states()[f"submission/{node}"].startswith("DOWN")
+    assert lab.haproxy.states()[f"{backend_name(POOLS[SUBMISSION.name])}/{node}"].startswith("DOWN")
 
 
 def test_a_node_that_hangs_costs_no_more_than_its_own_share(lab: Lab, log: Log, edge) -> None:
@@ -73,7 +75,7 @@ def test_a_node_that_hangs_costs_no_more_than_its_own_share(lab: Lab, log: Log, 
 def test_without_redispatch_a_dead_node_fails_many(lab: Lab, log: Log, edge) -> None:
     """A canary for the test above."""
     log.expect(r"haproxy read: EOF")
-    edge(haproxy.configuration(lab.site).replace("  option redispatch 1\n", "").replace("inter 2000", "inter 60000"))
+    edge(haproxy.configuration(lab.site).replace("\toption redispatch 1\n", "").replace("inter 2000", "inter 60000"))
     assert during(lab, lambda: lab.nodes.refuse(lab.nodes.names[1]), seconds=4).failed > 0
 
 

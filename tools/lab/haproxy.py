@@ -1,11 +1,12 @@
-"""HAProxy of the lab's firewall: its configuration from the table, and the process."""
+"""HAProxy of the lab's firewall: the configuration that the real one would have, and the process."""
 
 import signal
 import socket
-from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
-from components.listeners import Listener
+from components.edge.desired import haproxy_set
+from components.edge.haproxy_cfg import haproxy_cfg
 from components.settings.site import Site
 from tools.lab.hosts import Host, wait_for
 from tools.lab.paths import EDGE_IPV6
@@ -13,47 +14,18 @@ from tools.lab.paths import EDGE_IPV6
 CONFIG = "/etc/haproxy/lab.cfg"
 SOCKET = "/run/haproxy.sock"
 
-# The best row of the measured failover table: a dead node costs nobody a connection, a silent one costs a second.
-CHECK = "check inter 2000 fall 2 rise 2"
-
 
 def configuration(site: Site) -> str:
-    """haproxy.cfg: one frontend and one pool for each mail service, every node in every pool."""
+    """haproxy.cfg: what the package on the firewall generates for this site, below a global section of the lab's own."""
+    both = site.model_copy(update={"firewall": site.firewall.model_copy(update={"ipv6_address": ip_address(EDGE_IPV6)})})
     text = f"""\
 global
   maxconn 1000
   stats socket {SOCKET} mode 600 level admin expose-fd listeners
   log stdout format raw local0
 
-defaults
-  mode tcp
-  log global
-  option tcplog
-  timeout connect 1s
-  timeout check 1s
-  retries 3
-  option redispatch 1
 """
-    return text + "".join(_service(site, listener) for listener in site.listeners)
-
-
-def _service(site: Site, listener: Listener) -> str:
-    idle = int(listener.idle / timedelta(seconds=1))
-    servers = "".join(
-        f"  server {name} {node.address}:{listener.node_port} send-proxy-v2 {CHECK} port {listener.health_node_port}\n"
-        for name, node in site.cluster.nodes.items()
-    )
-    return f"""
-frontend {listener.name}
-  bind {site.firewall.address}:{listener.port}
-  bind [{EDGE_IPV6}]:{listener.port}
-  timeout client {idle}s
-  default_backend {listener.name}
-
-backend {listener.name}
-  balance roundrobin
-  timeout server {idle}s
-{servers}"""
+    return text + haproxy_cfg(haproxy_set(both), with_global=False)
 
 
 class HAProxy:

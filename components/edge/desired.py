@@ -1,0 +1,297 @@
+"""What the firewall should hold, from the table and the settings: HAProxy's pools and frontends, redirects, pass rules, the alias.
+
+Shapes are those of the agent (scripts/pfsense/agent.php), keyed by the names that an administrator sees in the firewall's web
+interface. Every value is text, as in its config.xml; times are milliseconds.
+"""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION, SUBMISSIONS, Listener
+from components.settings.cluster import Node
+from components.settings.site import Site
+
+# Names of live objects (adopted where they exist already).
+POOLS = {
+    SMTP.name: "mailserver_nodes_smtp",
+    SUBMISSIONS.name: "mailserver_nodes_smtps",
+    SUBMISSION.name: "mailserver_nodes_sub",
+    IMAPS.name: "mailserver_nodes_imaps",
+}
+TEST_POOL = "mailserver_nodes"
+TEST_FRONTEND = "mailserver_proxy_test"
+TEST_PORT = 2525
+ALIAS = "mailserver"
+
+CHECK_INTERVAL = 2000
+CONNECT_TIMEOUT = 1000
+WEIGHT = 10
+# The best row of a failover measurement with a dead and a black-holed node: no failed connection, at most 1 s slower.
+BACKEND_LINES = "option redispatch 1\ntimeout check 1s"
+RETRIES = 3
+
+
+class Server(TypedDict):
+    address: str
+    port: str
+    status: str
+    weight: str
+    advanced: str
+
+
+class Pool(TypedDict):
+    check_type: str
+    checkinter: str
+    balance: str
+    connection_timeout: str
+    server_timeout: str
+    retries: str
+    advanced: str
+    advanced_backend: str
+    transparent_clientip: str
+    servers: dict[str, Server]
+
+
+class Frontend(TypedDict):
+    binds: list[str]
+    descr: str
+    status: str
+    type: str
+    secondary: str
+    pool: str
+    client_timeout: str
+    advanced: str
+    advanced_bind: str
+
+
+class HaproxySet(TypedDict):
+    """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched."""
+
+    pools: dict[str, Pool]
+    frontends: dict[str, Frontend]
+    owned: dict[str, list[str]]
+
+
+class Redirect(TypedDict):
+    """A redirect and its pass rule; `pass_rule` is what the latter lets through."""
+
+    interface: str
+    ipprotocol: str
+    protocol: str
+    source: str
+    destination: str
+    port: str
+    target: str
+    local_port: str
+    pass_rule: str
+    disabled: str
+    descr: str
+
+
+class PassRule(TypedDict):
+    type: str
+    interface: str
+    ipprotocol: str
+    protocol: str
+    source: str
+    destination: str
+    port: str
+    disabled: str
+    descr: str
+
+
+class Gate(TypedDict):
+    """What must answer through HAProxy before a redirect may lead to it; `banner` is the first line's beginning."""
+
+    pool: str
+    address: str
+    port: str
+    tls: str
+    banner: str
+
+
+class Alias(TypedDict):
+    type: str
+    address: str
+    descr: str
+
+
+class RuleSet(TypedDict):
+    redirects: dict[str, Redirect]
+    passes: dict[str, PassRule]
+    aliases: dict[str, Alias]
+    absent_aliases: list[str]
+    gates: dict[str, Gate]
+    owned: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One frontend with its pool; the test pair is a second way to the SMTP service."""
+
+    frontend: str
+    pool: str
+    port: int
+    listener: Listener
+    descr: str
+
+
+def frontend_name(listener: Listener) -> str:
+    return f"mailserver_proxy_{listener.port}"
+
+
+def bind_addresses(site: Site) -> list[str]:
+    addresses = [site.firewall.address, site.firewall.ipv6_address]
+    return [str(address) for address in addresses if address is not None]
+
+
+def endpoint(address: str, port: int | str) -> str:
+    """`10.0.20.1:25` or `[2001:db8::1]:25`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def haproxy_set(site: Site) -> HaproxySet:
+    """Pools and frontends of this site."""
+    paths = _paths(site)
+    return {
+        "pools": {path.pool: _pool(site, path.listener) for path in paths},
+        "frontends": {path.frontend: _frontend(site, path) for path in paths},
+        "owned": {
+            "pools": sorted([*POOLS.values(), TEST_POOL]),
+            "frontends": sorted([*map(frontend_name, LISTENERS), TEST_FRONTEND]),
+        },
+    }
+
+
+def rule_set(site: Site) -> RuleSet:
+    """Redirects, pass rules and the alias of this site; what they need to be safe stands in `gates`."""
+    firewall = site.firewall
+    to_haproxy = firewall.target == "haproxy"
+    target = str(firewall.address) if to_haproxy else ALIAS
+    redirects = {_redirect_name(listener): _redirect(site, listener, target) for listener in site.listeners}
+    passes: dict[str, PassRule] = {}
+    if firewall.ipv6_address is not None:
+        passes = {_pass_name(listener): _pass_rule(site, listener, str(firewall.ipv6_address)) for listener in site.listeners}
+    aliases: dict[str, Alias] = {}
+    if site.legacy is not None:
+        aliases[ALIAS] = {"type": "host", "address": str(site.legacy.address), "descr": "mail server, legacy LoadBalancer"}
+    return {
+        "redirects": redirects,
+        "passes": passes,
+        "aliases": aliases,
+        "absent_aliases": [ALIAS] if firewall.remove_legacy_alias else [],
+        "gates": {frontend_name(listener): _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
+        "owned": {
+            "redirects": [_redirect_name(listener) for listener in LISTENERS],
+            "passes": [_pass_name(listener) for listener in LISTENERS],
+        },
+    }
+
+
+def _redirect_name(listener: Listener) -> str:
+    return f"mailserver {listener.name}"
+
+
+def _pass_name(listener: Listener) -> str:
+    return f"mailserver {listener.name} (IPv6)"
+
+
+def _redirect(site: Site, listener: Listener, target: str) -> Redirect:
+    port = str(listener.port)
+    return {
+        "interface": site.firewall.wan_interface,
+        "ipprotocol": "inet",
+        "protocol": "tcp",
+        "source": "any",
+        "destination": str(site.firewall.wan_address),
+        "port": port,
+        "target": target,
+        "local_port": port,
+        "pass_rule": f"{target}:{port}",
+        "disabled": "",
+        "descr": _redirect_name(listener),
+    }
+
+
+def _pass_rule(site: Site, listener: Listener, address: str) -> PassRule:
+    return {
+        "type": "pass",
+        "interface": site.firewall.ipv6_interface or site.firewall.wan_interface,
+        "ipprotocol": "inet6",
+        "protocol": "tcp",
+        "source": "any",
+        "destination": address,
+        "port": str(listener.port),
+        "disabled": "",
+        "descr": _pass_name(listener),
+    }
+
+
+def _gate(site: Site, listener: Listener) -> Gate:
+    return {
+        "pool": POOLS[listener.name],
+        "address": str(site.firewall.address),
+        "port": str(listener.port),
+        "tls": "yes" if listener in implicit_tls(site) else "",
+        "banner": "220" if listener.on_postfix else "* OK",
+    }
+
+
+def implicit_tls(site: Site) -> tuple[Listener, ...]:
+    """The services that speak TLS from the first byte (RFC 8314, section 3)."""
+    return tuple(listener for listener in site.listeners if listener.name in {SUBMISSIONS.name, IMAPS.name})
+
+
+def _paths(site: Site) -> list[_Path]:
+    paths = [
+        _Path(frontend_name(listener), POOLS[listener.name], listener.port, listener, f"{listener.name}, real client address by PROXY v2")
+        for listener in site.listeners
+    ]
+    if site.firewall.test_frontend:
+        smtp = next(listener for listener in site.listeners if listener.name == SMTP.name)
+        paths.append(_Path(TEST_FRONTEND, TEST_POOL, TEST_PORT, smtp, "smtp beside the live path, for trying it"))
+    return paths
+
+
+def _pool(site: Site, listener: Listener) -> Pool:
+    return {
+        "check_type": "Basic",  # a TCP connection; an SMTP dialogue flaps against postscreen
+        "checkinter": str(CHECK_INTERVAL),
+        "balance": "roundrobin",
+        "connection_timeout": str(CONNECT_TIMEOUT),
+        "server_timeout": _idle(listener),
+        "retries": str(RETRIES),
+        "advanced": "",  # stands behind every server: a `check-send-proxy` there would kill submission
+        "advanced_backend": BACKEND_LINES,
+        "transparent_clientip": "",
+        "servers": {name: _server(node, listener) for name, node in site.cluster.nodes.items()},
+    }
+
+
+def _server(node: Node, listener: Listener) -> Server:
+    return {
+        "address": str(node.address),
+        "port": str(listener.node_port),
+        "status": "disabled" if node.state == "out" else "active",
+        "weight": "0" if node.state == "drain" else str(WEIGHT),  # no new connections, checks and open connections go on
+        # `port` sends checks, without a PROXY header, to the stock listener; on a PROXY listener each check would kill an smtpd.
+        "advanced": f"send-proxy-v2 port {listener.health_node_port} fall 2 rise 2",
+    }
+
+
+def _frontend(site: Site, path: _Path) -> Frontend:
+    return {
+        "binds": [endpoint(address, path.port) for address in bind_addresses(site)],
+        "descr": path.descr,
+        "status": "active",
+        "type": "tcp",
+        "secondary": "",
+        "pool": path.pool,
+        "client_timeout": _idle(path.listener),
+        "advanced": "",
+        "advanced_bind": "",
+    }
+
+
+def _idle(listener: Listener) -> str:
+    return str(int(listener.idle.total_seconds() * 1000))

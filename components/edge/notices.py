@@ -1,0 +1,23 @@
+"""What a preview says of the firewall."""
+
+from collections.abc import Iterator
+
+from components.settings.site import KEY, Site
+
+
+def edge_warnings(site: Site) -> Iterator[str]:
+    resting = [f"{name} ({node.state})" for name, node in site.cluster.nodes.items() if node.state != "active"]
+    if resting:
+        yield f"{KEY}.cluster.nodes: HAProxy gives no new connection to {', '.join(resting)}; set state back to active when that is over"
+    if site.firewall.target == "legacy":
+        yield (
+            f"{KEY}.firewall.target: legacy: mail from the world goes to {site.legacy and site.legacy.address} and past HAProxy; "
+            "IPv6 stays with HAProxy, there is no other way for it"
+        )
+
+
+def edge_notes(site: Site) -> Iterator[str]:
+    if site.firewall.ssh is None:
+        yield "the firewall is left as it is: firewall.ssh is not set"
+    else:
+        yield "firewall: `make edge-plan` shows what would change there; a preview compares with what Pulumi last saw, unless --refresh"

@@ -1,0 +1,113 @@
+"""One command on the firewall over SSH: a pinned host, a key that never leaves memory, and an end to every wait.
+
+AsyncSSH, because each stage can be bounded by a plain timeout, the host key is an argument rather than a file, and keys come from
+text, a file or an agent alike; maintained since 2013, and it brings little more than the `cryptography` package.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+CONNECT_SECONDS = 10
+LOGIN_SECONDS = 15
+
+
+class TransportError(Exception):
+    """The firewall was not reached, or the connection broke; the text names host and reason and holds no secret."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the firewall is. All of it is public; the private key travels apart."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str
+    key_file: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+def exchange(connection: Connection, private_key: str | None, command: str, program: bytes, seconds: float) -> tuple[bytes, int | None]:
+    """Run `command` with `program` on its standard input; its standard output and its exit code, None when there was none.
+
+    `private_key` is PEM or OpenSSH text; without one, the connection's key file or the SSH agent has it. Raises TransportError.
+    """
+    try:
+        return asyncio.run(_exchange(connection, private_key, command, program, seconds))
+    except asyncssh.HostKeyNotVerifiable:
+        raise TransportError(
+            f"{connection.label} shows another host key than firewall.ssh.host_key; nothing was sent. If the firewall was "
+            "reinstalled, compare the new key at its console first (docs/runbooks/edge.md)"
+        ) from None
+    except asyncssh.PermissionDenied:
+        raise TransportError(f"{connection.label} refuses the key; is its public half under System > User Manager?") from None
+    except asyncssh.KeyImportError:
+        raise TransportError("the private key cannot be read: it must be unencrypted OpenSSH or PEM text") from None
+    except TimeoutError:
+        raise TransportError(f"{connection.label} did not answer within {seconds:g} seconds") from None
+    except (OSError, asyncssh.Error) as error:
+        raise TransportError(f"{connection.label}: {type(error).__name__}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, asyncssh.DisconnectError):
+        return error.reason
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the connection broke"
+
+
+async def _exchange(
+    connection: Connection, private_key: str | None, command: str, program: bytes, seconds: float
+) -> tuple[bytes, int | None]:
+    trusted = asyncssh.import_public_key(connection.host_key)
+    async with asyncio.timeout(seconds):
+        client = await asyncssh.connect(
+            connection.host,
+            connection.port,
+            username=connection.user,
+            config=None,  # what ~/.ssh/config says of other hosts must not change this one
+            known_hosts=([trusted], [], []),
+            server_host_key_algs=_algorithms(trusted),
+            preferred_auth="publickey",
+            connect_timeout=CONNECT_SECONDS,
+            login_timeout=LOGIN_SECONDS,
+            keepalive_interval=10,
+            keepalive_count_max=3,
+            **_identity(connection, private_key),
+        )
+        try:
+            process = await client.create_process(command, encoding=None, stderr=asyncssh.DEVNULL)
+            process.stdin.write(program)
+            process.stdin.write_eof()
+            output = await process.stdout.read()
+            await process.wait_closed()
+            return output, process.exit_status
+        finally:
+            client.abort()  # a polite farewell would wait for a command that hangs
+
+
+def _algorithms(key: asyncssh.SSHKey) -> list[str]:
+    kind = key.get_algorithm()
+    return ["rsa-sha2-512", "rsa-sha2-256"] if kind == "ssh-rsa" else [kind]
+
+
+def _identity(connection: Connection, private_key: str | None) -> dict[str, object]:
+    if private_key is not None:
+        return {"client_keys": [asyncssh.import_private_key(private_key)], "agent_path": None}
+    if connection.key_file is not None:
+        try:
+            return {"client_keys": [asyncssh.read_private_key(Path(connection.key_file).expanduser())], "agent_path": None}
+        except FileNotFoundError:
+            raise TransportError(f"firewall.ssh.key_file: {connection.key_file}: there is no such file") from None
+    if not os.environ.get("SSH_AUTH_SOCK"):
+        raise TransportError(
+            "no key for the firewall: set it with `pulumi config set --secret firewallSshKey < key`, name firewall.ssh.key_file, "
+            "or start an SSH agent"
+        )
+    return {"client_keys": ()}

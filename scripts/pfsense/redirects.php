@@ -1,0 +1,268 @@
+<?php
+/* Single redirects and pass rules: find, read and write them. */
+
+/** A side of a rule as text: any, wanip, an address, the name of an alias; `not ` in front when it is inverted. */
+function edge_side(mixed $side): string
+{
+    if (!is_array($side)) {
+        return 'any';
+    }
+    $text = (string) ($side['network'] ?? $side['address'] ?? 'any');
+    $text .= ($side['port'] ?? '') !== '' && isset($side['any']) ? ":{$side['port']}" : '';
+    return (isset($side['not']) ? 'not ' : '') . $text;
+}
+
+function edge_destination(string $destination, string $port): array
+{
+    return [is_ipaddr($destination) || is_alias($destination) ? 'address' : 'network' => $destination, 'port' => $port];
+}
+
+/** Every port that a port, a range `a-b` or `a:b`, or a port alias covers. */
+function edge_ports(string $text): array
+{
+    $ports = [];
+    foreach (preg_split('/[\s,]+/', $text, -1, PREG_SPLIT_NO_EMPTY) as $part) {
+        if (preg_match('/^(\d+)[-:](\d+)$/', $part, $match)) {
+            $ports[] = [(int) $match[1], (int) $match[2]];
+        } elseif (is_numeric($part)) {
+            $ports[] = [(int) $part, (int) $part];
+        } else {
+            foreach (edge_items('aliases/alias') as $alias) {
+                if (($alias['name'] ?? '') === $part && $part !== $text) {
+                    continue;  // an alias within itself
+                }
+                if (($alias['name'] ?? '') === $part) {
+                    $ports = array_merge($ports, edge_ports((string) $alias['address']));
+                }
+            }
+        }
+    }
+    return $ports;
+}
+
+function edge_covers(string $text, string $port): bool
+{
+    return $text === $port || array_filter(edge_ports($text), fn($range) => $range[0] <= (int) $port && (int) $port <= $range[1]) !== [];
+}
+
+function edge_destinations_meet(string $one, string $other, string $interface): bool
+{
+    $resolve = fn($side) => $side === "{$interface}ip" ? (string) get_interface_ip($interface) : $side;
+    return $one === $other || $one === 'any' || $other === 'any' || $resolve($one) === $resolve($other);
+}
+
+/** The index of the redirect that is ours: by its description, or else the one that takes this very traffic. */
+function edge_find_redirect(array $rules, string $name, ?array $want): ?int
+{
+    foreach ($rules as $index => $rule) {
+        if (($rule['descr'] ?? '') === $name) {
+            $found[] = $index;
+        }
+    }
+    foreach (isset($found) || $want === null ? [] : $rules as $index => $rule) {
+        $same = ($rule['interface'] ?? '') === $want['interface'] && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'];
+        $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+        $port = (string) ($destination['port'] ?? '');
+        if ($same && $port === $want['port'] && edge_destinations_meet(edge_side($destination), $want['destination'], $want['interface'])) {
+            $found[] = $index;
+        }
+    }
+    if (count($found ?? []) > 1) {
+        throw new EdgeRefusal('conflict', "two redirects could be `{$name}`; keep one, or give the other another port or destination");
+    }
+    return $found[0] ?? null;
+}
+
+function edge_find_pass(array $rules, string $name, ?array $want): ?int
+{
+    foreach ($rules as $index => $rule) {
+        if (($rule['descr'] ?? '') === $name) {
+            $found[] = $index;
+        }
+    }
+    foreach (isset($found) || $want === null ? [] : $rules as $index => $rule) {
+        $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+        $same = ($rule['type'] ?? 'pass') === 'pass' && ($rule['interface'] ?? '') === $want['interface'] && !isset($rule['associated-rule-id'])
+            && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'] && ($rule['protocol'] ?? '') === $want['protocol'];
+        if ($same && ($destination['address'] ?? '') === $want['destination'] && ($destination['port'] ?? '') === $want['port']) {
+            $found[] = $index;
+        }
+    }
+    if (count($found ?? []) > 1) {
+        throw new EdgeRefusal('conflict', "two rules could be `{$name}`; keep one of them");
+    }
+    return $found[0] ?? null;
+}
+
+/** The pass rule that belongs to a redirect; without it, pf drops what was redirected. */
+function edge_linked(array $filters, array $redirect): ?int
+{
+    $id = (string) ($redirect['associated-rule-id'] ?? '');
+    foreach ($id === '' || $id === 'pass' ? [] : $filters as $index => $rule) {
+        if (($rule['associated-rule-id'] ?? '') === $id) {
+            return $index;
+        }
+    }
+    return null;
+}
+
+/** A redirect in the shape of the request; `pass_rule` is what its pass rule really lets through. */
+function edge_redirect_read(array $rule, array $filters): array
+{
+    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+    $port = (string) ($destination['port'] ?? '');
+    $local = (string) ($rule['local-port'] ?? '');
+    $linked = edge_linked($filters, $rule);
+    if (($rule['associated-rule-id'] ?? '') === 'pass') {
+        $pass = edge_write_endpoint((string) $rule['target'], $local);  // `rdr pass` lets through whatever it redirects
+    } elseif ($linked === null) {
+        $pass = 'missing';
+    } else {
+        $pass = edge_pass_text($filters[$linked]);
+    }
+    return [
+        'interface' => (string) ($rule['interface'] ?? ''),
+        'ipprotocol' => (string) ($rule['ipprotocol'] ?? 'inet'),
+        'protocol' => (string) ($rule['protocol'] ?? ''),
+        'source' => edge_side($rule['source'] ?? null),
+        'destination' => edge_side($destination),
+        'port' => $port,
+        'target' => (string) ($rule['target'] ?? ''),
+        'local_port' => $local === '' ? $port : $local,
+        'pass_rule' => $pass,
+        'disabled' => isset($rule['disabled']) || isset($rule['nordr']) ? 'yes' : '',
+        'descr' => (string) ($rule['descr'] ?? ''),
+    ];
+}
+
+function edge_pass_text(array $rule): string
+{
+    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+    $flaws = array_keys(array_filter([
+        'disabled' => isset($rule['disabled']),
+        'not a pass rule' => ($rule['type'] ?? 'pass') !== 'pass',
+        'only from ' . edge_side($rule['source'] ?? null) => edge_side($rule['source'] ?? null) !== 'any',
+    ]));
+    $text = edge_write_endpoint(edge_side($destination), (string) ($destination['port'] ?? ''));
+    return $flaws ? "{$text} (" . implode(', ', $flaws) . ')' : $text;
+}
+
+function edge_filter_read(array $rule): array
+{
+    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+    return [
+        'type' => (string) ($rule['type'] ?? 'pass'),
+        'interface' => (string) ($rule['interface'] ?? ''),
+        'ipprotocol' => (string) ($rule['ipprotocol'] ?? 'inet'),
+        'protocol' => (string) ($rule['protocol'] ?? ''),
+        'source' => edge_side($rule['source'] ?? null),
+        'destination' => edge_side($destination),
+        'port' => (string) ($destination['port'] ?? ''),
+        'disabled' => isset($rule['disabled']) ? 'yes' : '',
+        'descr' => (string) ($rule['descr'] ?? ''),
+    ];
+}
+
+/** pf takes the first redirect that matches, so one that covers our port before ours would make ours dead text. */
+function edge_redirect_conflict(array $nat, string $name, array $want, ?int $ours): void
+{
+    foreach ($nat as $index => $rule) {
+        $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+        $meets = $index !== $ours && !isset($rule['disabled']) && ($rule['interface'] ?? '') === $want['interface']
+            && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'] && str_contains($rule['protocol'] ?? '', 'tcp');
+        if ($meets && edge_covers((string) ($destination['port'] ?? ''), $want['port'])
+            && edge_destinations_meet(edge_side($destination), $want['destination'], $want['interface'])) {
+            throw new EdgeRefusal('conflict', "the redirect `{$rule['descr']}` on {$want['interface']} takes port {$want['port']} too, beside {$name}");
+        }
+    }
+}
+
+function edge_redirect_write(array &$nat, array &$filters, ?int $index, string $name, array $want): void
+{
+    $rule = $index === null
+        ? ['source' => ['any' => ''], 'destination' => [], 'associated-rule-id' => '', 'created' => edge_stamp()]
+        : $nat[$index];
+    $before = $rule;
+    if (edge_side($rule['source'] ?? null) !== $want['source']) {
+        $rule['source'] = ['any' => ''];
+    }
+    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+    if (edge_side($destination) !== $want['destination'] || ($destination['port'] ?? '') !== $want['port']) {
+        $rule['destination'] = edge_destination($want['destination'], $want['port']);
+    }
+    foreach (['interface', 'ipprotocol', 'protocol', 'target', 'descr'] as $field) {
+        edge_set($rule, $field, $want[$field]);
+    }
+    if (($rule['local-port'] ?? $want['port']) !== $want['local_port'] || $index === null) {
+        $rule['local-port'] = $want['local_port'];
+    }
+    unset($rule['disabled'], $rule['nordr']);
+    if (($rule['associated-rule-id'] ?? '') !== 'pass') {
+        $linked = edge_linked($filters, $rule);
+        if ($linked === null) {
+            $rule['associated-rule-id'] = 'nat_' . uniqid('', true);
+        }
+        edge_linked_write($filters, $linked, $rule, $want);
+    }
+    if ($rule != $before) {
+        $rule['updated'] = edge_stamp();
+    }
+    $nat[$index ?? count($nat)] = $rule;
+}
+
+function edge_linked_write(array &$filters, ?int $index, array $redirect, array $want): void
+{
+    $want_pass = ['destination' => $want['target'], 'port' => $want['local_port'], 'descr' => substr("NAT {$want['descr']}", 0, 62)] + $want;
+    if ($index === null) {
+        $filters[] = edge_new_filter($want_pass) + ['associated-rule-id' => $redirect['associated-rule-id']];
+    } else {
+        edge_filter_write($filters[$index], $want_pass);
+    }
+}
+
+function edge_pass_write(array &$filters, ?int $index, string $name, array $want): void
+{
+    if ($index === null) {
+        $filters[] = edge_new_filter($want);
+    } else {
+        edge_filter_write($filters[$index], $want);
+    }
+}
+
+function edge_new_filter(array $want): array
+{
+    $trackers = array_map('intval', array_column(edge_items('filter/rule'), 'tracker'));
+    static $last = 0;
+    $last = max(time(), $last + 1, ...array_map(fn($tracker) => $tracker + 1, array_filter($trackers, fn($tracker) => $tracker >= time())));
+    return [
+        'type' => 'pass',
+        'interface' => $want['interface'],
+        'ipprotocol' => $want['ipprotocol'],
+        'protocol' => $want['protocol'],
+        'source' => ['any' => ''],
+        'destination' => ['address' => $want['destination'], 'port' => $want['port']],
+        'descr' => $want['descr'],
+        'tracker' => (string) $last,
+        'created' => edge_stamp(),
+    ];
+}
+
+function edge_filter_write(array &$rule, array $want): void
+{
+    $before = $rule;
+    edge_set($rule, 'type', 'pass');
+    foreach (['interface', 'ipprotocol', 'protocol', 'descr'] as $field) {
+        edge_set($rule, $field, $want[$field]);
+    }
+    if (edge_side($rule['source'] ?? null) !== 'any') {
+        $rule['source'] = ['any' => ''];
+    }
+    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+    if (edge_side($destination) !== $want['destination'] || ($destination['port'] ?? '') !== $want['port']) {
+        $rule['destination'] = ['address' => $want['destination'], 'port' => $want['port']];
+    }
+    unset($rule['disabled']);
+    if ($rule != $before) {
+        $rule['updated'] = edge_stamp();
+    }
+}

@@ -1,0 +1,138 @@
+"""Broken off at every step: nothing is lost, the old listeners serve, and the next run brings it to its end."""
+
+import pytest
+
+from components.edge.client import AgentError
+from components.edge.desired import haproxy_set, rule_set
+from components.edge.ssh import TransportError
+from tests.contract.test_rules import nat, passes
+
+pytestmark = pytest.mark.contract
+
+# Every boundary between two steps is a call into the firewall's own code; the agent does nothing in between that it could lose.
+HAPROXY_POINTS = [
+    "read",
+    "test:before",
+    "test:after",
+    "socket:show stat",
+    "write_config:before",
+    "write_config:after",
+    "reload:before",
+    "live:written",
+    "socket:show servers state",
+    "reload:after",
+]
+RULES_POINTS = [
+    "read",
+    "socket:show stat",
+    "write_config:before",
+    "write_config:after",
+    "filter_configure:before",
+    "filter_configure:after",
+]
+WAYS = ["kill", "die", "fatal"]
+
+
+def on_path(firewall, wanted) -> bool:
+    """Mail gets through, on the old way or the new one."""
+    return firewall.banner(25).startswith("220 ") and firewall.banner(993, tls=True).startswith("* OK")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("point", HAPROXY_POINTS)
+def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
+    old = haproxy_set(edge_site())
+    nodes = {"node1": {"address": firewall.nodes[0].address, "state": "drain"}, "node2": {"address": firewall.nodes[1].address}}
+    new = haproxy_set(edge_site({"cluster/nodes": nodes, "firewall/test_frontend": True}))
+    firewall.client().call("apply", "haproxy", old)
+    config = firewall.config_file.read_bytes()
+
+    firewall.fault(f"{point}|{way}")
+    with pytest.raises((AgentError, TransportError)) as error:
+        firewall.client().call("apply", "haproxy", new)
+    assert on_path(firewall, old)
+    state = firewall.client().call("read", "haproxy", new)["state"]
+    parts = [{part: wanted[part] for part in ("pools", "frontends")} for wanted in (old, new)]
+    assert state in parts, "one whole state or the other, never a mixture"
+    if isinstance(error.value, AgentError):
+        assert state == parts[0], "a run that could still speak has gone back"
+        assert error.value.rolled_back or firewall.config_file.read_bytes() == config
+
+    firewall.boot()
+    assert on_path(firewall, old), "and so it is after a restart"
+    firewall.client().call("apply", "haproxy", new)
+    assert firewall.client().call("read", "haproxy", new) == {"ok": True, "step": "done", "state": parts[1], "problem": None}
+    assert (firewall.address, 2525) in firewall.listeners()
+    assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("point", RULES_POINTS)
+def test_an_apply_of_rules_survives(firewall, edge_site, point, way):
+    legacy = edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
+    old, new = rule_set(legacy), rule_set(edge_site({"legacy": {"address": "10.0.20.202"}}))
+    firewall.client().call("apply", "haproxy", haproxy_set(legacy))
+    firewall.client().call("apply", "rules", old)
+
+    firewall.fault(f"{point}|{way}")
+    with pytest.raises((AgentError, TransportError)):
+        firewall.client().call("apply", "rules", new)
+    consistent(firewall)
+    firewall.boot()
+    consistent(firewall)
+    firewall.client().call("apply", "rules", new)
+    assert {nat(firewall)[port] for port in ("25", "465", "587", "993")} == {firewall.address}
+    consistent(firewall)
+    assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
+
+
+def consistent(firewall) -> None:
+    """All four redirects lead to one place, and the pass rules to the same."""
+    targets = {nat(firewall)[port].removesuffix(" round-robin") for port in ("25", "465", "587", "993")}
+    assert len(targets) == 1
+    target = targets.pop()
+    assert all(f"{target} {port}" in passes(firewall) for port in ("25", "465", "587", "993"))
+
+
+def test_a_run_that_was_cut_off_while_going_back_is_put_right_by_the_next(firewall, edge_site):
+    """Killed after a bad change was committed and before it was undone: the next failure goes back to the last good state."""
+    good = haproxy_set(edge_site())
+    firewall.client().call("apply", "haproxy", good)
+    firewall.fault("write_config:after|kill")
+    with pytest.raises(TransportError):
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+    firewall.fault("reload:after|throw new Exception('refused');")
+    with pytest.raises(AgentError) as error:
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+    assert error.value.rolled_back
+    assert firewall.client().call("read", "haproxy", good)["state"]["frontends"] == good["frontends"]
+
+
+def test_a_journal_that_an_administrator_made_void_is_not_used(firewall, edge_site):
+    """He changed our items after the interrupted run: going back later means back to his state."""
+    wanted = haproxy_set(edge_site())
+    firewall.client().call("apply", "haproxy", wanted)
+    firewall.fault("write_config:after|kill")
+    with pytest.raises(TransportError):
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+
+    def change(root):
+        for item in root.findall("installedpackages/haproxy/ha_pools/item"):
+            if item.findtext("name") == "mailserver_nodes_smtp":
+                item.find("checkinter").text = "3000"
+
+    firewall.edit(change)
+    firewall.fault("reload:after|throw new Exception('refused');")
+    with pytest.raises(AgentError):
+        firewall.client().call("apply", "haproxy", wanted)
+    state = firewall.client().call("read", "haproxy", wanted)["state"]
+    assert state["pools"]["mailserver_nodes_smtp"]["checkinter"] == "3000"
+
+
+def test_a_run_that_is_killed_after_it_started_haproxy_leaves_no_lock_behind(firewall, edge_site):
+    """HAProxy inherits what its starter holds open, and lives on: the lock must not be among that."""
+    firewall.fault("reload:after|kill")
+    with pytest.raises(TransportError):
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    assert firewall.haproxy_pids()
+    assert not firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))["changed"]

@@ -1,0 +1,263 @@
+"""Redirects, their pass rules, IPv6 and the alias on the stand-in; pf's own listing is the verdict."""
+
+import copy
+import fcntl
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from components.edge.client import AgentError, differences
+from components.edge.desired import haproxy_set, rule_set
+from tests.contract.helpers import refused
+
+pytestmark = pytest.mark.contract
+
+LEGACY = {"address": "10.0.20.202"}
+
+
+def nat(firewall) -> dict[str, str]:
+    """Target by port, as pf has it."""
+    lines = (firewall.root / "var/run/pf.nat").read_text().splitlines()
+    return {line.split("port = ")[1].split()[0]: line.split("-> ")[1] for line in lines if "port = " in line}
+
+
+def passes(firewall) -> set[str]:
+    """`target port` of every pass rule, as pf has it."""
+    lines = (firewall.root / "var/run/pf.rules").read_text().splitlines()
+    found = (line.split(" to ")[1].split(" flags")[0] for line in lines if line.startswith("pass in"))
+    return {text.replace(" port = ", " ") for text in found}
+
+
+def rule(root: ET.Element, path: str, descr: str) -> ET.Element:
+    return next(item for item in root.findall(path) if item.findtext("descr") == descr)
+
+
+@pytest.fixture
+def through(firewall, edge_site):
+    """A firewall whose redirects lead to HAProxy."""
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    firewall.client().call("apply", "rules", rule_set(edge_site()))
+    return firewall
+
+
+@pytest.fixture
+def legacy_site(edge_site):
+    return edge_site({"legacy": LEGACY, "firewall/target": "legacy"})
+
+
+def test_redirects_and_pass_rules_lead_to_the_same_place(through):
+    for port in ("25", "465", "587", "993"):
+        assert nat(through)[port] == through.address
+        assert f"{through.address} {port}" in passes(through)
+    assert nat(through)["443"] == "<webservers> round-robin", "somebody else's"
+
+
+def test_it_is_one_write_and_a_second_time_none(firewall, edge_site):
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    before = firewall.calls("write_config:after")
+    firewall.client().call("apply", "rules", rule_set(edge_site()))
+    assert firewall.calls("write_config:after") - before == 1
+    config, reloads = firewall.config_file.read_bytes(), firewall.calls("filter_configure:after")
+    assert not firewall.client().call("apply", "rules", rule_set(edge_site()))["changed"]
+    assert (firewall.config_file.read_bytes(), firewall.calls("filter_configure:after")) == (config, reloads)
+
+
+def test_a_flip_moves_redirects_and_pass_rules_together(through, legacy_site, edge_site):
+    through.client().call("apply", "rules", rule_set(legacy_site))
+    for port in ("25", "465", "587", "993"):
+        assert nat(through)[port].startswith("<mailserver>")
+        assert f"<mailserver> {port}" in passes(through)
+        assert f"{through.address} {port}" not in passes(through)
+    through.client().call("apply", "rules", rule_set(edge_site({"legacy": LEGACY})))
+    assert nat(through)["25"] == through.address
+    assert not any("mailserver" in text for text in passes(through))
+
+
+def test_going_back_needs_nothing_of_the_new_path(through, legacy_site):
+    """The mail server is down and HAProxy is dead."""
+    for node in through.nodes:
+        node.stop()
+    through.kill_haproxy()
+    through.client().call("apply", "rules", rule_set(legacy_site))
+    assert nat(through)["993"].startswith("<mailserver>")
+
+
+def test_no_redirect_leads_to_a_haproxy_that_is_not_there(firewall, edge_site):
+    refused(firewall, rule_set(edge_site()), "gate", kind="rules")
+
+
+def test_no_redirect_leads_to_a_mail_server_that_is_down(firewall, edge_site):
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    for node in firewall.nodes:
+        node.stop()
+    assert "has passed a check" in refused(firewall, rule_set(edge_site()), "gate", kind="rules")
+
+
+def test_a_check_that_passes_is_not_enough_the_banner_has_to_come_through(firewall, edge_site):
+    """What a mail server that does not trust HAProxy looks like: checks are green, and no client gets a word."""
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    for node in firewall.nodes:
+        node.mute = True
+    assert "answers nothing" in refused(firewall, rule_set(edge_site()), "gate", kind="rules")
+
+
+def test_an_apply_that_moves_nothing_does_not_wait_for_the_mail_server(through, edge_site):
+    for node in through.nodes:
+        node.stop()
+    through.edit(lambda root: rule(root, "filter/rule", "NAT mailserver smtp").find("destination/address").__setattr__("text", "192.0.2.9"))
+    assert through.client().call("apply", "rules", rule_set(edge_site()))["changed"]
+    assert f"{through.address} 25" in passes(through)
+
+
+def test_a_pass_rule_that_was_left_behind_is_drift(through, edge_site):
+    """A flip by hand moves the redirect and not its pass rule: mail from the world is blocked and nothing says so."""
+    through.edit(lambda root: rule(root, "nat/rule", "mailserver imaps").find("target").__setattr__("text", "webservers"))
+    plan = through.client().call("plan", "rules", rule_set(edge_site()))
+    assert differences(plan["before"], plan["after"]) == [f"~ redirect mailserver imaps: target {through.address} (was webservers)"]
+
+    def remove(root):
+        root.find("filter").remove(rule(root, "filter/rule", "NAT mailserver imaps"))
+
+    through.edit(remove)
+    read = through.client().call("read", "rules", rule_set(edge_site()))
+    assert read["state"]["redirects"]["mailserver imaps"]["pass_rule"] == "missing"
+    through.client().call("apply", "rules", rule_set(edge_site()))
+    assert through.client().call("read", "rules", rule_set(edge_site()))["state"]["redirects"] == rule_set(edge_site())["redirects"]
+
+
+@pytest.mark.parametrize("field", ["disabled", "nordr"])
+def test_a_redirect_that_somebody_switched_off_is_switched_on(through, edge_site, field):
+    through.edit(lambda root: ET.SubElement(rule(root, "nat/rule", "mailserver smtp"), field))
+    through.client().call("apply", "rules", rule_set(edge_site()))
+    assert rule(through.config().getroot(), "nat/rule", "mailserver smtp").find(field) is None
+
+
+def test_rules_that_pf_does_not_have_are_drift_though_the_configuration_is_right(through, edge_site):
+    (through.root / "var/run/pf.nat").write_text("\n")
+    assert "pf has no redirect" in through.client().call("read", "rules", rule_set(edge_site()))["problem"]
+    through.client().call("apply", "rules", rule_set(edge_site()))
+    assert nat(through)["25"] == through.address
+
+
+def test_a_redirect_of_the_predecessor_is_adopted_in_place(firewall, edge_site):
+    """Another description, an alias as target, `pass` instead of a rule of its own, history that has to stay."""
+
+    def predecessor(root):
+        root.find("nat").append(
+            ET.fromstring(
+                "<rule><source><any/></source><destination><network>wanip</network><port>25</port></destination><ipprotocol>inet</ipprotocol>"
+                "<protocol>tcp</protocol><target>webservers</target><local-port>25</local-port><interface>wan</interface>"
+                "<descr>Mail SMTP</descr><associated-rule-id>pass</associated-rule-id><natreflection>purenat</natreflection>"
+                "<created><time>1600000000</time><username>admin</username></created></rule>"
+            )
+        )
+
+    firewall.edit(predecessor)
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    firewall.client().call("apply", "rules", rule_set(edge_site()))
+    root = firewall.config().getroot()
+    adopted = rule(root, "nat/rule", "mailserver smtp")
+    kept = [adopted.findtext(field) for field in ("associated-rule-id", "natreflection", "created/time")]
+    assert kept == ["pass", "purenat", "1600000000"]
+    assert len([item for item in root.findall("nat/rule") if item.findtext("destination/port") == "25"]) == 1
+    assert nat(firewall)["25"] == firewall.address
+
+
+@pytest.mark.parametrize("ports", ["25", "1-1024", "mail_ports"])
+def test_somebody_else_s_redirect_of_our_port_is_refused(through, edge_site, ports):
+    def another(root):
+        item = copy.deepcopy(rule(root, "nat/rule", "web"))
+        item.find("descr").text = "old mail"
+        item.find("destination/port").text = ports
+        root.find("nat").insert(0, item)
+        root.find("aliases").append(
+            ET.fromstring("<alias><name>mail_ports</name><type>port</type><address>25 465</address><descr/></alias>")
+        )
+
+    through.edit(another)
+    assert "old mail" in refused(through, rule_set(edge_site()), "conflict", kind="rules")
+
+
+@pytest.mark.parametrize("subsystem", ["natconf", "filter", "aliases"])
+def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(through, legacy_site, subsystem):
+    (through.root / f"var/run/{subsystem}.dirty").touch()
+    refused(through, rule_set(legacy_site), "unapplied", kind="rules")
+
+
+def test_rules_that_pf_does_not_take_are_rolled_back(through, legacy_site):
+    """The firewall reports nothing when a reload fails; its own listing shows it."""
+    (through.root / "var/run/pf.broken").touch()
+    before = through.client().call("read", "rules", rule_set(legacy_site))["state"]["redirects"]
+    with pytest.raises(AgentError) as error:
+        through.client().call("apply", "rules", rule_set(legacy_site))
+    assert (error.value.step, error.value.rolled_back) == ("verify", True)
+    assert through.client().call("read", "rules", rule_set(legacy_site))["state"]["redirects"] == before
+    assert nat(through)["25"] == through.address
+
+
+def test_the_alias_goes_when_nothing_refers_to_it(through, legacy_site, edge_site):
+    through.client().call("apply", "rules", rule_set(legacy_site))
+    removal = edge_site({"firewall/remove_legacy_alias": True})
+    through.client().call("apply", "rules", rule_set(removal))
+    assert "mailserver" not in [alias.findtext("name") for alias in through.config().getroot().findall("aliases/alias")]
+    assert nat(through)["25"] == through.address
+
+
+@pytest.mark.parametrize("user", ["filter", "haproxy", "alias", "outbound"])
+def test_the_alias_stays_while_somebody_refers_to_it(through, legacy_site, edge_site, user):
+    through.client().call("apply", "rules", rule_set(legacy_site))
+
+    def refer(root):
+        if user == "filter":
+            rule(root, "filter/rule", "NAT web").find("destination/address").text = "mailserver"
+        elif user == "haproxy":
+            root.find("installedpackages/haproxy/ha_backends/item/a_extaddr/item/extaddr_custom").text += " mailserver"
+        elif user == "alias":
+            root.find("aliases/alias/address").text += " mailserver"
+        else:
+            root.find("nat/outbound").append(ET.fromstring("<rule><target>mailserver</target><descr/></rule>"))
+
+    through.edit(refer)
+    message = refused(through, rule_set(edge_site({"firewall/remove_legacy_alias": True})), "conflict", kind="rules")
+    assert "alias mailserver cannot go" in message
+
+
+def test_deleting_takes_the_pass_rules_too_and_nothing_else(through, edge_site):
+    through.client().call("delete", "rules", rule_set(edge_site()))
+    root = through.config().getroot()
+    assert [item.findtext("descr") for item in root.findall("nat/rule")] == ["web"]
+    assert [item.findtext("descr") for item in root.findall("filter/rule")] == ["NAT web", "Default allow LAN to any rule"]
+    assert not through.client().call("delete", "rules", rule_set(edge_site()))["changed"]
+
+
+def test_a_restart_has_the_same_rules(through, legacy_site, edge_site):
+    for wanted in (rule_set(edge_site()), rule_set(legacy_site)):
+        through.client().call("apply", "rules", wanted)
+        before = nat(through), passes(through)
+        assert through.boot() == 0
+        assert (nat(through), passes(through)) == before
+
+
+@pytest.fixture
+def one_loopback_v6():
+    """`::1` is one for all tests of this machine, so its ports are taken one test at a time."""
+    with (Path(tempfile.gettempdir()) / "mailserver-edge-ipv6.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_ipv6_clients_keep_their_address(firewall, edge_site, one_loopback_v6):
+    """HAProxy listens on the public IPv6 address, and a pass rule leads to it."""
+    site = edge_site({"firewall/ipv6_address": "::1", "firewall/ipv6_interface": "opt1"})
+    firewall.edit(lambda root: root.find("interfaces").append(ET.fromstring("<opt1><if>gif0</if></opt1>")))
+    firewall.client().call("apply", "haproxy", haproxy_set(site))
+    firewall.client().call("apply", "rules", rule_set(site))
+    assert firewall.banner(25, address="::1").startswith("220 ")
+    assert "::1" in [client for node in firewall.nodes for client in node.clients]
+    assert "::1 25" in passes(firewall)
+    assert not firewall.client().call("apply", "rules", rule_set(site))["changed"]
+    assert not firewall.client().call("apply", "haproxy", haproxy_set(site))["changed"]
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    firewall.kill_haproxy()
