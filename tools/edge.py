@@ -97,7 +97,8 @@ def _show(answer: dict[str, Any], console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _firewall(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
+def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
+    """The stack's firewall, not yet connected to. Raises EdgeError where the settings name none, or its key cannot be read."""
     if site.firewall.ssh is None:
         raise EdgeError(f"{KEY}.firewall.ssh: is not set, so this stack has no firewall to talk to")
     there = connection(site, site.firewall.ssh)
@@ -120,7 +121,7 @@ def main() -> int:
     try:
         stack = load_stack(options.root, options.stack)
         site = parse_site(stack.config.get(KEY, "{}"))
-        COMMANDS[options.command](site, _firewall(site, stack, options.key), Console(highlight=False, width=160))
+        COMMANDS[options.command](site, firewall_of(site, stack, options.key), Console(highlight=False, width=160))
     except (StackFileError, SettingsError, EdgeError, AgentError, TransportError, OSError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

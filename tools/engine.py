@@ -13,9 +13,14 @@ from pulumi.automation import PulumiCommand
 from rich.console import Console
 from semver import VersionInfo
 
+from components.edge.client import AgentError
+from components.edge.ssh import TransportError
+from components.settings.parse import SettingsError, parse_site
+from components.settings.site import KEY
+from tools.edge import EdgeError, firewall_of, plan
 from tools.program import ROOT, ProgramError
 from tools.render import RenderError, render
-from tools.stackfile import StackFileError, load_stack
+from tools.stackfile import Stack, StackFileError, load_stack
 
 DEV = "dev"  # the one stack that is given a backend and a passphrase; every other brings its own
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte from the download site
@@ -63,6 +68,18 @@ def select_stack(engine: str, stack: str, variables: dict[str, str]) -> None:
         )
 
 
+def show_firewall(stack: Stack) -> None:
+    """What an up would change on the live firewall. The engine cannot show that: it asks no provider for a first creation in a preview."""
+    site = parse_site(stack.config.get(KEY, "{}"))
+    if site.firewall.ssh is None:
+        return
+    print("on the firewall:")
+    try:
+        plan(site, firewall_of(site, stack, None), Console(highlight=False, width=160))
+    except (EdgeError, AgentError, TransportError, OSError) as error:
+        print(f"not asked: {error}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("preview", "up"))
@@ -70,7 +87,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for the artefacts where a preview falls back to a render")
     options = parser.parse_args()
     try:
-        load_stack(ROOT, options.stack)
+        stack = load_stack(ROOT, options.stack)
         try:
             engine = find_engine()
         except EngineError as error:
@@ -81,7 +98,9 @@ def main() -> int:
             return 0
         variables = environment(options.stack)
         select_stack(engine, options.stack, variables)
-    except (EngineError, StackFileError, ProgramError, RenderError) as error:
+        if options.action == "preview":
+            show_firewall(stack)
+    except (EngineError, StackFileError, SettingsError, ProgramError, RenderError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 1
