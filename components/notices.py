@@ -19,6 +19,7 @@ def warnings(site: Site) -> Iterator[str]:
             "address; the runbook shows how to read the addresses"
         )
     yield from _shadowed_mailboxes(site)
+    yield from _unanswerable_senders(site)
     external = [alias for alias, targets in mail.aliases.items() if any(domain_of(target) not in site.domains for target in targets)]
     if external and mail.relay:
         yield (
@@ -41,6 +42,15 @@ def _shadowed_mailboxes(site: Site) -> Iterator[str]:
             f"{KEY}.mail.aliases: the catch-all takes the mail of {', '.join(shadowed)}{elsewhere}; "
             "alias the mailbox to itself if it should get its own"
         )
+
+
+def _unanswerable_senders(site: Site) -> Iterator[str]:
+    """Sending as an address that takes no mail loses the replies and the bounces."""
+    aliases = site.mail.aliases
+    for address, mailbox in site.mail.mailboxes.items():
+        for granted in mailbox.send_as:
+            if granted not in site.mail.mailboxes and granted not in aliases and f"@{domain_of(granted)}" not in aliases:
+                yield f"{KEY}.mail.mailboxes.{address}.send_as: nobody gets the replies to {granted}; add an alias for it"
 
 
 def notes(site: Site) -> Iterator[str]:

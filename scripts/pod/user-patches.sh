@@ -12,8 +12,8 @@ twin() { # stock service, port, syslog name
   local maxproc daemon option
   read -r _ _ _ _ _ _ maxproc daemon _ < <(postconf -M "$1/inet")
   postconf -M "$2/inet=$2 inet n - n - $maxproc $daemon"
-  postconf -P "$1/inet" | while IFS= read -r option; do
-    postconf -P "$2/inet/${option#"$1/inet/"}"
+  postconf -P | sed -n "s|^$1/inet/|$2/inet/|p" | while IFS= read -r option; do
+    postconf -P "$option"
   done
   postconf -P "$2/inet/syslog_name=$3" \
     "$2/inet/${daemon}_upstream_proxy_protocol=haproxy" \

@@ -197,3 +197,52 @@ def test_no_setting_of_the_stack_is_without_effect_on_another_namespace(recordin
     moved = recording("prod", {"namespace": "post"})
     assert {t["metadata"].get("namespace", "post") for t in moved.kubernetes()} == {"post"}
     assert settings("prod").get("namespace") is None
+
+
+def test_one_writer_at_a_time_and_time_to_stop(recording):
+    """Two pods on one mail store corrupt it; supervisor gives each program of the image 55 seconds to end."""
+    deployment = find(recording("prod"), "Deployment", "mailserver")["spec"]
+    assert deployment["replicas"] == 1
+    assert pod_of(recording("prod"))["terminationGracePeriodSeconds"] > 55
+
+
+def test_the_pod_leaves_a_silent_node_soon_and_ordinary_pods_first(recording):
+    pod = pod_of(recording("prod"))
+    waits = {t["key"]: t["tolerationSeconds"] for t in pod["tolerations"] if t["effect"] == "NoExecute"}
+    assert waits == {"node.kubernetes.io/not-ready": 60, "node.kubernetes.io/unreachable": 60}
+    assert pod["priorityClassName"] == find(recording("prod"), "PriorityClass", "mailserver")["metadata"]["name"]
+    assert "priorityClassName" not in pod_of(recording("prod", {"mail/priority": None}))
+
+
+def test_credentials_stay_in_memory_and_out_of_other_users_sight(recording):
+    volumes = {volume["name"]: volume for volume in pod_of(recording("prod"))["volumes"]}
+    assert volumes["assembled"]["emptyDir"]["medium"] == "Memory"
+    secrets = [volume["secret"] for name, volume in volumes.items() if name.startswith("secret-")]
+    assert len(secrets) == 4
+    assert all(secret["defaultMode"] == 0o400 for secret in secrets)
+
+
+def test_the_pod_has_no_token_of_the_cluster(recording):
+    assert pod_of(recording("prod"))["automountServiceAccountToken"] is False
+
+
+def test_the_image_runs_only_what_is_asked_of_it(recording):
+    env = {variable["name"]: variable["value"] for variable in container(recording("prod"))["env"]}
+    others = ("AMAVIS", "CLAMAV", "FAIL2BAN", "OPENDKIM", "OPENDMARC", "POLICYD_SPF", "SPAMASSASSIN", "UPDATE_CHECK", "DNSBL")
+    assert {env[f"ENABLE_{other}"] for other in others} == {"0"}  # each of them is on, or may be, unless it is told not to
+    assert (env["SPOOF_PROTECTION"], env["ENABLE_RSPAMD"], env["TLS_LEVEL"]) == ("1", "1", "modern")
+
+
+def test_a_failing_secret_store_stops_the_up_before_the_pod(recording):
+    for thing in recording("prod").kubernetes():
+        if thing["kind"] == "ExternalSecret":
+            assert thing["metadata"]["annotations"]["pulumi.com/waitFor"] == "condition=Ready"
+
+
+def test_config_maps_change_in_place_and_never_on_a_cluster_by_chance(recording):
+    (provider,) = [r for r in recording("prod").resources if r.type == "pulumi:providers:kubernetes"]
+    assert provider.inputs["enableConfigMapMutable"] == "true"
+    assert provider.inputs["context"] == provider.inputs["clusterIdentifier"] == settings("prod")["cluster"]["context"]
+    assert "enablePatchForce" not in provider.inputs
+    (adopting,) = [r for r in recording("prod", {"adopt": ["Namespace/mailserver"]}).resources if r.type == provider.type]
+    assert adopting.inputs["enablePatchForce"] == "true"

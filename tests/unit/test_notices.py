@@ -33,6 +33,14 @@ def test_external_forwards_are_named_with_the_relay_and_without_srs(site):
     assert "forwards of x@viktorbarzin.me fail SPF" in said(site("prod", {**forward, "mail/srs": False}))
 
 
+def test_a_sender_whose_replies_nobody_gets_is_named(site):
+    granted = "mail/mailboxes/bob@example.org/send_as"
+    assert "nobody gets the replies to news@example.net" in said(site("dev", {granted: ["news@example.net"]}))
+    assert "nobody gets the replies to news@example.org" not in said(site("dev", {granted: ["news@example.org"]}))  # its catch-all does
+    aliased = {granted: ["news@example.net"], "mail/aliases/news@example.net": ["bob@example.org"]}
+    assert "nobody gets" not in said(site("dev", {**aliased, "mail/mailboxes/alice@example.org/send_as": []}))
+
+
 def test_a_preview_says_which_traffic_policy_holds_and_what_it_leaves_open(site):
     assert any("claim any client address" in note for note in notes(site("prod")))
     local = list(notes(site("prod", {"cluster/traffic_policy": "Local"})))
