@@ -3,6 +3,7 @@
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError, parse_site
@@ -17,7 +18,8 @@ def main() -> None:
     site = parse_site(text)
     context = Context(site, cluster_provider(site))
 
-    MailServer("mail", context)
+    mail = MailServer("mail", context)
+    Jobs("jobs", context, mail)
 
     context.check_adoption()
     for note in notes(site):
@@ -25,7 +27,7 @@ def main() -> None:
     for warning in warnings(site):
         pulumi.log.warn(warning)
     pulumi.export("mailHost", site.hostname)
-    pulumi.export("inClusterHost", f"mailserver.{site.namespace}.svc.cluster.local")
+    pulumi.export("inClusterHost", site.in_cluster_host)
     pulumi.export("nodePorts", {s.name: {"proxy": s.node_port, "health": s.health_node_port} for s in site.listeners})
 
 

@@ -99,8 +99,8 @@ def check_fall(restic: Restic, found: Survey, options: argparse.Namespace) -> No
     """Raise when the source is empty, or holds so much less than the last good snapshot that something is wrong."""
     if options.maildirs and not found.manifest["mailboxes"]:
         raise ProblemError(f"source {options.maildirs} holds no mailbox")
-    if empty := [name for name, source in found.manifest["sources"].items() if not source["files"] and name not in options.may_be_empty]:
-        raise ProblemError(f"source {', '.join(empty)} holds no file")
+    if not any(source["files"] for source in found.manifest["sources"].values()):
+        raise ProblemError("no source holds a file")
     last = restic.good()
     if last is None:
         print("first backup: nothing to compare with")
@@ -126,7 +126,7 @@ def back_up(options: argparse.Namespace, metrics: Metrics) -> None:
     if len(set(options.source)) < len(options.source) or MANIFEST.parts[0] in options.source:
         raise ProblemError("each source needs a name of its own")
     found = survey(options.root, options.source, options.maildirs)
-    restic = Restic(options.restic, options.repository, options.key_file, options.work / "cache", options.job)
+    restic = Restic(options.restic, options.repository, options.key_file, options.scratch, options.job)
     if not restic.exists():
         restic.create()
     restic.free_locks()
@@ -165,11 +165,10 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=SOURCE_ROOT, help="folder of the sources, and of a writable `manifest`")
     parser.add_argument("--source", action="append", required=True, help="name of a source: a folder below the root")
     parser.add_argument("--maildirs", help="the source that holds Maildirs")
-    parser.add_argument("--may-be-empty", action="append", default=[], help="a source that is no alarm when it holds nothing")
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--restic", default="restic")
-    parser.add_argument("--work", type=Path, required=True, help="scratch folder")
+    parser.add_argument("--scratch", type=Path, required=True, help="a folder for what is needed during the run only")
     parser.add_argument("--max-fall", type=int, required=True, help="percent that a mailbox may lose from one run to the next")
     parser.add_argument("--accept-fall", action="store_true", help="save what is there now, however little")
     parser.add_argument("--keep-daily", type=int, required=True)

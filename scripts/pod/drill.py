@@ -39,7 +39,7 @@ TAKE_OVER = "import os,sys; os.setgroups([]); os.setgid(int(sys.argv[1])); os.se
 
 def restore(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The restored source root, and the manifest that was saved with it."""
-    restic = Restic(options.restic, options.repository, options.key_file, options.scratch / "cache", options.host)
+    restic = Restic(options.restic, options.repository, options.key_file, options.scratch, options.host)
     snapshot = restic.good()
     if snapshot is None:
         raise ProblemError("the repository has no good snapshot")

@@ -7,6 +7,7 @@ A snapshot whose content was checked carries the tag `good`; nothing else is res
 import fnmatch
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -46,15 +47,27 @@ class Snapshot:
 class Restic:
     """The restic binary on one local repository. Its own output is kept from the log where a path could tell too much."""
 
-    def __init__(self, binary: str, repository: Path, key_file: Path, cache: Path, host: str) -> None:
+    def __init__(self, binary: str, repository: Path, key_file: Path, scratch: Path, host: str) -> None:
         self.repository, self.host = repository, host
-        self._command = [binary, "--repo", str(repository), "--password-file", str(key_file), "--cache-dir", str(cache), "--json"]
+        self._command = [
+            binary,
+            "--repo",
+            str(repository),
+            "--password-file",
+            str(key_file),
+            "--cache-dir",
+            str(scratch / "cache"),
+            "--json",
+        ]
+        self._environment = {**os.environ, "TMPDIR": str(scratch)}  # restic puts packs together there
         if not key_file.is_file() or not key_file.read_bytes().strip():
             raise ProblemError(f"the repository's key {key_file.name} is missing or empty")
 
     def run(self, *arguments: str, allowed: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         """Raises ProblemError with restic's last words for any other exit code."""
-        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*self._command, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=self._environment
+        )
         if done.returncode not in allowed:
             words = " / ".join(_plain(line) for line in done.stderr.strip().splitlines()[-4:])
             raise ProblemError(f"restic {arguments[0]} failed ({done.returncode}): {words}")
@@ -73,11 +86,11 @@ class Restic:
     def free_locks(self) -> None:
         """Take away what a killed run of this job left behind; wait for anybody else who still works.
 
-        The job never runs twice at a time, so a lock with its host name is its own dead one.
+        The job never runs twice at a time and its pods share a host name, so a lock with that name is its own dead one.
         """
         deadline = time.monotonic() + LOCK_WAIT
         while locks := self._locks():
-            if {lock.get("hostname") for lock in locks} <= {self.host}:
+            if {lock.get("hostname") for lock in locks} <= {socket.gethostname()}:
                 print(f"removing {len(locks)} lock(s) of an earlier run that was killed")
                 self.run("unlock", "--remove-all")
                 return
@@ -95,7 +108,7 @@ class Restic:
             if shown.returncode == 0:  # else it went away meanwhile, or was never written out
                 locks.append(json.loads(shown.stdout))
             elif (folder / name).exists():
-                locks.append({"hostname": self.host})
+                locks.append({"hostname": socket.gethostname()})
         return locks
 
     def snapshots(self, *arguments: str) -> list[Snapshot]:
