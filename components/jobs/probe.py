@@ -12,7 +12,7 @@ from components.settings.site import Site
 
 INBOUND = "email-roundtrip-monitor"
 OUTBOUND = "email-outbound-monitor"
-PASSWORD = "EMAIL_MONITOR_IMAP_PASSWORD"
+MAILBOX_VARIABLE = "EMAIL_MONITOR_IMAP_PASSWORD"
 HEARTBEATS_DIR = "/heartbeats"
 
 # 15 looks 20 seconds apart, each of them 20 seconds at the worst, and as much again for the API, the edge and the reports.
@@ -30,10 +30,10 @@ def probe_jobs(site: Site) -> Iterator[Job]:
         *option("api", probe.api),
         *(argument for entry in edge for argument in ("--edge", entry)),
     )
-    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), secret=secret, variables=("BREVO_API_KEY", PASSWORD))
+    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), secret=secret, variables=("BREVO_API_KEY", MAILBOX_VARIABLE))
     if probe.outbound:
         outbound = ("outbound", "--recipient", probe.outbound.recipient, "--sender", secret.mailbox)
-        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, secret=secret, variables=(PASSWORD,))
+        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, secret=secret, variables=(MAILBOX_VARIABLE,))
 
 
 def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, secret: ProbeSecret, variables: tuple[str, ...]) -> Job:

@@ -49,25 +49,16 @@ class Restic:
 
     def __init__(self, binary: str, repository: Path, key_file: Path, scratch: Path, host: str) -> None:
         self.repository, self.host = repository, host
-        self._command = [
-            binary,
-            "--repo",
-            str(repository),
-            "--password-file",
-            str(key_file),
-            "--cache-dir",
-            str(scratch / "cache"),
-            "--json",
-        ]
-        self._environment = {**os.environ, "TMPDIR": str(scratch)}  # restic puts packs together there
+        self._command = [binary, "--repo", str(repository), "--password-file", str(key_file)]
+        self._command += ["--cache-dir", str(scratch / "cache"), "--json"]
+        self._environment = {**os.environ, "TMPDIR": str(scratch)}  # restic puts its packs together there
         if not key_file.is_file() or not key_file.read_bytes().strip():
             raise ProblemError(f"the repository's key {key_file.name} is missing or empty")
 
     def run(self, *arguments: str, allowed: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         """Raises ProblemError with restic's last words for any other exit code."""
-        done = subprocess.run(
-            [*self._command, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=self._environment
-        )
+        command = [*self._command, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=self._environment)
         if done.returncode not in allowed:
             words = " / ".join(_plain(line) for line in done.stderr.strip().splitlines()[-4:])
             raise ProblemError(f"restic {arguments[0]} failed ({done.returncode}): {words}")

@@ -60,9 +60,6 @@ def keep_folder(imap: imaplib.IMAP4, folder: str, rules: list[tuple[str, int]], 
     kind, data = imap.select(f'"{folder}"')
     if kind != "OK":
         raise ProblemError(f"there is no folder {folder}")
-    missing = {"UIDPLUS", "WITHIN"} - set(imap.capabilities)
-    if missing:
-        raise ProblemError(f"the server lacks {', '.join(sorted(missing))}")
     total = int(data[0] or 0)
     doomed: dict[str, set[int]] = {"auto": set(), "human": set()}
     for rule, days in rules:
@@ -93,6 +90,9 @@ def keep_mailbox(mailbox: str, folders: dict[str, list[tuple[str, int]]], option
             raise
         except imaplib.IMAP4.error:
             raise ProblemError("the server refused its password") from None
+        able = b" ".join(imap.capability()[1]).decode().upper().split()  # more than what it told before the login
+        if missing := {"UIDPLUS", "WITHIN"} - set(able):
+            raise ProblemError(f"the server lacks {', '.join(sorted(missing))}")
         for folder, rules in folders.items():
             for name, count in keep_folder(imap, folder, rules, options).items():
                 totals[name] = totals.get(name, 0) + count
