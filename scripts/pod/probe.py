@@ -204,7 +204,7 @@ def round_trip(options: argparse.Namespace, result: Result) -> None:
     for _ in range(options.polls):
         time.sleep(options.interval)
         try:
-            seen = look(options, marker, int(2 * options.polls * options.interval))
+            seen = look(options, marker, max(1, int(2 * options.polls * options.interval)))
         except ssl.SSLCertVerificationError as error:
             raise VerdictError("certificate", error.verify_message) from None
         except VerdictError as error:
