@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from common import Metrics, ProblemError, push
-from repository import EXCLUDED, GOOD, MANIFEST, SOURCE_ROOT, UNCHECKED, Restic, Survey, falls, key_of, survey, terminate_cleanly
+from repository import EXCLUDED, GOOD, MANIFEST, SOURCE_ROOT, UNCHECKED, Restic, Snapshot, Survey, falls, key_of, survey, terminate_cleanly
 
 VERIFIED = "Whether the repository was sound and a part of it could be read back"
 PASSES = 4  # the first, and one more for each time that files vanished while they were read
@@ -33,6 +33,7 @@ class Run:
     """What a run did, in restic's own figures; bytes."""
 
     snapshot: str = ""
+    superseded: list[str] = field(default_factory=list)  # by a further pass
     read: int = 0
     written: int = 0
     vanished: int = 0
@@ -53,6 +54,7 @@ def save(restic: Restic, before: Survey, options: argparse.Namespace) -> tuple[R
         lost = {key for key, modified in after.modified.items() if (key in before.modified or modified < began) and key not in saved}
         if not lost:
             return run, before
+        run.superseded.append(run.snapshot)
         print(f"pass {run.passes}: {len(lost)} files changed their place under way; once more")
         before = after
     raise ProblemError(f"after {PASSES} passes the snapshot still lacks {len(lost)} files that are in the source, such as {min(lost)}")
@@ -95,16 +97,17 @@ def _write_manifest(root: Path, found: Survey) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def check_fall(restic: Restic, found: Survey, options: argparse.Namespace) -> None:
+def check_fall(restic: Restic, found: Survey, earlier: list[Snapshot], options: argparse.Namespace) -> None:
     """Raise when the source is empty, or holds so much less than the last good snapshot that something is wrong."""
     if options.maildirs and not found.manifest["mailboxes"]:
         raise ProblemError(f"source {options.maildirs} holds no mailbox")
     if not any(source["files"] for source in found.manifest["sources"].values()):
         raise ProblemError("no source holds a file")
-    last = restic.good()
-    if last is None:
-        print("first backup: nothing to compare with")
+    good = [snapshot for snapshot in earlier if GOOD in snapshot.tags]
+    if not good or options.accept_fall:
+        print("nothing to compare with" if not good else "whatever is missing since the last backup is accepted")
         return
+    last = good[-1]
     if fallen := list(falls(restic.manifest(last), found.manifest, options.max_fall)):
         raise ProblemError(
             f"{'; '.join(fallen)}: more than {options.max_fall} % less than in snapshot {last.id[:8]}. Nothing was saved or removed. "
@@ -126,12 +129,12 @@ def back_up(options: argparse.Namespace, metrics: Metrics) -> None:
     if len(set(options.source)) < len(options.source) or MANIFEST.parts[0] in options.source:
         raise ProblemError("each source needs a name of its own")
     found = survey(options.root, options.source, options.maildirs)
-    restic = Restic(options.restic, options.repository, options.key_file, options.scratch, options.job)
+    restic = Restic(options.restic, options.repository, options.key_file, options.scratch, host=options.job, root=options.root)
     if not restic.exists():
         restic.create()
     restic.free_locks()
-    if not options.accept_fall:
-        check_fall(restic, found, options)
+    earlier = restic.snapshots()
+    check_fall(restic, found, earlier, options)
     run, found = save(restic, found, options)
     restic.run("tag", "--set", GOOD, run.snapshot)
     for address, box in sorted(found.manifest["mailboxes"].items()):
@@ -140,11 +143,9 @@ def back_up(options: argparse.Namespace, metrics: Metrics) -> None:
         metrics.set("backup_files", source["files"], "Files of each source in the newest snapshot", source=name)
 
     keep = ["--keep-daily", str(options.keep_daily), "--keep-weekly", str(options.keep_weekly)]
-    restic.run("forget", "--host", restic.host, "--tag", GOOD, "--group-by", "host", *keep)
-    restic.run("forget", "--host", restic.host, "--tag", UNCHECKED, "--group-by", "host", "--keep-last", "1", "--prune")
+    kept = restic.forget(keep, [snapshot.id for snapshot in earlier if UNCHECKED in snapshot.tags] + run.superseded)
     verify(restic, options.verify_parts)
     metrics.set("backup_verified", 1, VERIFIED)
-    kept = restic.snapshots("--tag", GOOD)
     for name, value, meaning in (
         ("read_bytes", run.read, "Bytes that were looked at"),
         ("written_bytes", run.written, "Bytes that were new"),
@@ -152,11 +153,11 @@ def back_up(options: argparse.Namespace, metrics: Metrics) -> None:
         ("vanished_files", run.vanished, "Files that vanished while they were read"),
         ("passes", run.passes, "Passes until nothing was missing"),
         ("snapshots", len(kept), "Good snapshots in the repository"),
-        ("newest_snapshot_timestamp", kept[-1].time, "When the newest good snapshot was made"),
-        ("oldest_snapshot_timestamp", kept[0].time, "When the oldest good snapshot was made"),
+        ("newest_snapshot_timestamp", kept[-1], "When the newest good snapshot was made"),
+        ("oldest_snapshot_timestamp", kept[0], "When the oldest good snapshot was made"),
     ):
         metrics.set(f"backup_{name}", value, meaning)
-    print(f"snapshot {kept[-1].id[:8]}: {run.read} bytes read, {run.written} new, {run.vanished} vanished, {run.passes} passes")
+    print(f"{run.read} bytes read, {run.written} new, {run.vanished} vanished, {run.passes} passes")
 
 
 def main() -> int:

@@ -39,7 +39,7 @@ TAKE_OVER = "import os,sys; os.setgroups([]); os.setgid(int(sys.argv[1])); os.se
 
 def restore(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The restored source root, and the manifest that was saved with it."""
-    restic = Restic(options.restic, options.repository, options.key_file, options.scratch, options.host)
+    restic = Restic(options.restic, options.repository, options.key_file, options.scratch, host=options.host, root=options.root)
     snapshot = restic.good()
     if snapshot is None:
         raise ProblemError("the repository has no good snapshot")
@@ -47,7 +47,10 @@ def restore(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     shutil.rmtree(target, ignore_errors=True)
     restic.run("restore", "--no-lock", snapshot.id, "--target", str(target), "--verify")
     print(f"snapshot {snapshot.id[:8]} is restored")
-    return target / str(options.root).lstrip("/"), restic.manifest(snapshot)
+    root = target / str(options.root).lstrip("/")
+    for folder in (root, *root.parents[: len(options.root.parts) - 1]):
+        folder.chmod(0o755)  # restic makes them for itself alone; the mail's own user must get through
+    return root, restic.manifest(snapshot)
 
 
 def compare(manifest: dict[str, Any], restored: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A restic repository, and what is to be saved in it: used by backup, drill and restore.
 
-A repository holds one kind of source under fixed paths: SOURCE_ROOT/<name>/…, so that no two sources share a name.
+A repository holds one kind of source under fixed paths: <root>/<name>/…, so that no two sources share a name.
 A snapshot whose content was checked carries the tag `good`; nothing else is restored, and nothing else is a baseline.
 """
 
@@ -45,10 +45,10 @@ class Snapshot:
 
 
 class Restic:
-    """The restic binary on one local repository. Its own output is kept from the log where a path could tell too much."""
+    """The restic binary on one local repository, with the snapshots of one host, whose sources lay below `root`."""
 
-    def __init__(self, binary: str, repository: Path, key_file: Path, scratch: Path, host: str) -> None:
-        self.repository, self.host = repository, host
+    def __init__(self, binary: str, repository: Path, key_file: Path, scratch: Path, *, host: str, root: Path) -> None:
+        self.repository, self.host, self.root = repository, host, root
         self._command = [binary, "--repo", str(repository), "--password-file", str(key_file)]
         self._command += ["--cache-dir", str(scratch / "cache"), "--json"]
         self._environment = {**os.environ, "TMPDIR": str(scratch)}  # restic puts its packs together there
@@ -108,13 +108,21 @@ class Restic:
         found = [Snapshot(row["id"], _seconds(row["time"]), tuple(row.get("tags") or ())) for row in rows]
         return sorted(found, key=lambda snapshot: snapshot.time)
 
+    def forget(self, keep: list[str], gone: list[str]) -> list[float]:
+        """Let good snapshots go by the rule `keep`, and those named; the times of the good ones that stay, oldest first."""
+        if gone:
+            self.run("forget", *gone)
+        told = self.run("forget", "--host", self.host, "--tag", GOOD, "--group-by", "host", *keep, "--prune").stdout
+        groups, _ = json.JSONDecoder().raw_decode(told.lstrip())
+        return sorted(_seconds(row["time"]) for group in groups for row in group["keep"])
+
     def good(self, at: float | None = None) -> Snapshot | None:
         """The newest good snapshot, or the newest one at a moment (Unix time)."""
         found = [s for s in self.snapshots("--tag", GOOD) if at is None or s.time <= at]
         return found[-1] if found else None
 
     def manifest(self, snapshot: Snapshot) -> dict[str, Any]:
-        return json.loads(self.run("dump", "--no-lock", snapshot.id, str(SOURCE_ROOT / MANIFEST)).stdout)
+        return json.loads(self.run("dump", "--no-lock", snapshot.id, str(self.root / MANIFEST)).stdout)
 
     def files(self, snapshot_id: str) -> Iterator[str]:
         """The paths of all files in a snapshot."""

@@ -259,7 +259,7 @@ def main() -> int:
     options = parse()
     signal.signal(signal.SIGTERM, terminate_cleanly)
     try:
-        restic = Restic(options.restic, options.repository, options.key_file, options.scratch, options.host)
+        restic = Restic(options.restic, options.repository, options.key_file, options.scratch, host=options.host, root=options.root)
         if options.what == "list":
             show(restic)
             return 0
