@@ -12,7 +12,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up test lint lock bench setup
+.PHONY: preview render up test lint lock bench setup restore job
 
 preview: setup ## what an up would change
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
@@ -22,6 +22,14 @@ render: setup ## the same without engine, cluster or credentials
 
 up: setup ## make it so
 	@$(RUN) tools.engine up --stack $(STACK)
+
+restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
+	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \
+	  $(if $(AT),--at '$(AT)') $(if $(MAILBOX),--mailbox '$(MAILBOX)') $(if $(MESSAGE_ID),--message-id '$(MESSAGE_ID)') \
+	  $(if $(INTO),--into '$(INTO)') $(if $(REPLACE),--replace) $(if $(GO),--go)
+
+job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
+	@$(RUN) tools.job $(JOB) --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)
 
 test: setup ## every test; installs Debian's packages where root may
 	@tools/packages.sh

@@ -96,10 +96,11 @@ def fill(mail: Path, address: str, count: int, folder: str = "", flags: str = "S
         (place / part).mkdir(parents=True, exist_ok=True)
     made = []
     for number in range(count):
-        name = f"17000{number:05}.M{number}P1{folder.strip('.')}.host,S={size}"
-        path = place / ("new" if number % 5 == 0 else "cur") / (name if number % 5 == 0 else f"{name}:2,{flags}")
         identity = f"{folder}{number}.{user}@{domain}"
-        path.write_text(f"Message-ID: <{identity}>\nSubject: {number}\n\n{identity}\n" + os.urandom(size).hex(), encoding="utf-8")
+        text = f"Message-ID: <{identity}>\nSubject: {number}\n\n{identity}\n" + os.urandom(size // 2).hex()
+        name = f"17000{number:05}.M{number}P1{folder.strip('.')}.host,S={len(text)}"  # Dovecot believes the size
+        path = place / ("new" if number % 5 == 0 else "cur") / (name if number % 5 == 0 else f"{name}:2,{flags}")
+        path.write_text(text, encoding="utf-8")
         os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
         made.append(path)
     subprocess.run(["chown", "-R", f"{VMAIL}:{VMAIL}", str(mail)], check=True)
