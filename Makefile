@@ -12,7 +12,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up test lint lock bench setup restore job
+.PHONY: preview render up test lint lock bench setup restore job dns-snapshot
 
 preview: setup ## what an up would change
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
@@ -55,6 +55,9 @@ $(VENV)/.locked: requirements.lock $(UV)
 .tools/bin/uv:
 	@$(PYTHON) -m venv .tools
 	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+dns-snapshot: setup ## look at other people's DNS, for the offline verification
+	@$(RUN) tools.dns_snapshot
 
 lock: $(UV) ## resolve pyproject.toml again
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --group dev pyproject.toml -o requirements.lock

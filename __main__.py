@@ -3,6 +3,8 @@
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.dns.component import Dns
+from components.dns.gate import verified
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.notices import notes, warnings
@@ -16,15 +18,18 @@ def main() -> None:
     if text is None:
         raise SettingsError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
     site = parse_site(text)
+    dns_advice = verified(site)
     context = Context(site, cluster_provider(site))
 
     mail = MailServer("mail", context)
     Jobs("jobs", context, mail)
+    if site.dns:
+        Dns("dns", context)
 
     context.check_adoption()
-    for note in notes(site):
+    for note in [*notes(site), *dns_advice.notes]:
         pulumi.log.info(note)
-    for warning in warnings(site):
+    for warning in [*warnings(site), *dns_advice.warnings]:
         pulumi.log.warn(warning)
     pulumi.export("mailHost", site.hostname)
     pulumi.export("inClusterHost", site.in_cluster_host)

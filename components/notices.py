@@ -29,7 +29,7 @@ def warnings(site: Site) -> Iterator[str]:
         )
     if external and not mail.srs:
         yield f"{KEY}.mail.srs: is off, so forwards of {', '.join(external)} fail SPF at their next stop"
-    if unsigned := [name for name, domain in site.domains.items() if not domain.dkim]:
+    if unsigned := [name for name, domain in site.domains.items() if not domain.signing_keys]:
         yield f"{KEY}.domains: no DKIM key for {', '.join(unsigned)}; its mail leaves unsigned"
 
 

@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="shellcheck restic busybox dovecot-imapd openssl iproute2"
+packages="shellcheck restic busybox dovecot-imapd openssl iproute2 bind9-utils nginx-light"
 
 missing=""
 for package in $packages; do

@@ -17,7 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from components.rules import unprotected, violations
+from components.settings.parse import parse_site
 from components.settings.site import KEY
+from tools.dns_view import dns_table, zone_files
 from tools.program import ROOT, ProgramError, Recording, run
 from tools.stackfile import Stack, StackFileError, load_stack
 
@@ -64,7 +66,9 @@ def _yaml(thing: dict[str, Any]) -> str:
             return {key: readable(part) for key, part in value.items()}
         if isinstance(value, list):
             return [readable(part) for part in value]
-        return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value
+        if isinstance(value, str) and "\n" in value and "\r" not in value:  # a block would lose a CR
+            return LiteralScalarString(value)
+        return value
 
     yaml = YAML()
     yaml.width = 1_000_000
@@ -120,8 +124,11 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     breaches = list(rule_breaches(recording, production=json.loads(stack.config[KEY]).get("production", True)))
     if breaches:
         raise RenderError("\n".join(breaches))
-    write(list(artefacts(recording)), out)
+    site = parse_site(stack.config[KEY])
+    write([*artefacts(recording), *zone_files(site)], out)
     summary(recording, stack, console)
+    if site.dns:
+        console.print(dns_table(site))
     console.print(f"written to {out}", markup=False)
 
 

@@ -20,7 +20,7 @@ def config_files(site: Site) -> dict[str, str]:
         PROXY_LIST: postfix.proxy_listeners(),
         "dovecot.cf": dovecot.dovecot_cf(site),
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
-        DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.dkim),
+        DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }
     if site.mail.quotas:
         files["dovecot-quotas.cf"] = accounts.quotas(site)

@@ -9,7 +9,7 @@ from components.settings.types import Fqdn
 def overrides(site: Site) -> dict[str, str]:
     """Rspamd's configuration files (UCL) in which we differ from the image, by file name."""
     files = {}
-    if any(domain.dkim for domain in site.domains.values()):
+    if any(domain.signing_keys for domain in site.domains.values()):
         files["dkim_signing.conf"] = _dkim_signing(site)
     if site.mail.rspamd.phishing:
         files["phishing.conf"] = "openphish_enabled = true;\n"
@@ -28,7 +28,7 @@ def dkim_key_path(domain: Fqdn, key: DkimKey) -> str:
 def _dkim_signing(site: Site) -> str:
     domains = ""
     for name, domain in site.domains.items():
-        keys = [f'      {{ selector = "{key.selector}"; path = "{dkim_key_path(name, key)}"; }}\n' for key in domain.dkim]
+        keys = [f'      {{ selector = "{key.selector}"; path = "{dkim_key_path(name, key)}"; }}\n' for key in domain.signing_keys]
         if keys:
             domains += f"  {name} {{\n    selectors [\n{''.join(keys)}    ]\n  }}\n"
     return f"""\

@@ -32,7 +32,13 @@ def secret_plans(site: Site) -> Iterator[SecretPlan]:
     ):
         if wanted and secret and secret.source:
             yield SecretPlan(secret.name, {key: secret.source})
-    dkim = {key.secret_key(name): key.source for name, domain in site.domains.items() for key in domain.dkim if key.source}
+    # A published key is fetched too, so that a fault in the store shows before its turn to sign.
+    dkim = {
+        key.secret_key(name): key.source
+        for name, domain in site.domains.items()
+        for key in domain.dkim
+        if key.source and key.stage in {"published", "signing"}
+    }
     if dkim:
         yield SecretPlan(secrets.dkim, dkim)
     if secrets.probe and secrets.probe.brevo and secrets.accounts.source:
@@ -66,6 +72,6 @@ def mounted_secrets(site: Site) -> dict[str, str]:
         mounts["aliases"] = secrets.aliases.name
     if site.mail.relay:
         mounts["relay"] = secrets.relay.name
-    if any(domain.dkim for domain in site.domains.values()):
+    if any(domain.signing_keys for domain in site.domains.values()):
         mounts["dkim"] = secrets.dkim
     return mounts

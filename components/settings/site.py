@@ -6,6 +6,7 @@ from pydantic import Field
 
 from components.listeners import LISTENERS, Listener
 from components.settings.cluster import Cluster
+from components.settings.dns import Dns, DomainRecords
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
 from components.settings.secrets import DkimKey, Secrets
@@ -18,7 +19,12 @@ class Domain(Model):
     """A mail domain that is served here."""
 
     host: Fqdn | None = Field(default=None, description="name of the mail server for this domain; null means mail.<domain>")
-    dkim: tuple[DkimKey, ...] = Field(default=(), description="signing keys; every one of them signs")
+    dkim: tuple[DkimKey, ...] = Field(default=(), description="DKIM keys; those in the stage `signing` sign, all of them at once")
+    dns: DomainRecords = Field(default=DomainRecords(), description="its records; used when the site has dns")
+
+    @property
+    def signing_keys(self) -> tuple[DkimKey, ...]:
+        return tuple(key for key in self.dkim if key.signs)
 
 
 class Tls(Model):
@@ -58,6 +64,7 @@ class Site(Model):
     mail: Mail = Field(description="the mail server")
     jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
     secrets: Secrets = Field(default=Secrets(), description="where credentials come from")
+    dns: Dns | None = Field(default=None, description="the records of all domains; null leaves DNS to you")
     legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
     adopt: tuple[str, ...] = Field(
         default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"

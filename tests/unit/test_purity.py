@@ -9,6 +9,10 @@ from tools.program import ROOT
 
 PURE = [
     "components.jobs.bounds",
+    "components.dns.gate",
+    "components.dns.verify",
+    "components.dns.web",
+    "components.dns.zonefile",
     "components.listeners",
     "components.notices",
     "components.rules",

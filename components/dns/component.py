@@ -1,0 +1,23 @@
+"""DNS of the site: the policy server and, at Cloudflare, every record."""
+
+import pulumi
+
+from components.base import Component, Context
+from components.dns.mta_sts import policy_server
+from components.dns.records import records, zones
+
+
+class Dns(Component):
+    """The records, and the web server without which some of them would be lies."""
+
+    def __init__(self, name: str, context: Context, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dns", name, context, opts)
+        known = zones(self.site)
+        self.policy_rollout = policy_server(self)
+        self.records = []
+        if any(zone.cloudflare for zone in known.values()):
+            # Here, because the SDK takes more than a second and 100 MiB to import, and sites with another DNS host need none of it.
+            from components.dns.zone import declare  # noqa: PLC0415
+
+            self.records = declare(self, known, records(self.site), self.policy_rollout)
+        self.register_outputs({"zones": {zone: "cloudflare" if settings.cloudflare else "zone file" for zone, settings in known.items()}})

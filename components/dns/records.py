@@ -1,0 +1,223 @@
+"""Every DNS record of a site, as settings and the table of services imply it."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from components.dns.content import txt
+from components.dns.policy import POLICY_HOST, mail_exchangers, policy_id
+from components.dns.web import AUTOCONFIG_HOST
+from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
+from components.settings.secrets import DkimKey
+from components.settings.site import Domain, Site
+from components.settings.types import Address, Fqdn
+
+_ALL = {"fail": "-all", "softfail": "~all", "neutral": "?all"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One DNS record, all text canonical (content.py).
+
+    `key` names it within its zone for as long as it means the same, whatever it says. `content` is the record's data in
+    presentation form without the priority of MX and SRV; SRV and CAA also carry it in parts, as Cloudflare's API wants them.
+    """
+
+    zone: Fqdn
+    key: str
+    name: str
+    type: str
+    content: str
+    priority: int | None = None
+    data: tuple[tuple[str, str | int], ...] = ()
+    proxied: bool = False
+    keeps_mail_valid: bool = False  # a key that mail under way may be signed with
+
+
+def zones(site: Site) -> dict[Fqdn, Zone]:
+    """The zones of a site: those of the settings, and each domain that is in none of them."""
+    if site.dns is None:
+        return {}
+    found = dict(site.dns.zones)
+    for domain in sorted([*site.domains, *site.dns.parked], key=lambda name: name.count(".")):
+        if zone_of(domain, found) is None:
+            found[domain] = Zone()
+    return found
+
+
+def zone_of(name: str, known: Mapping[Fqdn, Zone]) -> Fqdn | None:
+    """The closest of the known zones that holds `name`."""
+    while name:
+        if name in known:
+            return name
+        name = name.partition(".")[2]
+    return None
+
+
+def records(site: Site) -> tuple[Record, ...]:
+    """Every record of the site, in a fixed order. Names outside our zones are not among them."""
+    dns = site.dns
+    if dns is None:
+        return ()
+    return _records(site, dns.hosts, dns.web)
+
+
+def internal_records(site: Site) -> tuple[Record, ...]:
+    """The zones as clients inside are to see them: complete, with internal addresses where there are some.
+
+    Complete because a resolver that answers for a zone answers for all of it: one that lacked the TXT records once
+    made the site's own filter fail SPF and DKIM on the site's own mail.
+    """
+    dns = site.dns
+    if dns is None or not (any(host.internal for host in dns.hosts.values()) or (dns.web and dns.web.internal)):
+        return ()
+    hosts = {name: host.model_copy(update={"addresses": host.internal or host.addresses}) for name, host in dns.hosts.items()}
+    web = dns.web
+    if web and web.internal:
+        web = WebHost(addresses=web.internal)
+    return tuple(replace(record, proxied=False) for record in _records(site, hosts, web))
+
+
+def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) -> tuple[Record, ...]:
+    known = zones(site)
+    found: list[Record] = []
+
+    def add(owner: Fqdn, kind: str, name: str, type_: str, content: str, **more: Any) -> None:
+        zone = zone_of(name, known)
+        if zone is not None:
+            prefix = "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
+            found.append(Record(zone, f"{prefix}{kind}", name, type_, content, **more))
+
+    for host, addresses in hosts.items():
+        for kind, type_, content in _addresses(addresses.addresses):
+            add(host, kind, host, type_, content)
+    for name, domain in site.domains.items():
+        for kind, owner, type_, content, more in _domain_records(site, name, domain, web):
+            add(name, kind, owner, type_, content, **more)
+    for name, parked in (site.dns.parked if site.dns else {}).items():
+        # Null MX (RFC 7505), a policy that everyone can apply, and no key that a forger could claim to be missing.
+        add(name, "mx-null", name, "MX", ".", priority=0)
+        add(name, "spf", name, "TXT", txt("v=spf1 -all"))
+        add(name, "dkim-none", f"*._domainkey.{name}", "TXT", txt("v=DKIM1; p="))
+        everything = Dmarc(
+            policy="reject",
+            subdomains="reject",
+            dkim_alignment="strict",
+            spf_alignment="strict",
+            aggregate_reports=parked.aggregate_reports,
+        )
+        add(name, "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(everything)))
+    return tuple(found)
+
+
+_Row = tuple[str, str, str, str, dict[str, Any]]
+
+
+def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None) -> Iterator[_Row]:
+    """Key, owner, type, content and extras of each record of one mail domain."""
+    dns = domain.dns
+    for host, preference in mail_exchangers(site, name).items():
+        yield f"mx-{host}", name, "MX", host, {"priority": preference}
+    yield "spf", name, "TXT", txt(spf_value(dns.spf)), {}
+    for key in domain.dkim:
+        if key.public_key:
+            role, owner = f"dkim-{key.selector}-{fingerprint(key)}", f"{key.selector}._domainkey.{name}"
+            yield role, owner, "TXT", txt(dkim_value(key)), {"keeps_mail_valid": key.stage in {"signing", "retiring"}}
+    for selector, target in dns.dkim_cnames.items():
+        yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {}
+    if dns.dmarc:
+        yield "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(dns.dmarc)), {}
+    if dns.tls_reports:
+        yield "tlsrpt", f"_smtp._tls.{name}", "TXT", txt(f"v=TLSRPTv1; rua={','.join(dns.tls_reports)}"), {}
+    if dns.mta_sts:
+        yield "mta-sts", f"_mta-sts.{name}", "TXT", txt(f"v=STSv1; id={policy_id(site, name)}"), {}
+        yield from _web_host(POLICY_HOST, f"{POLICY_HOST}.{name}", web)
+    if dns.autoconfig:
+        yield from _web_host(AUTOCONFIG_HOST, f"{AUTOCONFIG_HOST}.{name}", web)
+    for label, code in _labelled(dns.verification):
+        yield f"verification-{label}", name, "TXT", txt(code), {}
+    if dns.srv:
+        ports = {listener.name: listener.port for listener in site.listeners}
+        for service in (service for service, wanted in dns.srv if wanted):
+            target = site.host(name)
+            data = (("priority", 0), ("weight", 1), ("port", ports[service]), ("target", target))
+            yield f"srv-{service}", f"_{service}._tcp.{name}", "SRV", f"1 {ports[service]} {target}", {"priority": 0, "data": data}
+    for index, caa in enumerate(dns.caa, start=1):
+        flags = 128 if caa.critical else 0
+        data = (("flags", flags), ("tag", caa.tag), ("value", caa.value))
+        yield f"caa-{index}", name, "CAA", f"{flags} {caa.tag} {txt(caa.value)}", {"data": data}
+
+
+def _addresses(addresses: Iterable[Address]) -> Iterator[tuple[str, str, str]]:
+    """Key, type and content of each address; the second of a family has a number."""
+    seen = {4: 0, 6: 0}
+    for address in addresses:
+        seen[address.version] += 1
+        type_ = "A" if address.version == 4 else "AAAA"
+        number = f"-{seen[address.version]}" if seen[address.version] > 1 else ""
+        yield f"{type_.lower()}{number}", type_, address.compressed
+
+
+def _web_host(role: str, name: str, web: WebHost | None) -> Iterator[_Row]:
+    if web and web.name:
+        yield f"{role}-host", name, "CNAME", web.name, {"proxied": web.proxied}
+    elif web:
+        for kind, type_, content in _addresses(web.addresses):
+            yield f"{role}-{kind}", name, type_, content, {"proxied": web.proxied}
+
+
+def _labelled(codes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each code with a label: what stands before its value, which is the name of whoever asked for it."""
+    seen: dict[str, int] = {}
+    for code in codes:
+        label = code.replace("=", ":").partition(":")[0]
+        seen[label] = seen.get(label, 0) + 1
+        yield f"{label}-{seen[label]}" if seen[label] > 1 else label, code
+
+
+def spf_value(spf: Spf) -> str:
+    """`v=spf1 …`; what costs no look-up stands first, because receivers stop at the first match."""
+    terms = [f"ip{network.version}:{_spf_network(network)}" for network in spf.addresses]
+    terms += ["mx"] if spf.mx else []
+    terms += [f"a:{host}" for host in spf.hosts]
+    terms += [f"include:{include}" for include in spf.includes]
+    return " ".join(["v=spf1", *terms, _ALL[spf.others]])
+
+
+def _spf_network(network: Any) -> str:
+    return network.network_address.compressed if network.num_addresses == 1 else network.compressed
+
+
+def dkim_value(key: DkimKey) -> str:
+    """The key's record; one that is revoked says so with an empty `p=` (RFC 6376 section 3.6.1)."""
+    if key.stage == "revoked" or key.public_key is None:
+        return "v=DKIM1; p="
+    return f"v=DKIM1; h=sha256; k={key_type(key)}; p={key.public_key}"
+
+
+def key_type(key: DkimKey) -> str:
+    """`ed25519` keys are 32 raw octets (RFC 8463 section 4); everything longer is RSA in DER."""
+    return "ed25519" if len(base64.b64decode(key.public_key or "")) == 32 else "rsa"
+
+
+def fingerprint(key: DkimKey) -> str:
+    """Eight hexadecimal digits of the public key: another key under an old selector is another record, not a new content."""
+    return hashlib.sha256((key.public_key or "").encode()).hexdigest()[:8]
+
+
+def dmarc_value(dmarc: Dmarc) -> str:
+    """`v=DMARC1; p=…`; tags at their default are left out (RFC 9989 section 4.7)."""
+    tags = {
+        "p": dmarc.policy,
+        "sp": dmarc.subdomains,
+        "np": dmarc.nonexistent,
+        "adkim": "s" if dmarc.dkim_alignment == "strict" else None,
+        "aspf": "s" if dmarc.spf_alignment == "strict" else None,
+        "t": "y" if dmarc.testing else None,
+        "fo": dmarc.failure_options if dmarc.failure_reports and dmarc.failure_options != "0" else None,
+        "rua": ",".join(dmarc.aggregate_reports),
+        "ruf": ",".join(dmarc.failure_reports),
+    }
+    return "; ".join(["v=DMARC1", *(f"{tag}={value}" for tag, value in tags.items() if value)])

@@ -1,0 +1,270 @@
+"""The policy server's rendered configuration in a real nginx, behind TLS, asked by a client that knows nothing of this project."""
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import pytest
+from checkdmarc.mta_sts import mx_in_mta_sts_patterns, parse_mta_sts_policy
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from components.dns.mta_sts import NAME
+from components.dns.web import HEALTH_PATH, PORT
+from components.settings.site import Site
+from tools.program import Recording
+
+NOBODY = 65534
+POLICY_HOST, CONFIG_HOST = "mta-sts.example.org", "autoconfig.example.org"
+POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 section 3.3
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root"),
+    pytest.mark.skipif(not (shutil.which("nginx") and shutil.which("nsenter")), reason="nginx is not installed"),
+]
+
+# What an Ingress does, and nothing else.
+INGRESS = """\
+daemon off; pid {folder}/ingress.pid; error_log {folder}/ingress.log; worker_processes 1;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{
+    listen 127.0.0.1:443 ssl;
+    ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key;
+    location / {{ proxy_pass http://127.0.0.1:{port}; proxy_set_header Host $host; }}
+  }}
+}}
+"""
+
+# Python's own HTTPS client: verifies the chain and the name, follows no redirect.
+CLIENT = """\
+import http.client, json, socket, ssl, sys
+ca, server, host, method, path = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+class Connection(http.client.HTTPSConnection):
+    def connect(self):
+        self.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", 443), 5), server_hostname=server)
+connection = Connection(server)
+connection.request(method, path, headers={"Host": host})
+answer = connection.getresponse()
+print(json.dumps({"status": answer.status, "headers": {k.lower(): v for k, v in answer.getheaders()}, "body": answer.read().decode()}))
+"""
+
+
+# A network of its own, and the pod's view of files: the ConfigMap as a mount, /tmp in memory, everything else read-only.
+POD = """\
+ip link set lo up
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/site /mnt/ingress
+mount --bind "$0" /mnt/site
+mount -o remount,bind,ro /mnt/site
+mount --bind "$1" /mnt/ingress
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -o remount,bind,ro /
+exec sleep 300
+"""
+
+
+@dataclass
+class Server:
+    """A running policy server with its Ingress, in namespaces of their own."""
+
+    folder: Path
+    namespace: int
+
+    def enter(self, *command: str) -> list[str]:
+        return ["nsenter", "--net", "--mount", "--target", str(self.namespace), *command]
+
+    def ask(self, host: str, path: str, *, method: str = "GET", name: str | None = None, ca: str = "ca.pem") -> dict:
+        command = self.enter(sys.executable, "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        if result.returncode != 0:
+            raise ConnectionError(result.stderr.strip().splitlines()[-1])
+        return json.loads(result.stdout)
+
+
+def _certificates(folder: Path) -> None:
+    """A CA, another CA that signed nothing, and a certificate for the two hosts."""
+    now = datetime.datetime.now(datetime.UTC)
+
+    def certificate(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, ca: bool) -> bytes:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        )
+        if not ca:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(POLICY_HOST), x509.DNSName(CONFIG_HOST)]), critical=False
+            )
+        return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    root, other, leaf = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    (folder / "ca.pem").write_bytes(certificate("root", root, "root", root, ca=True))
+    (folder / "other.pem").write_bytes(certificate("other", other, "other", other, ca=True))
+    (folder / "leaf.pem").write_bytes(certificate("leaf", leaf, "root", root, ca=False))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "leaf.key").write_bytes(leaf.private_bytes(*plain))
+
+
+def _settle(pod: subprocess.Popen) -> None:
+    """Until the namespaces are ready, which is when the shell has become the sleeper."""
+    for _ in range(50):
+        if Path(f"/proc/{pod.pid}/comm").read_text().strip() == "sleep":
+            return
+        if pod.poll() is not None:
+            pytest.skip("this machine allows no namespaces")
+        time.sleep(0.1)
+    pytest.fail("the namespaces are not ready")
+
+
+def _wait(server: Server, until: str, process: subprocess.Popen) -> None:
+    for _ in range(50):
+        if process.poll() is not None:
+            pytest.fail(f"nginx ended: {(server.folder / 'log').read_text()}")
+        listening = subprocess.run(server.enter("ss", "-Hltn"), capture_output=True, text=True, check=True).stdout
+        if f":{until} " in listening:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing listens on {until}")
+
+
+@pytest.fixture(scope="module")
+def objects() -> dict[str, dict]:
+    """The policy server's objects of the dev stack, by kind, as they would reach the API server."""
+    from tests.conftest import recording_of, settings
+
+    run: Recording = recording_of(json.dumps(settings("dev")), "dev")
+    return {thing["kind"]: thing for thing in run.kubernetes() if thing["metadata"].get("labels", {}).get("app") == NAME}
+
+
+@pytest.fixture(scope="module")
+def server(objects: dict[str, dict], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("ingress")
+    mounted = tmp_path_factory.mktemp("site")
+    for name, text in objects["ConfigMap"]["data"].items():
+        (mounted / name).write_bytes(text.encode())
+    mounted.chmod(0o755)
+    _certificates(folder)
+    (folder / "ingress.conf").write_text(INGRESS.format(folder="/mnt/ingress", port=PORT))
+    (folder / "log").touch()
+    os.chown(folder / "log", NOBODY, NOBODY)
+    folder.chmod(0o755)
+
+    (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (mount,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "site")
+    command = [part.replace(mount, "/mnt/site") for part in container["command"]]
+    running: list[subprocess.Popen] = []
+    try:
+        running.append(subprocess.Popen(["unshare", "--net", "--mount", "sh", "-euc", POD, str(mounted), str(folder)]))
+        server = Server(folder, running[0].pid)
+        _settle(running[0])
+        with (folder / "log").open("a") as log:
+            # As in the pod: not root, and nothing but /tmp to write to.
+            drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
+            running.append(subprocess.Popen(server.enter(*drop, *command), stdout=log, stderr=log))
+        _wait(server, str(PORT), running[-1])
+        running.append(subprocess.Popen(server.enter("nginx", "-c", "/mnt/ingress/ingress.conf", "-e", "/mnt/ingress/ingress.log")))
+        _wait(server, "443", running[-1])
+        yield server
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            process.wait(10)
+
+
+def test_the_policy_is_fetched_as_a_sending_server_fetches_it(server: Server, site: Callable[..., Site]):
+    answer = server.ask(POLICY_HOST, POLICY_PATH)
+    assert answer["status"] == 200
+    assert answer["headers"]["content-type"].partition(";")[0] == "text/plain"
+    assert "location" not in answer["headers"]
+    policy = parse_mta_sts_policy(answer["body"])
+    assert policy["warnings"] == []
+    assert policy["policy"] == {"version": "STSv1", "mode": "testing", "max_age": 604_800, "mx": ["mail.example.org"]}
+    assert mx_in_mta_sts_patterns("mail.example.org", policy["policy"]["mx"])
+    assert answer["body"].count("\r\n") == len(answer["body"].splitlines()) == 4
+
+
+def test_the_record_announces_this_very_policy(server: Server):
+    body = server.ask(POLICY_HOST, POLICY_PATH)["body"]
+    zone = (Path(__file__).parents[1] / "unit" / "zones" / "dev" / "example.org.zone").read_text("utf-8")
+    assert f"id={hashlib.sha256(body.encode()).hexdigest()[:20]}" in zone
+
+
+def test_the_client_does_verify(server: Server):
+    with pytest.raises(ConnectionError, match="certificate verify failed"):
+        server.ask(POLICY_HOST, POLICY_PATH, ca="other.pem")
+    with pytest.raises(ConnectionError, match="Hostname mismatch"):
+        server.ask(POLICY_HOST, POLICY_PATH, name="mta-sts.example.net")
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        (POLICY_HOST, "/"),
+        (POLICY_HOST, "/.well-known/"),
+        (POLICY_HOST, "/.well-known/mta-sts.txt/"),
+        (POLICY_HOST, "/.well-known/../nginx.conf"),
+        (POLICY_HOST, "/..%2fnginx.conf"),
+        (POLICY_HOST, "/nginx.conf"),
+        (POLICY_HOST, f"/{POLICY_HOST}"),
+        (CONFIG_HOST, POLICY_PATH),
+        ("mta-sts.example.net", POLICY_PATH),
+        ("127.0.0.1", POLICY_PATH),
+    ],
+)
+def test_everything_else_is_not_found(host: str, path: str, server: Server):
+    answer = server.ask(host, path, name=POLICY_HOST)
+    assert answer["status"] in {400, 404}
+    assert "location" not in answer["headers"]
+
+
+def test_the_probe_of_the_pod_is_answered(server: Server, objects: dict[str, dict]):
+    (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": HEALTH_PATH, "port": PORT}
+    assert server.ask("10.0.0.1", HEALTH_PATH, name=POLICY_HOST)["status"] == 204
+
+
+def test_thunderbird_finds_the_services(server: Server):
+    answer = server.ask(CONFIG_HOST, "/mail/config-v1.1.xml?emailaddress=alice%40example.org")
+    assert (answer["status"], answer["headers"]["content-type"].partition(";")[0]) == (200, "text/xml")
+    provider = Xml.fromstring(answer["body"]).find("emailProvider")
+    assert provider is not None
+    found = {
+        (server.get("type"), *(server.findtext(tag) for tag in ("hostname", "port", "socketType", "username")))
+        for server in [*provider.findall("incomingServer"), *provider.findall("outgoingServer")]
+    }
+    assert found == {
+        ("imap", "mail.example.org", "993", "SSL", "%EMAILADDRESS%"),
+        ("smtp", "mail.example.org", "465", "SSL", "%EMAILADDRESS%"),
+        ("smtp", "mail.example.org", "587", "STARTTLS", "%EMAILADDRESS%"),
+    }
+
+
+def test_nothing_was_complained_of(server: Server):
+    """Last: what the server said about all the requests above."""
+    log = (server.folder / "log").read_text()
+    for level in ("warn", "error", "crit", "alert", "emerg"):
+        assert f"[{level}]" not in log, log

@@ -1,0 +1,170 @@
+"""What the program declares for DNS: records at Cloudflare, and the policy server behind MTA-STS."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import kubernetes_validate
+import pulumi
+import pytest
+
+from components.dns.policy import policy_id, policy_text
+from components.dns.records import records
+from components.rules import violations
+from components.settings.site import Site
+from tools.program import Recording, Resource
+
+KUBERNETES = "1.30"
+ZONE_ID = "0" * 32
+RECORD = "cloudflare:index/dnsRecord:DnsRecord"
+
+
+def cloudflare(recording: Recording) -> dict[str, Resource]:
+    return {resource.name.partition("/")[2]: resource for resource in recording.resources if resource.type == RECORD}
+
+
+def server(recording: Recording) -> dict[str, Resource]:
+    area = [resource for resource in recording.resources if resource.parent and resource.parent.endswith("::dns")]
+    return {resource.inputs["kind"]: resource for resource in area if resource.type.startswith("kubernetes:")}
+
+
+def test_every_record_is_declared_as_the_zone_file_has_it(recording: Callable[..., Recording], site: Callable[..., Site]):
+    declared = cloudflare(recording("prod"))
+    expected = {record.key: record for record in records(site("prod"))}
+    assert declared.keys() == expected.keys()
+    for key, record in expected.items():
+        inputs = declared[key].inputs
+        assert (inputs["name"], inputs["type"], inputs["zoneId"], inputs["ttl"]) == (record.name, record.type, ZONE_ID, 1)
+        assert inputs.get("priority") == record.priority
+        if record.type == "SRV":
+            assert inputs["data"] == dict(record.data) and "content" not in inputs
+        else:
+            assert inputs["content"] == record.content and "data" not in inputs
+        assert declared[key].options["deleteBeforeReplace"] is True
+
+
+def test_no_mail_host_goes_through_the_proxy(recording: Callable[..., Recording]):
+    proxied = {key for key, resource in cloudflare(recording("prod", {"dns/web/proxied": True})).items() if resource.inputs["proxied"]}
+    assert proxied == {"mta-sts-a", "mta-sts-aaaa"}
+
+
+def test_a_set_ttl_holds_for_all_but_proxied_records(recording: Callable[..., Recording]):
+    declared = cloudflare(recording("prod", {"dns/web/proxied": True, "dns/ttl": 600}))
+    assert {key: resource.inputs["ttl"] for key, resource in declared.items() if resource.inputs["ttl"] != 600} == {
+        "mta-sts-a": 1,
+        "mta-sts-aaaa": 1,
+    }
+
+
+def test_a_record_is_adopted_by_its_id(recording: Callable[..., Recording]):
+    declared = cloudflare(recording("prod", {"dns/zones/viktorbarzin.me/adopt": {"spf": "a" * 32}}))
+    imported = {key: resource.options["importId"] for key, resource in declared.items() if "importId" in resource.options}
+    assert imported == {"spf": f"{ZONE_ID}/{'a' * 32}"}
+
+
+def test_only_keys_of_mail_under_way_are_protected(recording: Callable[..., Recording]):
+    declared = cloudflare(recording("prod"))
+    protected = {key for key, resource in declared.items() if resource.options.get("protect")}
+    assert protected == {key for key in declared if key.startswith("dkim-mail-")}
+
+
+def test_the_announcement_waits_for_the_rollout_and_nothing_else_does(recording: Callable[..., Recording]):
+    run = recording("prod")
+    declared, objects = cloudflare(run), server(run)
+    waiting = {key: resource.options.get("dependencies", []) for key, resource in declared.items()}
+    assert {objects["Deployment"].urn, objects["Ingress"].urn} <= set(waiting.pop("mta-sts"))
+    assert not any(objects["Deployment"].urn in urns for urns in waiting.values())
+
+
+def test_another_policy_is_another_pod_and_another_id(recording: Callable[..., Recording]):
+    def digest_and_id(changes: dict) -> tuple[str, str]:
+        run = recording("prod", changes)
+        template = server(run)["Deployment"].inputs["spec"]["template"]
+        return template["metadata"]["annotations"]["checksum/config"], cloudflare(run)["mta-sts"].inputs["content"]
+
+    before = digest_and_id({})
+    after = digest_and_id({"domains/viktorbarzin.me/dns/mx": {"mail.viktorbarzin.me": 1}})
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_the_policy_is_what_the_record_hashes(recording: Callable[..., Recording], site: Callable[..., Site]):
+    run = recording("prod")
+    served = server(run)["ConfigMap"].inputs["data"]["mta-sts.viktorbarzin.me"]
+    assert served == policy_text(site("prod"), "viktorbarzin.me")
+    assert served.splitlines() == [
+        "version: STSv1",
+        "mode: testing",
+        "mx: mail.viktorbarzin.me",
+        "mx: mx2.viktorbarzin.me",
+        "max_age: 604800",
+    ]
+    assert served.count("\r\n") == 5
+    assert cloudflare(run)["mta-sts"].inputs["content"] == f'"v=STSv1; id={policy_id(site("prod"), "viktorbarzin.me")}"'
+
+
+@pytest.mark.parametrize("stack", ["prod", "dev"])
+def test_the_policy_server_keeps_the_rules_and_the_schemas(stack: str, recording: Callable[..., Recording]):
+    objects = server(recording(stack))
+    assert objects.keys() == {"ConfigMap", "Deployment", "Service", "Ingress"}
+    for resource in objects.values():
+        assert list(violations(resource.inputs)) == []
+        kubernetes_validate.validate(resource.inputs, KUBERNETES, strict=True)
+    pod = objects["Deployment"].inputs["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    # Where it writes is memory; everything else it needs is the ConfigMap, mounted as a folder so that a change arrives.
+    assert {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]} == {"site": {"configMap"}, "tmp": {"emptyDir"}}
+
+
+def test_the_way_in_has_no_middleware_but_those_listed_for_it(recording: Callable[..., Recording]):
+    key = "traefik.ingress.kubernetes.io/router.middlewares"
+    annotations = server(recording("prod"))["Ingress"].inputs["metadata"]["annotations"]
+    assert key not in annotations
+    limited = recording("prod", {"dns/policy_server": {"middlewares": ["traefik-rate-limit@kubernetescrd"]}})
+    assert server(limited)["Ingress"].inputs["metadata"]["annotations"][key] == "traefik-rate-limit@kubernetescrd"
+
+
+@pytest.mark.parametrize("name", ["traefik-authentik-forward-auth", "traefik-error-pages", "https-redirect", "traefik-ai-bot-block"])
+def test_a_middleware_that_would_hide_the_policy_is_refused(name: str, recording: Callable[..., Recording]):
+    with pytest.raises(pulumi.RunError, match=r"dns\.policy_server\.middlewares\.0: .*RFC 8461"):
+        recording("prod", {"dns/policy_server": {"middlewares": [f"{name}@kubernetescrd"]}})
+
+
+def test_the_certificate_is_named_per_domain(recording: Callable[..., Recording]):
+    ingress = server(recording("dev"))["Ingress"].inputs
+    assert ingress["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] == "letsencrypt"
+    assert ingress["spec"]["tls"] == [{"hosts": ["mta-sts.example.org", "autoconfig.example.org"], "secretName": "mta-sts-tls"}]
+    assert server(recording("prod"))["Ingress"].inputs["spec"]["tls"] == [
+        {"hosts": ["mta-sts.viktorbarzin.me"], "secretName": "tls-secret"}
+    ]
+
+
+def test_a_wrong_record_stops_the_preview_with_a_line_for_each(recording: Callable[..., Recording]):
+    changes = {"domains/viktorbarzin.me/dns/mta_sts/mode": "enforce", "domains/viktorbarzin.me/dns/mx": {"mx.viktorbarzin.me": 1}}
+    with pytest.raises(pulumi.RunError) as refusal:
+        recording("prod", changes)
+    lines = str(refusal.value).splitlines()
+    assert any("mx.viktorbarzin.me has no address" in line for line in lines)
+    assert any("enforce was not tried out" in line for line in lines)
+    assert all(line.startswith("DNS ") and line.endswith(")") for line in lines)
+
+
+@pytest.mark.parametrize(("changes", "loaded"), [("{}", "False False"), ('{"dns": None}', "False False")])
+def test_a_site_without_cloudflare_does_not_import_its_sdk(changes: str, loaded: str):
+    """In a process of its own, because another test has imported everything by now."""
+    program = (
+        "import sys, json; from tests.conftest import settings; from tools.program import run; from tools.stackfile import Stack\n"
+        f"run(Stack('mailserver', 'dev', {{'mailserver:site': json.dumps(settings('dev') | {changes})}}, frozenset()))\n"
+        "print('pulumi_cloudflare' in sys.modules, 'dkim' in sys.modules, 'checkdmarc' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [*loaded.split(), str("None" not in changes)]
+
+
+def test_dns_can_be_off(recording: Callable[..., Recording]):
+    without = recording("dev", {"dns": None})
+    assert not server(without)
+    assert not cloudflare(without)

@@ -1,0 +1,115 @@
+"""Compares the live records of a Cloudflare zone with ours: which to adopt, which are wrong, which are missing.
+
+Reads the answer of Cloudflare's API (`GET /zones/<zone id>/dns_records?per_page=5000`, or its `result` alone) from a file, so
+that no token is needed here.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from components.dns.content import canonical, name
+from components.dns.gate import SNAPSHOT
+from components.dns.offline import read_snapshot
+from components.dns.records import Record, records
+from components.dns.verify import verify
+from components.settings.parse import SettingsError, parse_site
+from components.settings.site import KEY, Site
+from components.settings.types import Fqdn
+from tools.program import ROOT
+from tools.stackfile import StackFileError, load_stack
+
+MAIL_TYPES = {"A", "AAAA", "CNAME", "MX", "TXT", "SRV", "CAA"}
+
+
+def live_records(zone: Fqdn, answer: Any) -> list[tuple[str, Record]]:
+    """Id and record of each live record of a type that we have too, contents as they stand. Raises ValueError."""
+    rows = answer.get("result") if isinstance(answer, dict) else answer
+    if not isinstance(rows, list):
+        raise ValueError("this is no list of DNS records")  # noqa: TRY004 - of the file, not of the program
+    found = []
+    for row in rows:
+        if row["type"] in MAIL_TYPES:
+            record = Record(
+                zone, row["id"], row["name"], row["type"], row["content"], row.get("priority"), proxied=bool(row.get("proxied"))
+            )
+            found.append((row["id"], record))
+    return found
+
+
+def matches(ours: list[Record], live: list[tuple[str, Record]]) -> dict[str, tuple[str, Record]]:
+    """Key of each of our records with the live one that it should become: the same content first, else the same role at its name."""
+    left = list(live)
+    found: dict[str, tuple[str, Record]] = {}
+    for test in (_same, _same_role):
+        for record in ours:
+            if record.key in found:
+                continue
+            hit = next((pair for pair in left if test(record, pair[1])), None)
+            if hit:
+                found[record.key] = hit
+                left.remove(hit)
+    return found
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return name(record.name), record.type
+
+
+def _same(ours: Record, live: Record) -> bool:
+    if _place(ours) != _place(live):
+        return False
+    # SRV and CAA come with tabs or spaces between their parts, whatever was sent.
+    return canonical(live.type, live.content).split() == ours.content.split()
+
+
+def _same_role(ours: Record, live: Record) -> bool:
+    """TXT of a kind begin alike (`v=spf1`); of other types there is one at a name that we mean."""
+    if _place(ours) != _place(live):
+        return False
+    if ours.type == "TXT":
+        return canonical("TXT", live.content)[:7].lower() == ours.content[:7].lower()
+    return ours.type not in {"MX", "CAA"}
+
+
+def report(site: Site, zone: Fqdn, live: list[tuple[str, Record]]) -> Iterator[str]:
+    """Lines for a reader: the `adopt` setting, what an adopting up would change, and what is wrong with the live mail records."""
+    ours = [record for record in records(site) if record.zone == zone]
+    found = matches(ours, live)
+    yield "adopt:"
+    yield from (f"  {json.dumps(record.key)}: {found[record.key][0]}" for record in ours if record.key in found)
+    for record in ours:
+        if record.key not in found:
+            yield f"new: {record.name} {record.type} {record.content}"
+        elif canonical(record.type, found[record.key][1].content).split() != record.content.split():
+            yield f"changes: {record.name} {record.type} {found[record.key][1].content} -> {record.content}"
+    places = {_place(record) for record in ours}
+    concerned = [record for _, record in live if _place(record) in places or "._domainkey." in record.name]
+    others = [record for record in records(site) if record.zone != zone]
+    for finding in verify(site, read_snapshot(SNAPSHOT), date.today(), found=[*concerned, *others]):
+        yield f"{'wrong' if finding.error else 'doubtful'} today: {finding}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("zone")
+    parser.add_argument("file", type=Path, help="the API's answer")
+    parser.add_argument("--stack", default="prod")
+    options = parser.parse_args()
+    try:
+        site = parse_site(load_stack(ROOT, options.stack).config[KEY])
+        live = live_records(options.zone, json.loads(options.file.read_text("utf-8")))
+    except (StackFileError, SettingsError, OSError, ValueError, KeyError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for line in report(site, options.zone, live):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""A site's DNS as a reader sees it: a table, and a zone file for each zone."""
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from components.dns.records import internal_records, records, zones
+from components.dns.zonefile import AUTOMATIC_TTL, zone_text
+from components.settings.site import Site
+
+SHOWN = 72  # characters of a content; the zone file has all of it
+
+
+def zone_files(site: Site) -> Iterator[tuple[str, str]]:
+    """Path and text: `dns/<zone>.zone`, and `dns/<zone>.internal.zone` where clients inside get other addresses."""
+    if site.dns is None:
+        return
+    public, internal = records(site), internal_records(site)
+    for zone in zones(site):
+        yield f"dns/{zone}.zone", zone_text(zone, public, site.dns.ttl)
+        if internal and [r for r in internal if r.zone == zone] != [r for r in public if r.zone == zone]:
+            yield f"dns/{zone}.internal.zone", zone_text(zone, internal, site.dns.ttl)
+
+
+def dns_table(site: Site) -> Table:
+    """Every record with the key that adoption knows it by."""
+    table = Table(title="DNS", title_justify="left", box=None, pad_edge=False)
+    for column in ("zone", "key", "name", "type", "content", "ttl"):
+        table.add_column(column, overflow="fold")
+    ttl = str(site.dns.ttl or AUTOMATIC_TTL) if site.dns else ""
+    for record in records(site):
+        content = record.content if record.priority is None else f"{record.priority} {record.content}"
+        shown = content if len(content) <= SHOWN else f"{content[: SHOWN - 1]}…"
+        cells = (record.zone, record.key, record.name, record.type, shown + (" (proxied)" if record.proxied else ""), ttl)
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
