@@ -165,7 +165,7 @@ def test_the_backup_reads_the_mail_volume_on_its_node_and_can_write_nothing_in_i
 def test_each_source_has_a_place_of_its_own_and_logs_have_none(prod):
     mounts = {m["mountPath"]: m.get("subPath") for m in containers(prod["mailserver-backup"])[-1]["volumeMounts"] if m["name"] == "data"}
     assert mounts == {"/source/mail": "data", "/source/state": "state"}
-    assert MAIL_FOLDERS.values() <= MOUNTS.keys()
+    assert set(MAIL_FOLDERS.values()) <= MOUNTS.keys()
     webmail = {m["mountPath"] for m in containers(prod["roundcube-backup"])[-1]["volumeMounts"] if m["mountPath"].startswith("/source/")}
     assert webmail == {"/source/html", "/source/enigma", "/source/manifest"}
 
