@@ -3,6 +3,7 @@ STACK ?= dev
 OUT ?= build/$(STACK)
 PYTHON ?= python3
 UV_VERSION := 0.13.8
+LAB_MINUTES ?= 60
 
 # Certificates of the system, so that a network with an authority of its own works too (two names: uv renamed it).
 export UV_SYSTEM_CERTS := 1
@@ -12,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up test lint lock bench setup restore job dns-snapshot
+.PHONY: preview render up test lint lock bench setup restore job dns-snapshot lab
 
 preview: setup ## what an up would change
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
@@ -44,6 +45,10 @@ lint: setup
 
 bench: setup ## measurements, as ratios
 	@$(RUN) tools.bench
+
+lab: setup ## the rendered mail edge on this machine, to play with; ends after LAB_MINUTES or with Ctrl-C
+	@tools/packages.sh
+	@$(RUN) tools.lab --stack $(STACK) --minutes $(LAB_MINUTES)
 
 setup: $(VENV)/.locked
 

@@ -2,7 +2,8 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="shellcheck restic busybox dovecot-imapd openssl iproute2 bind9-utils nginx-light"
+packages="bind9-utils ca-certificates curl iproute2 nftables nginx-light openssl procps python3 shellcheck util-linux
+  dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy postfix postfix-pcre postsrsd redis-server restic rspamd rsyslog"
 
 missing=""
 for package in $packages; do

@@ -8,7 +8,8 @@ from components.settings.types import Fqdn
 
 def overrides(site: Site) -> dict[str, str]:
     """Rspamd's configuration files (UCL) in which we differ from the image, by file name."""
-    files = {}
+    # The image adds Rspamd's own headers only; Sieve scripts and the probe read the standard one (RFC 8601).
+    files = {"milter_headers.conf": 'use = ["authentication-results"];\n'}
     if any(domain.signing_keys for domain in site.domains.values()):
         files["dkim_signing.conf"] = _dkim_signing(site)
     if site.mail.rspamd.phishing:

@@ -1,0 +1,53 @@
+"""One lab for each test process, known clients in it, and a look into every daemon's log after each test."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.support import Known, Log, lab_site
+from tools.lab.edge import Lab
+
+NEEDED = ("postfix", "dovecot", "haproxy", "rspamd", "redis-server", "postsrsd", "rsyslogd", "nft", "ip", "openssl", "unshare", "nsenter")
+
+
+def missing() -> str | None:
+    if os.geteuid() != 0:
+        return "the lab needs root"
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    programs = [name for name in NEEDED if shutil.which(name, path=path) is None]
+    return f"the lab needs Debian's packages (tools/packages.sh); not found: {', '.join(programs)}" if programs else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = missing()
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    with Lab(lab_site()) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def known(lab: Lab) -> Known:
+    return Known(lab)
+
+
+@pytest.fixture(autouse=True)
+def log(request: pytest.FixtureRequest) -> Iterator[Log | None]:
+    """The lab's log from here on; at the end of the test nothing alarming may be in it that was not expected."""
+    if "lab" not in request.fixturenames:
+        yield None
+        return
+    log = Log(request.getfixturevalue("lab").pod)
+    yield log
+    log.settle()
+    assert log.alarms() == []

@@ -1,0 +1,107 @@
+"""What the lab's tests share: the site under test, clients that are known already, and a look into the logs."""
+
+import json
+import re
+import threading
+import time
+from email.message import EmailMessage
+from typing import Any
+
+from components.settings.parse import parse_site
+from components.settings.site import Site
+from tests.conftest import change, settings
+from tools.lab.client import Client
+from tools.lab.edge import Lab
+from tools.lab.hosts import wait_for
+from tools.lab.image import MailServer
+
+RELAY_HOST = "smtp.relay.example"
+MX2 = "203.0.113.10"
+
+# Alarming words that every healthy run holds, with the reason.
+HARMLESS = (
+    r"postsrsd\[\d+\]: srs_\w+: .* not rewritten",  # says so at each of our own addresses
+    r"dovecot: master: Warning: SIGHUP received - reloading configuration",  # the image's change detector reloads it
+    r"Memory overcommit must be enabled",  # Redis on a machine that is not tuned for it
+)
+ALARM = re.compile(r"\b(fatal|panic|error|warning|throttling)\b:?|Traceback", re.IGNORECASE)
+
+
+def lab_settings() -> dict[str, Any]:
+    """The dev stack with all that prod has besides: a relay, a second MX, a forward to the outside."""
+    base = settings("dev")
+    change(base, "mail/relay", {"host": RELAY_HOST, "port": 587})
+    change(base, "mail/trusted_relays", [{"name": "mx2", "addresses": [MX2]}])
+    change(base, "mail/message_size_limit", 1_048_576)
+    aliases = base["mail"]["aliases"]
+    aliases |= {"forward@example.org": ["friend@sender.example"], "both@example.org": ["both@example.org", "alice@example.org"]}
+    base["mail"]["mailboxes"] |= {"both@example.org": {}}
+    return base
+
+
+def lab_site(changes: dict[str, Any] | None = None) -> Site:
+    base = lab_settings()
+    for path, value in (changes or {}).items():
+        change(base, path, value)
+    return parse_site(json.dumps(base))
+
+
+class Known:
+    """Clients that postscreen has met: a stranger waits six seconds. Each serves for as many connections as the rate limit allows."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self._fresh, self._uses = lab, [], 0
+
+    def _meet(self) -> None:
+        clients = [Client(self.lab) for _ in range(8)]
+        threads = [threading.Thread(target=lambda client=client: client.smtp().quit()) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._fresh = [client for client in clients for _ in range(7)]
+
+    def __call__(self) -> Client:
+        if not self._fresh:
+            self._meet()
+        return self._fresh.pop()
+
+
+class Log:
+    """What daemons wrote since the test began. `expect` excuses lines that the test provokes."""
+
+    def __init__(self, pod: MailServer) -> None:
+        self.pod, self._start = pod, len(pod.log())
+        self._outputs = {name: daemon.output.stat().st_size for name, daemon in pod.daemons.items()}
+        self._expected: list[str] = []
+
+    def expect(self, *patterns: str) -> None:
+        self._expected += patterns
+
+    def text(self) -> str:
+        return self.pod.log()[self._start :]
+
+    def lines(self, pattern: str) -> list[str]:
+        return [line for line in self.text().splitlines() if re.search(pattern, line)]
+
+    def settle(self) -> None:
+        """Until nothing was written for a moment: daemons log the end of a connection after the client has gone."""
+        size = -1
+        while size != (size := len(self.pod.log())):
+            time.sleep(0.2)
+
+    def alarms(self) -> list[str]:
+        lines = self.text().splitlines()
+        for name, daemon in self.pod.daemons.items():
+            with daemon.output.open(errors="replace") as output:
+                output.seek(self._outputs.get(name, 0))
+                lines += [f"{name}: {line.rstrip()}" for line in output]
+        excused = re.compile("|".join((*HARMLESS, *self._expected)))
+        return [line for line in lines if ALARM.search(line) and not excused.search(line)]
+
+
+def arrives(lab: Lab, mailbox: str, mail: EmailMessage, folder: str = "", seconds: float = 15) -> EmailMessage:
+    """The one stored copy of a message that was just sent."""
+    found = wait_for(f"mail to {mailbox}", lambda: lab.stored(mailbox, mail["Subject"], folder), seconds)
+    assert len(found) == 1
+    return found[0]

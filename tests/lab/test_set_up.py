@@ -1,0 +1,153 @@
+"""The two scripts that put the pod's configuration together, run for real on real tools."""
+
+import json
+import re
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from components.mail.image import CONFIG_DIR, DKIM_DIR
+from components.settings.site import Site
+from tests.lab.support import lab_site
+from tools.lab.certificates import Authority, dkim_key
+from tools.lab.hosts import Host, LabError
+from tools.lab.image import MailServer, Secrets
+from tools.lab.paths import NAMESERVER
+
+READY_HASH = "{SHA512-CRYPT}$6$rounds=5000$saltsalt$" + "x" * 86
+ODD = {
+    "alice@example.org": "sp ace 'quote' \"double\" $HOME `id` \\back\\ {brace} |pipe| #hash ünïcödé",
+    "bob@example.org": "-leading-dash",
+    "both@example.org": READY_HASH,
+    "spam@example.org": "{not a hash} but in braces",
+    "o'neil&co+x@example.org": "an address that shells and tables could trip over",
+}
+RELAY = "[smtp.relay.example]:587 user@login:pass:word with spaces\n"
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
+    host = Host("mailserver", tmp_path_factory.mktemp("set-up") / "pod")
+    site = lab_site()
+    yield MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+    host.close()
+
+
+def _secrets(site: Site) -> Secrets:
+    keys = {key.secret_key(name): dkim_key()[0] for name, domain in site.domains.items() for key in domain.dkim}
+    return Secrets(accounts=dict(ODD), dkim=keys, relay=RELAY, aliases=None)
+
+
+@pytest.fixture
+def fresh(pod: MailServer) -> MailServer:
+    pod.secrets = _secrets(pod.site)
+    return pod
+
+
+def _mode(pod: MailServer, path: str) -> tuple[int, str]:
+    status = pod.host.path(path).stat()
+    owner = pod.host.run("stat", "-c", "%U", path).stdout.strip()
+    return stat.S_IMODE(status.st_mode), owner
+
+
+def test_every_password_however_odd_opens_its_mailbox_and_no_other_does(fresh: MailServer) -> None:
+    fresh.assemble()
+    for line in fresh.host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text().splitlines():
+        address, hashed = line.split("|")
+        if ODD[address] == READY_HASH:
+            assert hashed == READY_HASH
+            continue
+        assert re.fullmatch(r"\{SHA512-CRYPT\}\$6\$rounds=50000\$.+", hashed)
+        assert fresh.host.run("doveadm", "pw", "-t", hashed, "-p", ODD[address]).returncode == 0
+        assert fresh.host.run("doveadm", "pw", "-t", hashed, "-p", "wrong", check=False).returncode != 0
+
+
+def test_secrets_are_readable_for_those_alone_who_need_them(fresh: MailServer) -> None:
+    fresh.assemble()
+    assert _mode(fresh, f"{CONFIG_DIR}/postfix-accounts.cf") == (0o600, "root")
+    assert _mode(fresh, f"{CONFIG_DIR}/postfix-sasl-password.cf") == (0o600, "root")
+    for name in fresh.secrets.dkim:
+        assert _mode(fresh, f"{DKIM_DIR}/{name}") == (0o400, "_rspamd")
+    fresh.host.run(
+        "setpriv", "--reuid=_rspamd", "--regid=_rspamd", "--clear-groups", "cat", *(f"{DKIM_DIR}/{n}" for n in fresh.secrets.dkim)
+    )
+
+
+def test_a_second_run_finds_the_first_ones_files_and_ends_the_same(fresh: MailServer) -> None:
+    fresh.assemble()
+    before = sorted(str(path.name) for path in fresh.host.path(CONFIG_DIR).rglob("*"))
+    fresh.assemble()
+    assert sorted(str(path.name) for path in fresh.host.path(CONFIG_DIR).rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda secrets: secrets.accounts.pop("bob@example.org"), "bob@example.org is declared in the settings but has no password"),
+        (lambda secrets: secrets.accounts.update({"bob@example.org": ""}), "bob@example.org has an empty password"),
+        (lambda secrets: secrets.accounts.update({"bob@example.org": "two\nlines"}), "has a line break in it"),
+        (lambda secrets: secrets.accounts.update({"Bob@example.org": "x"}), "is not a lower-case mail address"),
+        (lambda secrets: secrets.dkim.clear(), "dkim: the key example.org.mail is missing"),
+        (lambda secrets: secrets.dkim.update({"example.org.mail": "not a key"}), "is not a PEM private key"),
+        (lambda secrets: setattr(secrets, "relay", "nonsense"), "relay: sasl_passwd must have lines"),
+        (lambda secrets: setattr(secrets, "relay", None), "relay/sasl_passwd: is missing"),
+    ],
+)
+def test_what_is_missing_or_wrong_stops_the_pod_with_one_line(fresh: MailServer, spoil, complaint: str) -> None:
+    spoil(fresh.secrets)
+    with pytest.raises(LabError, match=re.escape(complaint)) as stopped:
+        fresh.assemble()
+    assert "Traceback" not in str(stopped.value)
+
+
+def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
+    fresh.secrets.aliases = json.dumps("# third persons\nclub@example.org me@elsewhere.example, you@elsewhere.example\n")
+    fresh.site = lab_site({"secrets.aliases": {"name": "mailserver-aliases"}})
+    fresh.assemble()
+    fresh.site = lab_site()
+    lines = fresh.host.path(f"{CONFIG_DIR}/postfix-virtual.cf").read_text().splitlines()
+    assert "club@example.org me@elsewhere.example,you@elsewhere.example" in lines
+    assert "alice@example.org alice@example.org" in lines
+
+
+class TestUserPatches:
+    def test_twice_is_the_same_as_once(self, fresh: MailServer) -> None:
+        fresh.assemble()
+        fresh.set_up()
+        files = ("/etc/postfix/main.cf", "/etc/postfix/master.cf", "/usr/local/sbin/postsrsd")
+        once = fresh.fingerprint(*files)
+        fresh.user_patches()
+        assert fresh.fingerprint(*files) == once
+
+    def test_a_twin_differs_from_its_stock_service_in_nothing_but_the_header(self, fresh: MailServer) -> None:
+        fresh.assemble()
+        fresh.set_up()
+        for stock, port in (("submission", 5587), ("submissions", 4465)):
+            ours, theirs = (_options(fresh, f"{name}/inet") for name in (str(port), stock))
+            added = {"smtpd_upstream_proxy_protocol": "haproxy", "smtpd_upstream_proxy_timeout": "5s"}
+            assert ours == theirs | added | {"syslog_name": ours["syslog_name"]}
+            assert ours["syslog_name"].startswith("postfix/smtpd-proxy")
+
+    def test_a_sieve_script_that_left_the_settings_leaves_its_mailbox(self, fresh: MailServer) -> None:
+        fresh.assemble()
+        fresh.set_up()
+        home = fresh.host.path("/var/mail/example.org/bob/home")
+        assert (home / ".dovecot.sieve").exists()
+        kept = fresh.files.pop("bob@example.org.dovecot.sieve")
+        fresh.assemble()
+        fresh.set_up()
+        fresh.files["bob@example.org.dovecot.sieve"] = kept
+        assert not (home / ".dovecot.sieve").exists()
+
+    def test_a_sieve_script_of_somebody_else_stays(self, fresh: MailServer) -> None:
+        fresh.assemble()
+        home = "/var/mail/example.org/alice/home"
+        fresh.host.write(f"{home}/.dovecot.sieve", "keep;\n")
+        fresh.set_up()
+        assert fresh.host.path(f"{home}/.dovecot.sieve").read_text() == "keep;\n"
+
+
+def _options(pod: MailServer, service: str) -> dict[str, str]:
+    rows = (line.split(" = ", 1) for line in pod.host.run("postconf", "-P", service).stdout.splitlines())
+    return {name.removeprefix(f"{service}/").rstrip(" ="): (value[0] if value else "") for name, *value in rows}

@@ -1,0 +1,163 @@
+"""Nobody sends through us without a password, nor under another's name."""
+
+import smtplib
+import ssl
+import time
+
+import pytest
+
+from components.listeners import LISTENERS, SMTP, SUBMISSION, SUBMISSIONS
+from tests.lab.support import Log, arrives
+from tools.lab.client import Client, message
+from tools.lab.edge import Lab
+
+ENTRANCES = pytest.mark.parametrize("inside", [False, True], ids=["edge", "cluster"])
+PASSWORD_PORTS = pytest.mark.parametrize("listener", [SUBMISSIONS, SUBMISSION], ids=lambda listener: listener.name)
+
+
+def _client(lab: Lab, *, inside: bool) -> Client:
+    return Client(lab, inside=inside)
+
+
+@ENTRANCES
+@pytest.mark.parametrize("listener", [SMTP, SUBMISSIONS, SUBMISSION], ids=lambda listener: listener.name)
+def test_no_listener_relays_without_a_password(lab: Lab, listener, inside: bool) -> None:
+    """Six of the eight speak SMTP; through the edge these are the PROXY listeners."""
+    with _client(lab, inside=inside).smtp(listener.port) as smtp:
+        smtp.mail("friend@clients.example")
+        code, text = smtp.rcpt("victim@sender.example")
+    assert code == 554
+    assert b"Relay access denied" in text or b"Client host rejected" in text
+
+
+@ENTRANCES
+def test_imap_gives_nothing_without_a_password(lab: Lab, inside: bool) -> None:
+    """The other two of the eight."""
+    imap = _client(lab, inside=inside).imap()
+    with pytest.raises(Exception, match="illegal in state NONAUTH"):
+        imap.select()
+    imap.shutdown()
+
+
+@ENTRANCES
+def test_no_password_is_taken_before_tls(lab: Lab, inside: bool) -> None:
+    client = _client(lab, inside=inside)
+    for port in (SMTP.port, SUBMISSION.port):
+        with client.raw(port) as connection, connection.makefile("rwb") as stream:
+            offered = _talk(stream, b"EHLO client.clients.example\r\n")
+            assert b"STARTTLS" in offered
+            assert b"AUTH" not in offered
+            assert _talk(stream, b"AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n")[:3] in {b"530", b"503", b"502"}
+
+
+def _talk(stream, line: bytes) -> bytes:
+    text = _whole(stream) if line.startswith(b"EHLO") else b""
+    stream.write(line)
+    stream.flush()
+    return _whole(stream) if line.startswith(b"EHLO") else text + stream.readline()
+
+
+def _whole(stream) -> bytes:
+    text = b""
+    while (line := stream.readline())[3:4] == b"-" or line.startswith(b"220-"):
+        text += line
+    return text + line
+
+
+@ENTRANCES
+@pytest.mark.parametrize("listener", LISTENERS, ids=lambda listener: listener.name)
+def test_tls_below_1_2_is_refused(lab: Lab, log: Log, listener, inside: bool) -> None:
+    log.expect(r"SSL_accept error", r"unsupported protocol", r"TLS library problem", r"SSL_accept\(\)")
+    client = _client(lab, inside=inside)
+    assert tls_version(client, listener.port, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        tls_version(client, listener.port, ssl.TLSVersion.TLSv1_1)
+
+
+def tls_version(client: Client, port: int, version: ssl.TLSVersion) -> str | None:
+    """What a client that knows only this version gets."""
+    context = client.context()
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = version
+    with client.raw(port) as connection:
+        if port in {SMTP.port, SUBMISSION.port}:
+            stream = connection.makefile("rwb")
+            _talk(stream, b"EHLO client.clients.example\r\n")
+            assert _talk(stream, b"STARTTLS\r\n").startswith(b"220")
+        with context.wrap_socket(connection, server_hostname=client.site.hostname) as tls:
+            return tls.version()
+
+
+@PASSWORD_PORTS
+def test_a_wrong_password_costs_time_and_the_right_one_does_not(lab: Lab, log: Log, listener) -> None:
+    log.expect(r"SASL PLAIN authentication failed", r"SASL LOGIN authentication failed", r"SASL CRAM")
+    client = Client(lab)
+    with client.smtp(listener.port) as smtp:
+        begun = time.monotonic()
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            smtp.login("alice@example.org", "wrong")
+        assert time.monotonic() - begun >= 4
+
+
+def test_a_wrong_imap_password_costs_time(lab: Lab) -> None:
+    imap = Client(lab).imap()
+    begun = time.monotonic()
+    with pytest.raises(imap.error):
+        imap.login("alice@example.org", "wrong")
+    assert time.monotonic() - begun >= 4
+    imap.logout()
+
+
+@PASSWORD_PORTS
+@pytest.mark.parametrize("sender", ["bob@example.org", "boss@example.org", "someone@sender.example"])
+def test_a_spoofed_sender_is_refused(lab: Lab, listener, sender: str) -> None:
+    """Not another mailbox, not an invented address of ours, not a stranger's."""
+    with Client(lab).smtp(listener.port, "alice@example.org") as smtp:
+        smtp.mail(sender)
+        code, text = smtp.rcpt("bob@example.org")
+    assert code == 553
+    assert b"not owned by user" in text
+
+
+@pytest.mark.parametrize("sender", ["alice@example.org", "sales@example.net", "postmaster@example.org", "team@example.net"])
+def test_an_account_sends_as_itself_as_its_aliases_and_as_what_it_was_granted(lab: Lab, sender: str) -> None:
+    mail = message(sender, "bob@example.org")
+    Client(lab).send(mail, ["bob@example.org"], port=SUBMISSION.port, login="alice@example.org")
+    assert arrives(lab, "bob@example.org", mail)["From"] == sender
+
+
+def test_a_grant_is_for_the_one_who_has_it(lab: Lab) -> None:
+    with Client(lab).smtp(SUBMISSION.port, "bob@example.org") as smtp:
+        smtp.mail("sales@example.net")
+        assert smtp.rcpt("alice@example.org")[0] == 553
+
+
+@pytest.mark.parametrize("sender", ["alice@example.org", "boss@example.org"])
+def test_a_catch_all_grants_nothing_to_its_mailbox(lab: Lab, sender: str) -> None:
+    with Client(lab).smtp(SUBMISSION.port, "spam@example.org") as smtp:
+        smtp.mail(sender)
+        assert smtp.rcpt("bob@example.org")[0] == 553
+
+
+def test_rate_limits_bite_each_real_client_for_itself(lab: Lab, log: Log) -> None:
+    log.expect(r"Connection rate limit exceeded")
+    greedy, other = Client(lab), Client(lab)
+    codes = [_greeting(greedy, SUBMISSION.port) for _ in range(12)]
+    assert codes == [b"220"] * 10 + [b"421"] * 2
+    assert _greeting(other, SUBMISSION.port) == b"220"
+
+
+def test_node_checks_are_not_limited(lab: Lab) -> None:
+    nodes = [Client(lab, lab.nodes.seen_as(name), inside=True) for name in lab.nodes.names]
+    assert {_greeting(node, SUBMISSION.port) for node in nodes for _ in range(12)} == {b"220"}
+
+
+def test_trusted_relays_are_not_limited(lab: Lab) -> None:
+    relay = Client(lab, str(lab.site.mail.trusted_relays[0].addresses[0]))
+    assert {_greeting(relay, SMTP.port) for _ in range(12)} == {b"220"}
+
+
+def _greeting(client: Client, port: int) -> bytes:
+    with client.raw(port) as connection, connection.makefile("rb") as stream:
+        return stream.readline()[:3]

@@ -1,0 +1,80 @@
+"""`make lab`: the rendered mail edge of a stack on this machine, to send and read mail with."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+
+from components.listeners import IMAPS, SMTP, SUBMISSION
+from components.settings.parse import SettingsError, parse_site
+from components.settings.site import KEY
+from tools.lab.edge import Lab, client_name
+from tools.lab.hosts import LabError
+from tools.lab.image import LOG
+from tools.lab.mta import KEPT
+from tools.lab.paths import CLIENT_DOMAIN, SENDER_DOMAIN
+from tools.program import ROOT
+from tools.stackfile import StackFileError, load_stack
+
+
+def guide(lab: Lab) -> str:
+    """What to type in another terminal, as root; every line was made for this very lab."""
+    address, host = str(lab.site.firewall.address), lab.site.hostname
+    mailbox = next(iter(lab.site.mail.mailboxes))
+    password = lab.passwords[mailbox]
+    outside = lab.relay if lab.site.mail.relay else lab.sender
+    trust = f"--cacert /etc/ssl/lab.pem --connect-to {host}::{address}: "
+    lab.world.write("/etc/ssl/lab.pem", lab.authority.certificate)
+    source = lab.client()
+    enter, pod = f"nsenter -t {lab.world.pid} -m -n", f"nsenter -t {lab.pod.host.pid} -m -n -p"
+    curl = f"{enter} curl -sS -T - "
+    lines = [
+        f"{host} listens on {address} behind HAProxy (ports 25, 465, 587, 993). Passwords of this lab:",
+        *(f"  {name}  {word}" for name, word in lab.passwords.items()),
+        "",
+        "Send from outside (postscreen greets a new client after six seconds):",
+        f"  printf 'From: friend@{CLIENT_DOMAIN}\\nTo: {mailbox}\\nDate: %s\\nMessage-ID: <%s@lab>\\nSubject: hello\\n\\nhi\\n' \\",
+        f'    "$(date -R)" "$(date +%s)" | {curl}\\',
+        f"    --interface {source} --mail-from friend@{CLIENT_DOMAIN} --mail-rcpt {mailbox} smtp://{address}:{SMTP.port}/{client_name(source)}",
+        "Send as a user to the outside:",
+        f"  printf 'From: {mailbox}\\nSubject: out\\n\\nhi\\n' | {curl}--ssl-reqd {trust}\\",
+        f"    --user '{mailbox}:{password}' --mail-from {mailbox} --mail-rcpt friend@{SENDER_DOMAIN} smtp://{host}:{SUBMISSION.port}",
+        "Read:",
+        f"  {enter} curl -sS {trust}--user '{mailbox}:{password}' 'imaps://{host}:{IMAPS.port}/INBOX;MAILINDEX=1'",
+        "Look:",
+        f"  {pod} tail -f {LOG}    # what the mail server logs",
+        f"  {pod} postqueue -p     # its queue",
+        f"  {pod} bash             # inside the pod",
+        f"  nsenter -t {outside.host.pid} -m -n sh -c 'cat {KEPT}/mail/new/*'    # what the outside was given",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stack", default="dev")
+    parser.add_argument("--minutes", type=float, default=60, help="the lab ends by itself after so long (60)")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("error: the lab needs root, for namespaces and Postfix", file=sys.stderr)
+        return 1
+    try:
+        site = parse_site(load_stack(ROOT, options.stack).config[KEY])
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        print("starting: Postfix, Dovecot, Rspamd, HAProxy, a relay and the world around them", flush=True)
+        with Lab(site) as lab:
+            print(guide(lab), flush=True)
+            print(f"\nCtrl-C ends it; it ends by itself after {options.minutes:g} minutes.", flush=True)
+            stop.wait(options.minutes * 60)
+        print("stopped; nothing is left behind")
+    except (StackFileError, SettingsError, LabError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

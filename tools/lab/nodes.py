@@ -1,0 +1,65 @@
+"""Kubernetes' part of the way in, as kube-proxy does it with `externalTrafficPolicy: Cluster`: rules in the firewall's host."""
+
+import socket
+
+from components.settings.cluster import Node
+from components.settings.site import Site
+from tools.lab.hosts import Host
+from tools.lab.paths import POD
+
+SILENT_PORT = 9  # where a node that hangs takes connections and never says a word
+
+
+class Nodes:
+    """Every node's NodePorts lead to the pod, which is on the first node. A node can be made to die in three ways."""
+
+    def __init__(self, host: Host, site: Site) -> None:
+        self.host, self.site = host, site
+        self._silent: socket.socket | None = None
+        self.names = list(site.cluster.nodes)
+        self.home = self.names[0]
+        lines = ["table ip nodes {", "  chain faults { type filter hook output priority -150; }"]
+        lines += ["  chain hangs { type nat hook output priority -110; }"]
+        lines += ["  chain ports { type nat hook output priority -100;"]
+        for node in site.cluster.nodes.values():
+            for listener in site.listeners:
+                for entrance, target in ((listener.node_port, listener.proxy_port), (listener.health_node_port, listener.port)):
+                    lines.append(f"    ip daddr {node.address} tcp dport {entrance} dnat to {POD}:{target}")
+        lines += ["  }", "  chain sources { type nat hook postrouting priority 100;"]
+        lines += [
+            f"    ct original ip daddr {node.address} ip daddr {POD} snat to {self.seen_as(name)}"
+            for name, node in site.cluster.nodes.items()
+            if name != self.home
+        ]
+        host.run("nft", "-f", "-", stdin="\n".join([*lines, "  }", "}"]))
+
+    def seen_as(self, name: str) -> str:
+        """The source address of what comes through a node: the firewall's on the pod's own node, the tunnel's from elsewhere."""
+        node = self.site.cluster.nodes[name]
+        return str(self.site.firewall.address if name == self.home else node.tunnel_address or node.address)
+
+    def _fault(self, name: str, verdict: str) -> None:
+        self.host.run("nft", "add", "rule", "ip", "nodes", "faults", "ip", "daddr", str(self._node(name).address), *verdict.split())
+
+    def _node(self, name: str) -> Node:
+        return self.site.cluster.nodes[name]
+
+    def refuse(self, name: str) -> None:
+        """The process is gone: every packet is answered with a reset."""
+        self._fault(name, "meta l4proto tcp reject with tcp reset")
+
+    def black_hole(self, name: str) -> None:
+        """The machine is gone: no packet is answered."""
+        self._fault(name, "drop")
+
+    def hang(self, name: str) -> None:
+        """The machine takes connections and says no word."""
+        if self._silent is None:
+            with self.host.network():
+                self._silent = socket.create_server(("127.0.0.1", SILENT_PORT), backlog=1000)
+        rule = ["ip", "daddr", str(self._node(name).address), "meta", "l4proto", "tcp", "dnat", "to", f"127.0.0.1:{SILENT_PORT}"]
+        self.host.run("nft", "add", "rule", "ip", "nodes", "hangs", *rule)
+
+    def heal(self) -> None:
+        for chain in ("faults", "hangs"):
+            self.host.run("nft", "flush", "chain", "ip", "nodes", chain)
