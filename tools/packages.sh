@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="bind9-utils ca-certificates curl iproute2 nftables nginx-light openssl procps python3 shellcheck util-linux
+packages="bind9-utils busybox ca-certificates curl iproute2 nftables nginx-light openssl procps python3 shellcheck util-linux
   dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy postfix postfix-pcre postsrsd redis-server restic rspamd rsyslog"
 
 missing=""

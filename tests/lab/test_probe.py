@@ -103,3 +103,37 @@ def test_a_client_address_that_is_not_public_is_told_apart(edge: Edge) -> None:
     assert (done.returncode, edge.verdict) == (0, "private_client"), done.stdout + done.stderr
     assert edge.source in done.stdout
     assert json.dumps(edge.brevo.sent[0]["to"]) == '[{"email": "smoke-test@example.org"}]'
+
+
+def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_back(lab: Lab, edge: Edge, log: Log) -> None:
+    """The stranger is this test: it forwards what the relay was given to the probe's mailbox."""
+    stop = threading.Event()
+
+    def forward() -> None:
+        done: set[str] = set()
+        while not stop.wait(0.3):
+            for mail in lab.relay.kept():
+                subject = str(mail["Subject"])
+                if "e2e-probe-" in subject and subject not in done:
+                    done.add(subject)
+                    edge.send(SENDER, "smoke-test@example.org", subject)
+
+    thread = threading.Thread(target=forward)
+    thread.start()
+    try:
+        where = ("--job", "email-outbound-monitor", "--name", lab.site.hostname, "--address", POD, "--mailbox", BOX)
+        who = ("--sender", BOX, "--recipient", "loop@stranger.example", "--polls", "20", "--interval", "1")
+        variables = {"EMAIL_MONITOR_IMAP_PASSWORD": lab.passwords[BOX], "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
+        command = ("python3", "-B", "/scripts/probe.py", "outbound", *where, *who, "--pushgateway", edge.gateway.url)
+        done = lab.world.run(*command, check=False, env=variables, seconds=120)
+        wrong = lab.world.run(*command, check=False, env=variables | {"EMAIL_MONITOR_IMAP_PASSWORD": "wrong"}, seconds=120)
+    finally:
+        stop.set()
+        thread.join()
+    log.expect(r"SASL (PLAIN|LOGIN) authentication failed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict private_client" in done.stdout  # the lab's stranger has a documentation address
+    assert "submission answers 535" in wrong.stdout
+    assert edge.gateway.verdict("email-outbound-monitor", "email_outbound_verdict") == "send_failed"
+    assert edge.gateway.value("email-outbound-monitor", "email_outbound_success") == 0
+    assert edge.gateway.groups["email-outbound-monitor"]["email_outbound_last_success_timestamp"]

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 
@@ -105,6 +106,17 @@ def test_nothing_is_installed_at_run_time_and_no_program_stands_in_a_command(pro
             assert command[0] in {"cp", "python3"}, name
             if command[0] == "python3":
                 assert command[1] == "-B" and re.fullmatch(r"/scripts/\w+\.py", command[2]), name
+
+
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="needs Debian's busybox")
+def test_what_runs_in_an_alpine_image_without_python_is_in_busybox(prod):
+    applets = set(subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split())
+    for name, thing in prod.items():
+        for container in containers(thing):
+            if "/restic:" in container["image"]:
+                program, *arguments = container["command"]
+                assert program in applets, name
+                assert not [argument for argument in arguments if argument.startswith("-")], name
 
 
 def test_every_program_gets_arguments_that_it_knows(prod):

@@ -334,6 +334,25 @@ def test_after_a_wipe_a_client_sees_the_same_uids_flags_dates_contents_and_subsc
         assert len(before["Archive"]) == 15
 
 
+def test_twenty_thousand_messages_come_back_file_by_file_and_dovecot_counts_them(world):
+    boxes = {f"user{number}@example.org": 4000 for number in range(4)}
+    for address, count in boxes.items():
+        fill(world.root / "mail", address, count, flags="FRS", size=100)
+        fill(world.root / "mail", address, 1000, folder=".Archive", flags="S", size=100)
+        (world.root / "mail" / "example.org" / address.partition("@")[0] / "subscriptions").write_text(
+            "V\t2\n\nArchive\n", encoding="utf-8"
+        )
+    assert world.backup().returncode == 0
+    assert [world.value("backup_messages", mailbox=address) for address in boxes] == [5000] * 4
+    before = state_of(world.root / "mail")
+    shutil.rmtree(world.root / "mail")
+    (world.root / "mail").mkdir()
+    assert world.restore("--what", "whole", "--go").returncode == 0
+    assert state_of(world.root / "mail") == before
+    assert world.drill().returncode == 0
+    assert world.gateway.value("mail-restore-drill", "mail_restore_messages") == 20_000
+
+
 def test_a_whole_restore_puts_what_is_there_aside_and_waits_for_a_stopped_server(world, gateway):
     made = fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
