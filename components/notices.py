@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from components.mail.network import unknown_tunnels
+from components.settings.dns import DomainRecords
 from components.settings.job_checks import relay_messages_per_day
 from components.settings.site import KEY, Site
 from components.settings.types import domain_of, is_pinned
@@ -29,6 +30,9 @@ def warnings(site: Site) -> Iterator[str]:
         )
     if external and not mail.srs:
         yield f"{KEY}.mail.srs: is off, so forwards of {', '.join(external)} fail SPF at their next stop"
+    if site.dns is None:
+        unpublished = [name for name, domain in site.domains.items() if domain.dns != DomainRecords()]
+        yield from (f"{KEY}.domains.{name}.dns: is not published, because dns is not set" for name in unpublished)
     if unsigned := [name for name, domain in site.domains.items() if not domain.signing_keys]:
         yield f"{KEY}.domains: no DKIM key for {', '.join(unsigned)}; its mail leaves unsigned"
 

@@ -147,7 +147,8 @@ def preview_rows(scratch: Path) -> Iterator[Row]:
         programs[name] = folder
     project = (ROOT / "Pulumi.yaml").read_text("utf-8").replace("name: mailserver", "name: imports").partition("config:")[0]
     (programs["imports"] / "Pulumi.yaml").write_text(project, encoding="utf-8")
-    (programs["imports"] / "__main__.py").write_text("import components.base\nimport components.mail.component\n", encoding="utf-8")
+    modules = ("base", "mail.component", "dns.component", "dns.verify")
+    (programs["imports"] / "__main__.py").write_text("".join(f"import components.{name}\n" for name in modules), encoding="utf-8")
     for folder in programs.values():
         wall_seconds(["pulumi", "--non-interactive", "stack", "select", "--create", "dev"], cwd=folder, env=environment)
 

@@ -32,7 +32,9 @@ def live_records(zone: Fqdn, answer: Any) -> list[tuple[str, Record]]:
     if not isinstance(rows, list):
         raise ValueError("this is no list of DNS records")  # noqa: TRY004 - of the file, not of the program
     found = []
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not {"id", "name", "type", "content"} <= row.keys():
+            raise ValueError(f"record {number} has not all of id, name, type and content")
         if row["type"] in MAIL_TYPES:
             record = Record(
                 zone, row["id"], row["name"], row["type"], row["content"], row.get("priority"), proxied=bool(row.get("proxied"))
@@ -103,7 +105,7 @@ def main() -> int:
     try:
         site = parse_site(load_stack(ROOT, options.stack).config[KEY])
         live = live_records(options.zone, json.loads(options.file.read_text("utf-8")))
-    except (StackFileError, SettingsError, OSError, ValueError, KeyError, TypeError) as error:
+    except (StackFileError, SettingsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for line in report(site, options.zone, live):

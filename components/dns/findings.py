@@ -20,7 +20,8 @@ class Finding:
     source: str
 
     def __str__(self) -> str:
-        return f"DNS {self.where}: {self.text} ({self.source})"
+        text = " ".join(self.text.split())  # one line, though a library's words may have several
+        return f"DNS {self.where}: {text} ({self.source})"
 
 
 def error(where: str, text: str, source: str) -> Finding:

@@ -29,8 +29,8 @@ def verified(site: Site) -> Advice:
     today = date.today()
     try:
         snapshot = read_snapshot(SNAPSHOT)
-    except ValueError as error:
-        raise SettingsError(f"{SNAPSHOT.name}: {error}; make it again with `make dns-snapshot`") from None
+    except ValueError:
+        raise SettingsError(f"{SNAPSHOT.parent.name}/{SNAPSHOT.name}: is no snapshot; make it again with `make dns-snapshot`") from None
     findings = verify(site, snapshot, today)
     if errors := [str(finding) for finding in findings if finding.error]:
         raise SettingsError("\n".join(errors))

@@ -12,7 +12,7 @@ from components.dns.web import AUTOCONFIG_HOST
 from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
 from components.settings.secrets import DkimKey
 from components.settings.site import Domain, Site
-from components.settings.types import Address, Fqdn
+from components.settings.types import Address, Fqdn, domain_of
 
 _ALL = {"fail": "-all", "softfail": "~all", "neutral": "?all"}
 
@@ -96,20 +96,34 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
     for name, domain in site.domains.items():
         for kind, owner, type_, content, more in _domain_records(site, name, domain, web):
             add(name, kind, owner, type_, content, **more)
-    for name, parked in (site.dns.parked if site.dns else {}).items():
+    for name in site.dns.parked if site.dns else ():
         # Null MX (RFC 7505), a policy that everyone can apply, and no key that a forger could claim to be missing.
         add(name, "mx-null", name, "MX", ".", priority=0)
         add(name, "spf", name, "TXT", txt("v=spf1 -all"))
         add(name, "dkim-none", f"*._domainkey.{name}", "TXT", txt("v=DKIM1; p="))
-        everything = Dmarc(
+    for name, dmarc in dmarc_policies(site).items():
+        add(name, "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(dmarc)))
+        for host in dict.fromkeys(
+            domain_of(uri) for uri in (*dmarc.aggregate_reports, *dmarc.failure_reports) if uri.startswith("mailto:")
+        ):
+            # Who is to get reports about another's domain has to say that he wants them (RFC 9990 section 4).
+            if zone_of(host, known) != zone_of(name, known):
+                add(host, f"reports-of-{name}", f"{name}._report._dmarc.{host}", "TXT", txt("v=DMARC1"))
+    return tuple(found)
+
+
+def dmarc_policies(site: Site) -> dict[Fqdn, Dmarc]:
+    """The DMARC policy of each domain that has one; parked ones refuse everything."""
+    policies = {name: domain.dns.dmarc for name, domain in site.domains.items() if domain.dns.dmarc}
+    for name, parked in (site.dns.parked if site.dns else {}).items():
+        policies[name] = Dmarc(
             policy="reject",
             subdomains="reject",
             dkim_alignment="strict",
             spf_alignment="strict",
             aggregate_reports=parked.aggregate_reports,
         )
-        add(name, "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(everything)))
-    return tuple(found)
+    return policies
 
 
 _Row = tuple[str, str, str, str, dict[str, Any]]
@@ -127,8 +141,6 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
             yield role, owner, "TXT", txt(dkim_value(key)), {"keeps_mail_valid": key.stage in {"signing", "retiring"}}
     for selector, target in dns.dkim_cnames.items():
         yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {}
-    if dns.dmarc:
-        yield "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(dns.dmarc)), {}
     if dns.tls_reports:
         yield "tlsrpt", f"_smtp._tls.{name}", "TXT", txt(f"v=TLSRPTv1; rua={','.join(dns.tls_reports)}"), {}
     if dns.mta_sts:

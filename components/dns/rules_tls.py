@@ -71,6 +71,13 @@ def _policy(view: View, domain: Fqdn) -> Iterator[Finding]:
         )
     if settings.mode == "enforce":
         yield from _watched(view, domain)
+        ours = {view.site.host(name) for name in view.site.domains}
+        for host in (record.content for record in view.at(domain, "MX") if record.content not in ours):
+            yield warning(
+                where,
+                f"{host} is served elsewhere; without a certificate for that very name it gets no mail any more",
+                f"{source} section 4.2",
+            )
 
 
 def _watched(view: View, domain: Fqdn) -> Iterator[Finding]:

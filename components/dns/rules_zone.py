@@ -21,16 +21,18 @@ def form(view: View) -> Iterator[Finding]:
     """Names and contents as Cloudflare stores them."""
     for record in view.records:
         where = f"{record.name} {record.type}"
-        if record.name != name(record.name):
-            yield error(where, f"the name is stored as {name(record.name)}; write it so, or every preview shows a change", "canonical form")
+        try:
+            stored_name = name(record.name)
+            stored = record.content if record.content == "." else canonical(record.type, record.content)
+        except ValueError as problem:
+            yield error(where, f"{record.content!r} cannot be stored: {problem}", "RFC 1035 section 2.3")
+            continue
+        if record.name != stored_name:
+            yield error(where, f"the name is stored as {stored_name}; write it so, or every preview shows a change", "canonical form")
         if record.type == "TXT" and (long := [part for part in txt_strings(record.content) if len(part) > STRING_OCTETS]):
             yield error(where, f"one string of {len(long[0])} octets, where {STRING_OCTETS} is the limit; split it", "RFC 1035 section 3.3")
-        elif record.content != "." and record.content != canonical(record.type, record.content):
-            yield error(
-                where,
-                f"the content is stored as {canonical(record.type, record.content)}; write it so, or every preview shows a change",
-                "canonical form",
-            )
+        elif record.content != stored:
+            yield error(where, f"the content is stored as {stored}; write it so, or every preview shows a change", "canonical form")
 
 
 def conflicts(view: View) -> Iterator[Finding]:

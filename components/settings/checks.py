@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from components.settings.dns_checks import dns_problems
 from components.settings.job_checks import job_problems
 from components.settings.mail import TESTED_IMAGE_MAJORS
 from components.settings.site import Site
@@ -14,7 +15,7 @@ QUEUE_HEADROOM = 1.5
 
 def problems(site: Site) -> Iterator[str]:
     """`setting: what is wrong`, relative to the site; nothing when the settings can be deployed."""
-    for check in (_domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, job_problems):
+    for check in (_domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, job_problems):
         yield from check(site)
 
 

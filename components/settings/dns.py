@@ -79,7 +79,9 @@ class WebHost(Model):
     @model_validator(mode="after")
     def _one_way(self) -> "WebHost":
         if bool(self.addresses) == (self.name is not None):
-            raise ValueError("web: set exactly one of addresses and name")
+            raise ValueError("addresses: set exactly one of addresses and name")
+        if self.name and self.name.endswith(".cfargotunnel.com") and not self.proxied:
+            raise ValueError("proxied: a tunnel is reached through Cloudflare's proxy only; set it to true")
         return self
 
 

@@ -51,7 +51,7 @@ def _public_key(value: str) -> str:
     """Base64 of the key: the value of `p=`, from a whole DKIM record or alone."""
     found = re.search(r"(?:^|;)\s*p=([^;]*)", value)
     key = re.sub(r"\s", "", found[1] if found else value)
-    if not re.fullmatch(r"[A-Za-z0-9+/]{40,}={0,2}", key):
+    if len(key) % 4 or not re.fullmatch(r"[A-Za-z0-9+/]{40,}={0,2}", key):
         raise ValueError("write the public key as base64, or the whole record `v=DKIM1; … p=…`")
     return key
 

@@ -50,6 +50,22 @@ def test_no_password_is_taken_before_tls(lab: Lab, inside: bool) -> None:
             assert _talk(stream, b"AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n")[:3] in {b"530", b"503", b"502"}
 
 
+def test_no_password_is_taken_before_tls_even_where_tls_is_optional(lab: Lab) -> None:
+    """The services demand TLS, which hides the rendered rule behind them; for a moment one of them does not."""
+    host, option = lab.pod.host, "submission/inet/smtpd_tls_security_level"
+
+    def demand(level: str) -> None:
+        host.run("postconf", "-P", f"{option}={level}")
+        host.run("postfix", "reload")
+
+    demand("may")
+    try:
+        with Client(lab, inside=True).raw(SUBMISSION.port) as connection, connection.makefile("rwb") as stream:
+            assert b"AUTH" not in _talk(stream, b"EHLO client.clients.example\r\n")
+    finally:
+        demand("encrypt")
+
+
 def _talk(stream, line: bytes) -> bytes:
     text = _whole(stream) if line.startswith(b"EHLO") else b""
     stream.write(line)

@@ -4,10 +4,13 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.dns.content import STRING_OCTETS, canonical, name, txt, txt_strings, txt_value
+
+settings.register_profile("unhurried", deadline=None)  # how long an example takes is no property of it
+settings.load_profile("unhurried")
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=1200)
 LABEL = st.from_regex(r"\A[a-z0-9_]([a-z0-9-]{0,20}[a-z0-9])?\Z")

@@ -2,7 +2,7 @@
 
 import base64
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -183,6 +183,10 @@ WARNINGS: dict[str, tuple[Settings, str]] = {
         {f"{D}/mta_sts/mode": "enforce", f"{D}/mta_sts/watched_since": ago(28)},
         "max_age of 7 days is short for enforce",
     ),
+    "enforcement with a foreign MX": (
+        {f"{D}/mta_sts/mode": "enforce", f"{D}/mta_sts/watched_since": ago(28)},
+        "mx2.viktorbarzin.me is served elsewhere; without a certificate",
+    ),
     "no TLS reports": ({f"{D}/tls_reports": []}, "_smtp._tls.viktorbarzin.me TXT (TLSRPT): is missing"),
     "nearly full zone": ({f"dns/zones/{PROD}/other_records": 178}, "195 of 200 records are used"),
     "Ed25519 alone": ({f"{K}/0/public_key": base64.b64encode(b"k" * 32).decode(), f"{D}/dkim_cnames": {}}, "Ed25519 alone"),
@@ -230,6 +234,20 @@ def test_a_report_address_that_did_not_agree_is_named(site: Callable[..., Site])
     refused = OTHERS.model_copy(update={"names": OTHERS.names | {"viktorbarzin.me._report._dmarc.inbox.ondmarc.com": {"TXT": ()}}})
     doubts = said(verify(site("prod"), refused, TODAY), error=False)
     assert any("inbox.ondmarc.com does not indicate that it accepts DMARC reports about viktorbarzin.me" in text for text in doubts)
+
+
+def test_reports_between_our_own_domains_are_agreed_to(site: Callable[..., Site]):
+    dev = site("dev")
+    ours = [record for record in records(dev) if record.key != "reports-of-example.com"]
+    assert len(ours) == len(records(dev)) - 1
+
+    def refused(found: Sequence[Record]) -> bool:
+        return any(
+            "does not indicate that it accepts DMARC reports about example.com" in f.text for f in verify(dev, OTHERS, TODAY, found=found)
+        )
+
+    assert not refused(records(dev))
+    assert refused(ours)
 
 
 def test_an_old_snapshot_says_its_age(site: Callable[..., Site]):

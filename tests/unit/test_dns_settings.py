@@ -1,0 +1,74 @@
+"""DNS settings that are refused by themselves: one line, the setting, and what would be right."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.dns import gate
+from components.notices import warnings
+from components.settings.parse import SettingsError
+from components.settings.site import Site
+from tests.conftest import Settings
+
+D = "domains/viktorbarzin.me"
+CASES: dict[str, tuple[Settings, str]] = {
+    "a DMARC tag that is gone": ({f"{D}/dns/dmarc/pct": 100}, "domains.viktorbarzin.me.dns.dmarc.pct: unknown setting"),
+    "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
+    "+all": ({f"{D}/dns/spf/others": "pass"}, "dns.spf.others: Input should be 'fail', 'softfail' or 'neutral'"),
+    "a report address without scheme": ({f"{D}/dns/tls_reports": ["me@viktorbarzin.me"]}, "dns.tls_reports.0: write mailto:"),
+    "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: holds an entry twice"),
+    "a code with an umlaut": ({f"{D}/dns/verification": ["prüfung=1"]}, "dns.verification.0: write printable ASCII"),
+    "a trailing dot": ({f"{D}/dns/dkim_cnames": {"brevo1": "b1.example.net."}}, "without a trailing dot"),
+    "upper case": ({f"{D}/dns/mx": {"Mail.viktorbarzin.me": 1}}, "in lower case"),
+    "an international name": ({f"{D}/dns/mx": {"bücher.example": 1}}, "in punycode"),
+    "a policy that lives for years": ({f"{D}/dns/mta_sts/max_age": 31_557_601}, "less than or equal to 31557600"),
+    "a selector with a dot at its end": ({f"{D}/dns/dkim_cnames": {"s1.": "b1.example.net"}}, "write a DKIM selector"),
+    "a key that is none": ({f"{D}/dkim/0/public_key": "v=DKIM1; p="}, "dkim.0.public_key: write the public key as base64"),
+    "a key cut short": ({f"{D}/dkim/0/public_key": "A" * 45}, "dkim.0.public_key: write the public key as base64"),
+    "a TTL that Cloudflare refuses": ({"dns/ttl": 30}, "dns.ttl: Input should be greater than or equal to 60"),
+    "a zone id that is none": ({"dns/zones/viktorbarzin.me/cloudflare": "viktorbarzin"}, "dns.zones.viktorbarzin.me.cloudflare"),
+    "addresses and a name": ({"dns/web/name": "t.example.net"}, "dns.web.addresses: set exactly one of addresses and name"),
+    "a tunnel past the proxy": (
+        {"dns/web": {"name": "1.cfargotunnel.com"}},
+        "dns.web.proxied: a tunnel is reached through Cloudflare's proxy",
+    ),
+    "a parked domain with mail": ({"dns/parked": {"viktorbarzin.me": {}}}, "dns.parked.viktorbarzin.me: is in domains too"),
+    "a zone that holds nothing": ({"dns/zones/viktorbarzin.em": {}}, "dns.zones.viktorbarzin.em: no domain and no mail host lies in it"),
+    "a mail host without address": ({"dns/hosts/mail.viktorbarzin.me/addresses": []}, "dns.hosts.mail.viktorbarzin.me.addresses"),
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_is_refused_by_name(what: str, site: Callable[..., Site]):
+    changes, expected = CASES[what]
+    with pytest.raises(SettingsError) as refusal:
+        site("prod", changes)
+    assert expected in str(refusal.value)
+    assert str(refusal.value).startswith("mailserver:site.")
+
+
+def test_a_snapshot_that_is_none_is_refused_in_one_line(site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gate, "SNAPSHOT", tmp_path / "dns" / "snapshot.json")
+    assert "other people's DNS: never looked at" in gate.verified(site("prod")).notes
+    gate.SNAPSHOT.parent.mkdir()
+    gate.SNAPSHOT.write_text("<<<<<<< HEAD")
+    with pytest.raises(SettingsError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
+        gate.verified(site("prod"))
+
+
+def test_records_that_nobody_publishes_are_warned_of(site: Callable[..., Site]):
+    expected = "mailserver:site.domains.viktorbarzin.me.dns: is not published, because dns is not set"
+    assert expected in list(warnings(site("prod", {"dns": None})))
+    assert expected not in list(warnings(site("prod")))
+
+
+def test_a_reverse_name_that_cannot_be_changed_is_noted(site: Callable[..., Site]):
+    notes = gate.verified(site("prod")).notes
+    assert "mail.viktorbarzin.me has the reverse name 176-12-22-76.pon.spectrumnet.bg, which is accepted" in notes
+
+
+def test_a_public_key_may_be_given_as_the_whole_record(site: Callable[..., Site]):
+    key = "A" * 44
+    for written in (key, f"v=DKIM1; k=ed25519; p={key}", f"v=DKIM1;k=ed25519;p={key};", f" {key[:20]}\n{key[20:]} "):
+        assert site("prod", {f"{D}/dkim/0/public_key": written}).domains["viktorbarzin.me"].dkim[0].public_key == key
