@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.jobs.servers import NAME, Certificates, Dovecot, Gateway, certificates, dovecot, http_server
+from tests.lab.jobs.world import World
 from tools.program import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"
@@ -61,3 +62,10 @@ def job(authority: Certificates) -> Callable[..., subprocess.CompletedProcess[st
         )
 
     return run
+
+
+@pytest.fixture
+def world(tmp_path, gateway, job):
+    made = World(tmp_path, gateway, job)
+    yield made
+    shutil.rmtree(made.scratch)
