@@ -20,7 +20,10 @@ from components.dns.offline import Snapshot
 from components.dns.verify import verify
 from components.settings.parse import parse_site
 from components.settings.site import KEY
+from tools.bench_lab import measurements
 from tools.dns_view import zone_files
+from tools.lab.edge import Lab
+from tools.lab.hosts import missing
 from tools.program import ROOT, run
 from tools.stackfile import Stack, load_stack
 
@@ -158,12 +161,19 @@ def preview_rows(scratch: Path) -> Iterator[Row]:
     yield Row("pulumi preview / one that only imports", ratio(lambda: preview("real"), lambda: preview("imports")), 2)
 
 
+def lab_rows() -> Iterator[Row]:
+    """The mail edge of dev on real daemons; where the lab can run."""
+    if missing() is None:
+        with Lab(parse_site(load_stack(ROOT, "dev").config[KEY])) as lab:
+            yield from (Row(*measurement) for measurement in measurements(lab))
+
+
 def main() -> int:
     table = Table("measurement", "value", "bound", "")
     kept = True
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        for rows in (render_rows(scratch), domain_rows(), dns_rows(), preview_rows(scratch)):
+        for rows in (render_rows(scratch), domain_rows(), dns_rows(), preview_rows(scratch), lab_rows()):
             for row in rows:
                 good = row.value <= row.bound
                 kept &= good

@@ -1,7 +1,5 @@
 """One lab for each test process, known clients in it, and a look into every daemon's log after each test."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,16 +7,7 @@ import pytest
 
 from tests.lab.support import Known, Log, lab_site
 from tools.lab.edge import Lab
-
-NEEDED = ("postfix", "dovecot", "haproxy", "rspamd", "redis-server", "postsrsd", "rsyslogd", "nft", "ip", "openssl", "unshare", "nsenter")
-
-
-def missing() -> str | None:
-    if os.geteuid() != 0:
-        return "the lab needs root"
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    programs = [name for name in NEEDED if shutil.which(name, path=path) is None]
-    return f"the lab needs Debian's packages (tools/packages.sh); not found: {', '.join(programs)}" if programs else None
+from tools.lab.hosts import missing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

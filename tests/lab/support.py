@@ -36,6 +36,7 @@ def lab_settings() -> dict[str, Any]:
     aliases = base["mail"]["aliases"]
     aliases |= {"forward@example.org": ["friend@sender.example"], "both@example.org": ["both@example.org", "alice@example.org"]}
     base["mail"]["mailboxes"] |= {"both@example.org": {}}
+    base["mail"]["mailboxes"]["alice@example.org"]["send_as"] = ["press@example.net"]
     return base
 
 

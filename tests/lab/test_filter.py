@@ -17,6 +17,13 @@ def _result(mail: EmailMessage) -> str:
     return " ".join(str(mail["X-Spamd-Result"] or "").split())
 
 
+def test_rspamd_understands_every_rendered_file(lab: Lab) -> None:
+    """It drops what it does not understand and runs on, silently."""
+    told = lab.pod.host.run("rspamadm", "configtest")
+    assert "syntax OK" in told.stdout
+    assert [line for line in told.stderr.splitlines() if "schema error" in line or "cannot parse" in line] == []
+
+
 def test_good_mail_has_its_verdict_in_its_headers(lab: Lab, known: Known) -> None:
     mail = message()
     known().send(mail, ["alice@example.org"])
@@ -37,13 +44,14 @@ def test_mail_that_fails_spf_and_dmarc_reject_is_refused(lab: Lab, known: Known)
 
 def test_mail_that_fails_dmarc_quarantine_goes_to_junk(lab: Lab, known: Known) -> None:
     lab.names.text("_dmarc.shop.example", "v=DMARC1; p=quarantine")
-    lab.names.text("shop.example", "v=spf1 ~all")
+    lab.names.text("shop.example", "v=spf1 ?all")
     lab.names.put("shop.example", "A", "203.0.113.78")
     mail = message("service@shop.example")
+    del mail["Message-ID"]  # without it the points would lie close to the bound
     known().send(mail, ["alice@example.org"])
     stored = arrives(lab, "alice@example.org", mail, "Junk")
     assert "DMARC_POLICY_QUARANTINE" in _result(stored)
-    assert "R_SPF_SOFTFAIL" in _result(stored)
+    assert "R_SPF_NEUTRAL" in _result(stored)
 
 
 def test_mail_in_our_own_name_from_outside_is_refused(lab: Lab, known: Known) -> None:

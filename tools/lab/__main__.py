@@ -1,7 +1,6 @@
 """`make lab`: the rendered mail edge of a stack on this machine, to send and read mail with."""
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -10,7 +9,7 @@ from components.listeners import IMAPS, SMTP, SUBMISSION
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY
 from tools.lab.edge import Lab, client_name
-from tools.lab.hosts import LabError
+from tools.lab.hosts import LabError, missing
 from tools.lab.image import LOG
 from tools.lab.mta import KEPT
 from tools.lab.paths import CLIENT_DOMAIN, SENDER_DOMAIN
@@ -56,8 +55,8 @@ def main() -> int:
     parser.add_argument("--stack", default="dev")
     parser.add_argument("--minutes", type=float, default=60, help="the lab ends by itself after so long (60)")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("error: the lab needs root, for namespaces and Postfix", file=sys.stderr)
+    if reason := missing():
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     try:
         site = parse_site(load_stack(ROOT, options.stack).config[KEY])

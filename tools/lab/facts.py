@@ -285,6 +285,7 @@ RSPAMD = {
     ),
     "greylist.conf": (Fact("enabled", "false", "RSPAMD_GREYLISTING=0"),),
     "hfilter_group.conf": (Fact("symbols > HFILTER_HOSTNAME_UNKNOWN > score", "6", "an address without a name goes to Junk"),),
+    "logging.inc": (Fact("type", '"console"', "into the log folder"), Fact("level", '"silent"', "it says nothing by itself")),
     "milter_headers.conf": (Fact("extended_spam_headers", "true", "X-Spamd-Result and its like are in the mail"),),
     "options.inc": (
         Fact("pidfile", "false", "runs in the foreground"),

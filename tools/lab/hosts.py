@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,8 @@ from typing import Any
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as in the image; the order is what the postsrsd wrapper needs
+
+PROGRAMS = ("postfix", "dovecot", "haproxy", "rspamd", "redis-server", "postsrsd", "rsyslogd", "nft", "ip", "openssl", "unshare", "setpriv")
 
 # Debian's files below, a layer in memory above: daemons see their usual paths, and nothing is written to the machine. Mounted as
 # the new root, so that folders like /secrets can exist. PID 1 collects orphans.
@@ -42,6 +45,14 @@ while :; do sleep 3600 & wait $!; done
 
 class LabError(Exception):
     """Something in the lab did not do what it was started for."""
+
+
+def missing() -> str | None:
+    """Why the lab cannot run here; None when it can."""
+    if os.geteuid() != 0:
+        return "the lab needs root, for namespaces and Postfix"
+    absent = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}") is None]
+    return f"the lab needs Debian's packages (tools/packages.sh); not found: {', '.join(absent)}" if absent else None
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = 15) -> Any:
