@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: edge-plan edge-flip-back preview render up test lint lock bench lab setup dns-snapshot
+.PHONY: preview render up restore job edge-plan edge-flip-back dns-snapshot lab test lint bench lock setup
 
 preview: setup ## what an up would change
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
@@ -29,6 +29,14 @@ edge-flip-back: setup ## lead the redirects back to the legacy address, without 
 
 up: setup ## make it so
 	@$(RUN) tools.engine up --stack $(STACK)
+
+restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
+	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \
+	  $(if $(AT),--at '$(AT)') $(if $(MAILBOX),--mailbox '$(MAILBOX)') $(if $(MESSAGE_ID),--message-id '$(MESSAGE_ID)') \
+	  $(if $(INTO),--into '$(INTO)') $(if $(REPLACE),--replace) $(if $(GO),--go)
+
+job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
+	@$(RUN) tools.job $(JOB) --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)
 
 test: setup ## every test; installs Debian's packages where root may
 	@tools/packages.sh

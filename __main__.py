@@ -6,6 +6,7 @@ from components.base import Context, cluster_provider
 from components.dns.component import Dns
 from components.dns.gate import verified
 from components.edge.resources import Edge
+from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError, parse_site
@@ -24,6 +25,7 @@ def main() -> None:
     mail = MailServer("mail", context)
     if site.firewall.ssh:
         Edge("edge", context, site.firewall.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
+    Jobs("jobs", context, mail)
     if site.dns:
         Dns("dns", context)
 
@@ -33,7 +35,7 @@ def main() -> None:
     for warning in [*warnings(site), *dns_advice.warnings]:
         pulumi.log.warn(warning)
     pulumi.export("mailHost", site.hostname)
-    pulumi.export("inClusterHost", f"mailserver.{site.namespace}.svc.cluster.local")
+    pulumi.export("inClusterHost", site.in_cluster_host)
     pulumi.export("nodePorts", {s.name: {"proxy": s.node_port, "health": s.health_node_port} for s in site.listeners})
 
 

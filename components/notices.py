@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from components.edge.notices import edge_notes, edge_warnings
 from components.mail.network import unknown_tunnels
-from components.settings.checks import PROBES_PER_DAY
 from components.settings.dns import DomainRecords
+from components.settings.job_checks import relay_messages_per_day
 from components.settings.site import KEY, Site
 from components.settings.types import domain_of, is_pinned
 
@@ -20,6 +20,7 @@ def warnings(site: Site) -> Iterator[str]:
             f"{KEY}.cluster.nodes: no tunnel_address for {', '.join(tunnels)}, so every pod may reach the PROXY ports and claim any client "
             "address; the runbook shows how to read the addresses"
         )
+    yield from _jobs(site)
     yield from _shadowed_mailboxes(site)
     yield from _unanswerable_senders(site)
     external = [alias for alias, targets in mail.aliases.items() if any(domain_of(target) not in site.domains for target in targets)]
@@ -59,6 +60,17 @@ def _unanswerable_senders(site: Site) -> Iterator[str]:
                 yield f"{KEY}.mail.mailboxes.{address}.send_as: nobody gets the replies to {granted}; add an alias for it"
 
 
+def _jobs(site: Site) -> Iterator[str]:
+    jobs = site.jobs
+    for name, image in (("python_image", jobs.python_image), ("restic_image", jobs.restic_image)):
+        if site.production and not is_pinned(image) and any((jobs.probe, jobs.backup, jobs.webmail_backup, jobs.retention)):
+            yield f"{KEY}.jobs.{name}: {image} is not pinned by digest; whoever can move the tag can read the mail"
+    if site.production and jobs.backup is None:
+        yield f"{KEY}.jobs.backup: is off, so nothing brings lost mail back"
+    if jobs.backup and jobs.backup.drill is None:
+        yield f"{KEY}.jobs.backup.drill: is off, so nobody knows whether the backup can be restored"
+
+
 def notes(site: Site) -> Iterator[str]:
     if site.cluster.traffic_policy == "Cluster":
         yield (
@@ -70,8 +82,8 @@ def notes(site: Site) -> Iterator[str]:
     yield "nothing bans attackers at the edge yet: Fail2ban is off, and CrowdSec's decisions do not reach the firewall"
     yield from edge_notes(site)
     relay = site.mail.relay
-    if relay and relay.daily_quota is not None and site.secrets.probe:
-        yield f"the probe takes {PROBES_PER_DAY} of the {relay.daily_quota} messages a day that {relay.host} allows"
+    if relay and relay.daily_quota is not None and (taken := relay_messages_per_day(site)):
+        yield f"the probe takes {taken} of the {relay.daily_quota} messages a day that {relay.host} allows"
     if relay is None:
         yield "no relay: mail leaves from your own address, which needs port 25 outbound and a matching reverse name"
     if site.production:

@@ -3,6 +3,7 @@
 import pulumi_kubernetes as k8s
 
 from components.base import Component
+from components.jobs.cronjob import COMPONENT_LABEL
 from components.mail.network import Net, edge_networks, host_network
 from components.mail.services import SELECTOR
 
@@ -33,7 +34,10 @@ def _clients(namespaces: tuple[str, ...] | None) -> list[k8s.networking.v1.Netwo
     if namespaces is None:
         return [k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs())]
     selector = k8s.meta.v1.LabelSelectorRequirementArgs(key="kubernetes.io/metadata.name", operator="In", values=list(namespaces))
-    return [k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_expressions=[selector]))]
+    return [
+        k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_expressions=[selector])),
+        k8s.networking.v1.NetworkPolicyPeerArgs(pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=COMPONENT_LABEL)),  # our own jobs
+    ]
 
 
 def _from_network(network: Net) -> k8s.networking.v1.NetworkPolicyPeerArgs:

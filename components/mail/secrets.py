@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from components.settings.secrets import StoreKey
+from components.settings.secrets import Heartbeats, StoreKey
 from components.settings.site import Site
 
 ACCOUNTS_KEY = "accounts"
@@ -27,6 +27,7 @@ def secret_plans(site: Site) -> Iterator[SecretPlan]:
         (secrets.accounts, ACCOUNTS_KEY, True),
         (secrets.aliases, ALIASES_KEY, True),
         (secrets.relay, RELAY_KEY, site.mail.relay is not None),
+        (secrets.backup, "password", True),
         (secrets.webmail_database, "password", True),
     ):
         if wanted and secret and secret.source:
@@ -50,6 +51,17 @@ def secret_plans(site: Site) -> Iterator[SecretPlan]:
                 "EMAIL_MONITOR_IMAP_PASSWORD": f'{{{{ .accounts | fromJson | dig "{secrets.probe.mailbox}" "" }}}}',
             },
         )
+    heartbeats, retention = secrets.heartbeats, site.jobs.retention
+    if heartbeats and (sources := {key: place for key, place in _heartbeats(heartbeats).items() if place}):
+        yield SecretPlan(heartbeats.name, sources)
+    if retention and secrets.accounts.source:
+        boxes = sorted({rule.mailbox for rule in retention.rules})
+        template = {box.replace("@", "_at_"): f'{{{{ .accounts | fromJson | dig "{box}" "" }}}}' for box in boxes}
+        yield SecretPlan(secrets.retention, {"accounts": secrets.accounts.source}, template)
+
+
+def _heartbeats(heartbeats: Heartbeats) -> dict[str, StoreKey | None]:
+    return {"uptime_kuma": heartbeats.uptime_kuma, "urls": heartbeats.urls}
 
 
 def mounted_secrets(site: Site) -> dict[str, str]:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 from components.settings.dns_checks import dns_problems
 from components.settings.edge_checks import edge_problems
+from components.settings.job_checks import job_problems
 from components.settings.mail import TESTED_IMAGE_MAJORS
 from components.settings.site import Site
 from components.settings.types import domain_of, image_tag, quantity_bytes
-
-PROBES_PER_DAY = 72  # one every 20 minutes
 
 # Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): the owner's server
 # refused everything for 15 hours when its volume was fuller than that.
@@ -17,7 +16,7 @@ QUEUE_HEADROOM = 1.5
 
 def problems(site: Site) -> Iterator[str]:
     """`setting: what is wrong`, relative to the site; nothing when the settings can be deployed."""
-    for check in (_domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, edge_problems):
+    for check in (_domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, edge_problems, job_problems):
         yield from check(site)
 
 
@@ -82,7 +81,7 @@ def _send_as(site: Site) -> Iterator[str]:
 
 
 def _capacity(site: Site) -> Iterator[str]:
-    storage, resources, relay = site.mail.storage, site.mail.resources, site.mail.relay
+    storage, resources = site.mail.storage, site.mail.resources
     free = quantity_bytes(storage.size) * storage.free_threshold // 100
     needed = int(QUEUE_HEADROOM * site.mail.message_size_limit)
     if free <= needed:
@@ -94,8 +93,6 @@ def _capacity(site: Site) -> Iterator[str]:
         yield f"mail.storage.growth_limit: {storage.growth_limit} is below size {storage.size}"
     if quantity_bytes(resources.memory_limit) < quantity_bytes(resources.memory_request):
         yield f"mail.resources.memory_limit: {resources.memory_limit} is below memory_request {resources.memory_request}"
-    if relay and relay.daily_quota is not None and site.secrets.probe and relay.daily_quota <= PROBES_PER_DAY:
-        yield f"mail.relay.daily_quota: the probe alone sends {PROBES_PER_DAY} messages a day, which leaves none of {relay.daily_quota}"
 
 
 def _secrets(site: Site) -> Iterator[str]:
@@ -118,6 +115,9 @@ def _sources(site: Site) -> Iterator[str]:
         "secrets.aliases": secrets.aliases and secrets.aliases.source,
         "secrets.relay": secrets.relay.source,
         "secrets.probe.brevo": secrets.probe and secrets.probe.brevo,
+        "secrets.backup": secrets.backup and secrets.backup.source,
+        "secrets.heartbeats.uptime_kuma": secrets.heartbeats and secrets.heartbeats.uptime_kuma,
+        "secrets.heartbeats.urls": secrets.heartbeats and secrets.heartbeats.urls,
         "secrets.webmail_database": secrets.webmail_database and secrets.webmail_database.source,
     }
     for name, domain in site.domains.items():

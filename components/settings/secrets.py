@@ -39,6 +39,14 @@ class ProbeSecret(Model):
     mailbox: MailAddress = Field(description="the mailbox that probe mail lands in; its password is an entry of the accounts map")
 
 
+class Heartbeats(Model):
+    """URLs that are called while mail comes in; their paths hold tokens. Without sources the Secret exists already."""
+
+    name: ObjectName = Field(default="mailserver-heartbeats", description="the Secret's name in our namespace")
+    uptime_kuma: StoreKey | None = Field(default=None, description="key `uptime_kuma`: URL of a push monitor")
+    urls: StoreKey | None = Field(default=None, description="key `urls`: further URLs, one a line")
+
+
 def _public_key(value: str) -> str:
     """Base64 of the key: the value of `p=`, from a whole DKIM record or alone."""
     found = re.search(r"(?:^|;)\s*p=([^;]*)", value)
@@ -90,4 +98,9 @@ class Secrets(Model):
     )
     dkim: ObjectName = Field(default="mailserver-dkim", description="one key `<domain>.<selector>` for each DKIM key: PEM")
     probe: ProbeSecret | None = Field(default=None, description="credentials of the round-trip probe; null when there is no probe")
+    heartbeats: Heartbeats | None = Field(default=None, description="whom the probe tells that mail comes in; null: nobody")
+    backup: Secret | None = Field(default=None, description="key `password`: encrypts the backups; without it they cannot be read")
+    retention: ObjectName = Field(
+        default="mailserver-retention", description="passwords of the mailboxes with retention; key: the address with `_at_` for `@`"
+    )
     webmail_database: Secret | None = Field(default=None, description="key `password`: of Roundcube's database user")

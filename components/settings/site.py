@@ -8,6 +8,7 @@ from components.listeners import LISTENERS, Listener
 from components.settings.cluster import Cluster
 from components.settings.dns import Dns, DomainRecords
 from components.settings.edge import Firewall
+from components.settings.jobs import Jobs
 from components.settings.mail import Mail
 from components.settings.secrets import DkimKey, Secrets
 from components.settings.types import Address, Fqdn, Model, ObjectName
@@ -56,6 +57,7 @@ class Site(Model):
     firewall: Firewall = Field(description="the pfSense in front of it")
     tls: Tls = Field(description="the certificate of the mail hosts")
     mail: Mail = Field(description="the mail server")
+    jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
     secrets: Secrets = Field(default=Secrets(), description="where credentials come from")
     dns: Dns | None = Field(default=None, description="the records of all domains; null leaves DNS to you")
     legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
@@ -74,6 +76,11 @@ class Site(Model):
     def hostname(self) -> Fqdn:
         """The name the server gives itself: its banner, its HELO, its certificate."""
         return self.host(self.primary)
+
+    @property
+    def in_cluster_host(self) -> str:
+        """Where pods reach the stock ports."""
+        return f"mailserver.{self.namespace}.svc.cluster.local"
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

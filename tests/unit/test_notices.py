@@ -1,5 +1,6 @@
 """What a preview says beyond the plan."""
 
+from components.dns.gate import verified
 from components.notices import notes, warnings
 
 
@@ -10,7 +11,7 @@ def said(site) -> str:
 def test_an_image_without_a_digest_is_named_in_production_only(site):
     pinned = "docker.io/mailserver/docker-mailserver:15.1.0@sha256:" + "0" * 64
     assert "not pinned by digest" in said(site("prod"))
-    assert "not pinned by digest" not in said(site("prod", {"mail/image": pinned}))
+    assert "mail.image" not in said(site("prod", {"mail/image": pinned}))
     assert "not pinned by digest" not in said(site("prod", {"production": False}))
 
 
@@ -47,3 +48,24 @@ def test_a_preview_says_which_traffic_policy_holds_and_what_it_leaves_open(site)
     assert any("only from the firewall" in note for note in local)
     assert not any("claim any client address" in note for note in local)
     assert any("nothing bans attackers" in note for note in local)
+
+
+def test_reports_that_retention_would_delete_are_named(site):
+    def doubts(*rules):
+        return [text for text in verified(site("prod", {"jobs/retention/rules": list(rules)})).warnings if "retention deletes" in text]
+
+    spam = {"mailbox": "spam@viktorbarzin.me", "kind": "automated", "days": 14}
+    assert any("dmarc@viktorbarzin.me" in text for text in doubts(spam))
+    assert not doubts({**spam, "mailbox": "docs@viktorbarzin.me"})
+
+
+def test_jobs_that_prove_nothing_are_named(site):
+    assert "jobs.backup: is off" in said(site("prod", {"jobs/backup": None}))
+    assert "jobs.backup.drill: is off" in said(site("prod", {"jobs/backup/drill": None}))
+    assert "jobs.backup" not in said(site("prod"))
+
+
+def test_the_relays_quota_is_counted_by_the_schedules(site):
+    both = {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "jobs/probe/schedule": "*/30 * * * *"}
+    assert any("takes 72 of the 300" in note for note in notes(site("prod", both)))
+    assert not any("the probe takes" in note for note in notes(site("prod", {"jobs/probe": None})))

@@ -8,6 +8,7 @@ import pytest
 from tools.program import ROOT
 
 PURE = [
+    "components.jobs.bounds",
     "components.dns.gate",
     "components.dns.verify",
     "components.dns.web",

@@ -63,6 +63,38 @@ WRONG = {
     "too little room": ({"mail/storage/size": "2Gi"}, "10 % of 2Gi is 204 MiB, but Postfix refuses all mail below 300 MiB free"),
     "limit below the request": ({"mail/resources": {"memory_limit": "256Mi"}}, "memory_limit: 256Mi is below memory_request 512Mi"),
     "relay without room for the probe": ({"mail/relay/daily_quota": 72}, "the probe alone sends 72 messages a day"),
+    "relay without room for the probe in both directions": (
+        {"mail/relay/daily_quota": 96, "jobs/probe/outbound": {"recipient": "loop@example.com"}},
+        "the probe alone sends 96 messages a day",
+    ),
+    "schedule that is none": ({"jobs/probe/schedule": "*/20 * *"}, "mailserver:site.jobs.probe.schedule: write five cron fields"),
+    "schedule that never comes": ({"jobs/backup/schedule": "0 0 31 2 *"}, "mailserver:site.jobs.backup.schedule: write five cron fields"),
+    "schedule faster than a probe": ({"jobs/probe/schedule": "*/5 * * * *"}, "is faster than a probe may take (15 minutes)"),
+    "time zone that is none": ({"jobs/time_zone": "Sofia"}, "mailserver:site.jobs.time_zone: write an IANA time zone"),
+    "probe without credentials": ({"secrets/probe": ...}, "jobs.probe: needs secrets.probe"),
+    "probe to a stranger": ({"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient: x@example.com is not in one of our domains"),
+    "outbound probe to ourselves": (
+        {"jobs/probe/outbound": {"recipient": "me@viktorbarzin.me"}},
+        "jobs.probe.outbound.recipient: me@viktorbarzin.me is our own, so its mail would never leave",
+    ),
+    "outbound probe without a relay": (
+        {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "mail/relay": None},
+        "jobs.probe.outbound: tries the way through the relay, and there is none",
+    ),
+    "backup without a key": ({"secrets/backup": ...}, "jobs.backup: needs secrets.backup"),
+    "two backups on one volume": (
+        {"jobs/webmail_backup/target/claim": "mailserver-backup-host"},
+        "jobs.webmail_backup.target.claim: mailserver-backup-host is the mail's",
+    ),
+    "a source with a name of the job's own": (
+        {"jobs/webmail_backup/claims": {"manifest": "x"}},
+        "manifest is a name that the job itself uses",
+    ),
+    "retention of a mailbox that does not exist": (
+        {"jobs/retention/rules/0/mailbox": "nobody@viktorbarzin.me"},
+        "jobs.retention.rules.0.mailbox: nobody@viktorbarzin.me is not in mail.mailboxes",
+    ),
+    "retention in a folder with a quote": ({"jobs/retention/rules/0/folder": 'a"b'}, "jobs.retention.rules.0.folder"),
     "several domains and none of them primary": ({"domains/example.org": {}}, "primary_domain: is required with several domains"),
     "primary domain that is none": ({"primary_domain": "example.org"}, "primary_domain: example.org is not in domains"),
     "second domain without a certificate name": (

@@ -1,0 +1,148 @@
+"""The one builder of CronJobs: what holds for every job stands here and nowhere else."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.base import MANAGED_BY, Component
+from components.jobs.job import SCRIPTS_DIR, Claim, Container, Job, OwnVolume, Scratch, SecretFiles, Volume
+from components.settings.schedule import most_runs_per_day, period
+
+CONFIG_MAP = "mail-jobs"
+NOBODY = 65534
+KEPT = timedelta(days=1)  # a finished job's log is wanted the morning after
+
+# No Service selects these, and no log parser of the mail server does: both go by `app`.
+COMPONENT_LABEL = {"app.kubernetes.io/component": "job"}
+
+
+def labels(job: Job) -> dict[str, str]:
+    return MANAGED_BY | COMPONENT_LABEL | {"app.kubernetes.io/name": job.name}
+
+
+def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resource]) -> k8s.batch.v1.CronJob:
+    history = max(3, most_runs_per_day(job.schedule) + 1)  # the limit would otherwise delete what KEPT wants to keep
+    return k8s.batch.v1.CronJob(
+        f"cronjob-{job.name}",
+        metadata=component.metadata(job.name, labels=labels(job)),
+        spec=k8s.batch.v1.CronJobSpecArgs(
+            schedule=job.schedule,
+            time_zone=component.site.jobs.time_zone,
+            suspend=job.suspended,
+            concurrency_policy="Forbid",
+            # A late controller must not cost a night's backup; the next run is still far.
+            starting_deadline_seconds=max(600, int(period(job.schedule).total_seconds()) // 4),
+            successful_jobs_history_limit=history,
+            failed_jobs_history_limit=history,
+            job_template=k8s.batch.v1.JobTemplateSpecArgs(
+                metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels(job)),
+                spec=k8s.batch.v1.JobSpecArgs(
+                    backoff_limit=job.retries,
+                    active_deadline_seconds=int(job.deadline.total_seconds()),
+                    ttl_seconds_after_finished=int(max(KEPT, 2 * period(job.schedule)).total_seconds()),
+                    template=k8s.core.v1.PodTemplateSpecArgs(
+                        metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels(job), annotations=_reasons(job)), spec=_pod(job)
+                    ),
+                ),
+            ),
+        ),
+        opts=component.child("CronJob", job.name, depends_on=depends_on),
+    )
+
+
+def _reasons(job: Job) -> dict[str, str] | None:
+    """Why a container is root, for whoever reads the pod."""
+    return {f"mail-jobs/root-{c.name}": c.root.reason for c in job.containers if c.root} or None
+
+
+def _pod(job: Job) -> k8s.core.v1.PodSpecArgs:
+    *first, last = [_container(container) for container in job.containers]
+    return k8s.core.v1.PodSpecArgs(
+        restart_policy="Never",
+        hostname=job.name,  # restic writes it into its locks, so that a job knows those of its own dead runs
+        automount_service_account_token=False,
+        enable_service_links=False,
+        termination_grace_period_seconds=60,
+        affinity=_affinity(job),
+        init_containers=first or None,
+        containers=[last],
+        # No fsGroup: it would hand every Maildir to another group.
+        security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
+        volumes=[
+            k8s.core.v1.VolumeArgs(name="scripts", config_map=k8s.core.v1.ConfigMapVolumeSourceArgs(name=CONFIG_MAP)),
+            *(_volume(name, volume) for name, volume in job.volumes.items()),
+        ],
+    )
+
+
+def _affinity(job: Job) -> k8s.core.v1.AffinityArgs | None:
+    """On the node that holds the volume: a claim for one node at a time cannot be mounted elsewhere."""
+    if job.beside is None:
+        return None
+    term = k8s.core.v1.PodAffinityTermArgs(
+        label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={"app": job.beside}), topology_key="kubernetes.io/hostname"
+    )
+    if job.only_beside:
+        return k8s.core.v1.AffinityArgs(
+            pod_affinity=k8s.core.v1.PodAffinityArgs(required_during_scheduling_ignored_during_execution=[term])
+        )
+    preferred = k8s.core.v1.WeightedPodAffinityTermArgs(weight=100, pod_affinity_term=term)
+    return k8s.core.v1.AffinityArgs(
+        pod_affinity=k8s.core.v1.PodAffinityArgs(preferred_during_scheduling_ignored_during_execution=[preferred])
+    )
+
+
+def _container(container: Container) -> k8s.core.v1.ContainerArgs:
+    return k8s.core.v1.ContainerArgs(
+        name=container.name,
+        image=container.image,
+        image_pull_policy="IfNotPresent",
+        command=list(container.command),
+        env=[_credential(variable, *place) for variable, place in container.credentials.items()] or None,
+        resources=k8s.core.v1.ResourceRequirementsArgs(
+            requests={"cpu": "10m", "memory": container.memory}, limits={"memory": container.memory}
+        ),
+        security_context=k8s.core.v1.SecurityContextArgs(
+            run_as_user=0 if container.root else NOBODY,
+            run_as_group=0 if container.root else NOBODY,
+            run_as_non_root=container.root is None,
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=k8s.core.v1.CapabilitiesArgs(drop=["ALL"], add=list(container.root.capabilities) if container.root else None),
+        ),
+        volume_mounts=[
+            k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),
+            *(
+                k8s.core.v1.VolumeMountArgs(name=m.volume, mount_path=m.path, sub_path=m.folder, read_only=m.read_only)
+                for m in container.mounts
+            ),
+        ],
+    )
+
+
+def _credential(variable: str, secret: str, key: str) -> k8s.core.v1.EnvVarArgs:
+    source = k8s.core.v1.EnvVarSourceArgs(secret_key_ref=k8s.core.v1.SecretKeySelectorArgs(name=secret, key=key))
+    return k8s.core.v1.EnvVarArgs(name=variable, value_from=source)
+
+
+def _volume(name: str, volume: Volume) -> k8s.core.v1.VolumeArgs:
+    match volume:
+        case Claim():
+            source = k8s.core.v1.PersistentVolumeClaimVolumeSourceArgs(claim_name=volume.name, read_only=volume.read_only)
+            return k8s.core.v1.VolumeArgs(name=name, persistent_volume_claim=source)
+        case SecretFiles():
+            # Readable for all in the pod, because whoever is not root owns nothing in such a volume.
+            return k8s.core.v1.VolumeArgs(name=name, secret=k8s.core.v1.SecretVolumeSourceArgs(secret_name=volume.name, default_mode=0o444))
+        case Scratch():
+            return k8s.core.v1.VolumeArgs(name=name, empty_dir=k8s.core.v1.EmptyDirVolumeSourceArgs(size_limit=volume.size))
+        case OwnVolume():
+            template = k8s.core.v1.PersistentVolumeClaimTemplateArgs(
+                spec=k8s.core.v1.PersistentVolumeClaimSpecArgs(
+                    access_modes=["ReadWriteOnce"],
+                    storage_class_name=volume.storage_class,
+                    resources=k8s.core.v1.VolumeResourceRequirementsArgs(requests={"storage": volume.size}),
+                )
+            )
+            return k8s.core.v1.VolumeArgs(name=name, ephemeral=k8s.core.v1.EphemeralVolumeSourceArgs(volume_claim_template=template))

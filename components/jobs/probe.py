@@ -1,0 +1,63 @@
+"""The round-trip probe's jobs: the way in with a look at the edge, and the way out."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from components.jobs.job import Container, Job, Mount, SecretFiles, option, python
+from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION
+from components.settings.jobs import probe_recipient, probe_sender
+from components.settings.schedule import Schedule
+from components.settings.secrets import ProbeSecret
+from components.settings.site import Site
+
+INBOUND = "email-roundtrip-monitor"
+OUTBOUND = "email-outbound-monitor"
+MAILBOX_VARIABLE = "EMAIL_MONITOR_IMAP_PASSWORD"
+HEARTBEATS_DIR = "/heartbeats"
+
+# 15 looks 20 seconds apart, each of them 20 seconds at the worst, and as much again for the API, the edge and the reports.
+DEADLINE = timedelta(minutes=15)
+
+
+def probe_jobs(site: Site) -> Iterator[Job]:
+    probe, secret = site.jobs.probe, site.secrets.probe
+    if probe is None or secret is None:
+        return
+    edge = [f"{s.name}:{s.port}:{'starttls' if s in (SMTP, SUBMISSION) else 'tls'}" for s in LISTENERS] if probe.edge else []
+    inbound = (
+        *option("recipient", probe_recipient(probe, site.primary)),
+        *option("sender", probe_sender(probe, site.primary)),
+        *option("api", probe.api),
+        *(argument for entry in edge for argument in ("--edge", entry)),
+    )
+    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), secret=secret, variables=("BREVO_API_KEY", MAILBOX_VARIABLE))
+    if probe.outbound:
+        outbound = ("outbound", "--recipient", probe.outbound.recipient, "--sender", secret.mailbox)
+        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, secret=secret, variables=(MAILBOX_VARIABLE,))
+
+
+def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, secret: ProbeSecret, variables: tuple[str, ...]) -> Job:
+    # A heartbeat says that mail comes in; whether it also gets out has metrics of its own.
+    heartbeats = site.secrets.heartbeats if name == INBOUND else None
+    return Job(
+        name=name,
+        schedule=schedule,
+        deadline=DEADLINE,
+        containers=(
+            Container(
+                name="probe",
+                image=site.jobs.python_image,
+                command=python(
+                    "probe.py",
+                    *arguments,
+                    *("--job", name, "--name", site.hostname, "--address", site.in_cluster_host, "--mailbox", secret.mailbox),
+                    *("--imap-port", str(IMAPS.port), "--submission-port", str(SUBMISSION.port)),
+                    *option("pushgateway", site.jobs.pushgateway),
+                    *option("heartbeats", HEARTBEATS_DIR if heartbeats else None),
+                ),
+                credentials={variable: (secret.name, variable) for variable in variables},
+                mounts=(Mount("heartbeats", HEARTBEATS_DIR),) if heartbeats else (),
+            ),
+        ),
+        volumes={"heartbeats": SecretFiles(heartbeats.name)} if heartbeats else {},
+    )

@@ -1,0 +1,117 @@
+"""The rehearsed restore, which never touches the mail volume, and the real one, which only a person starts."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from components.jobs.backup import (
+    MAIL,
+    MAIL_FOLDERS,
+    MAILDIRS,
+    SCRATCH_DIR,
+    SOURCE_DIR,
+    WEBMAIL,
+    repository_mounts,
+    repository_options,
+    repository_volumes,
+    restic_binary,
+)
+from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, option, python
+from components.listeners import IMAPS
+from components.settings.site import Site
+
+DRILL = "mail-restore-drill"
+MAIL_RESTORE = "mail-restore"
+WEBMAIL_RESTORE = "webmail-restore"
+VMAIL = 5000  # the image's user that owns all mail (docker-mailserver, DMS_VMAIL_UID)
+
+BY_HAND = "0 0 1 * *"  # a suspended CronJob must have a schedule
+
+WRITER = Root("restored files get back their owners, modes and times", ("CHOWN", "DAC_OVERRIDE", "FOWNER"))
+REHEARSER = Root(
+    "restores files with their owners, then reads them as the mail's own user", ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+)
+
+
+def restore_jobs(site: Site) -> Iterator[Job]:
+    backup, webmail = site.jobs.backup, site.jobs.webmail_backup
+    if backup and backup.drill:
+        yield Job(
+            name=DRILL,
+            schedule=backup.drill.schedule,
+            deadline=timedelta(hours=2),
+            retries=1,
+            containers=(
+                restic_binary(site.jobs.restic_image),
+                Container(
+                    name="drill",
+                    image=site.mail.image,  # the very Dovecot that would serve the restored mail
+                    command=python(
+                        "drill.py",
+                        *("--job", DRILL, "--host", MAIL, "--root", SOURCE_DIR, "--maildirs", MAILDIRS, *repository_options()),
+                        *("--scratch", SCRATCH_DIR, "--uid", str(VMAIL)),
+                        *option("pushgateway", site.jobs.pushgateway),
+                    ),
+                    memory="512Mi",
+                    root=REHEARSER,
+                    mounts=repository_mounts(read_only=True),
+                ),
+            ),
+            volumes=repository_volumes(site, backup.target, read_only=True) | {"scratch": _scratch(site)},
+        )
+    if backup:
+        data = [Mount("data", f"{SOURCE_DIR}/{name}", read_only=False, folder=folder) for name, folder in MAIL_FOLDERS.items()]
+        yield Job(
+            name=MAIL_RESTORE,
+            schedule=BY_HAND,
+            suspended=True,
+            deadline=timedelta(hours=6),
+            beside="mailserver",
+            only_beside=False,  # for a whole restore the mail server is stopped, and then its node is free as well
+            containers=(
+                restic_binary(site.jobs.restic_image),
+                _restorer(site, MAIL, data, running=f"{site.in_cluster_host}:{IMAPS.port}", maildirs=MAILDIRS),
+            ),
+            volumes=repository_volumes(site, backup.target, read_only=False)
+            | {"data": Claim(site.mail.storage.claim, read_only=False), "scratch": _scratch(site)},
+        )
+    if webmail:
+        data = [Mount(name, f"{SOURCE_DIR}/{name}", read_only=False) for name in webmail.claims]
+        running = f"{webmail.app}.{site.namespace}.svc.cluster.local:80"
+        yield Job(
+            name=WEBMAIL_RESTORE,
+            schedule=BY_HAND,
+            suspended=True,
+            deadline=timedelta(hours=6),
+            beside=webmail.app,
+            only_beside=False,
+            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL, data, running=running)),
+            volumes=repository_volumes(site, webmail.target, read_only=False)
+            | {name: Claim(claim, read_only=False) for name, claim in webmail.claims.items()}
+            | {"scratch": _scratch(site)},
+        )
+
+
+def _restorer(site: Site, host: str, data: list[Mount], *, running: str, maildirs: str | None = None) -> Container:
+    sources = [mount.path.removeprefix(f"{SOURCE_DIR}/") for mount in data]
+    return Container(
+        name="restore",
+        image=site.jobs.python_image,
+        command=python(
+            "restore.py",
+            *("--host", host, "--root", SOURCE_DIR, "--running", running, "--scratch", SCRATCH_DIR),
+            *(argument for name in sources for argument in ("--source", name)),
+            *option("maildirs", maildirs),
+            *repository_options(),
+        ),
+        memory="512Mi",
+        root=WRITER,
+        mounts=(*data, *repository_mounts(read_only=False)),
+    )
+
+
+def _scratch(site: Site) -> OwnVolume:
+    storage, drill = site.mail.storage, site.jobs.backup.drill if site.jobs.backup else None
+    return OwnVolume(
+        (drill and drill.scratch_size) or storage.growth_limit,
+        (drill and drill.scratch_class) or storage.storage_class,
+    )

@@ -1,0 +1,158 @@
+"""Deletes old mail over IMAP: searches, counts, refuses what looks wrong, and only then expunges what it counted.
+
+Each rule is MAILBOX|FOLDER|KIND|DAYS. Age is the date of arrival; mail that nobody ever opened is seen too, for the server
+moves it to where it is searched. Each password is a file named as the mailbox, with `_at_` for `@`.
+Ends with 0 when every mailbox was done, else with 1 and what went wrong.
+"""
+
+import argparse
+import imaplib
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from common import Imap, Metrics, ProblemError, push
+
+# RFC 3501 6.4.4: HEADER matches a part of the value, and an empty one matches every message that has the field. Folded headers
+# are unfolded by the server first.
+AUTOMATED = (
+    'OR HEADER List-Unsubscribe "" OR HEADER Precedence bulk OR HEADER Precedence list OR HEADER Precedence junk'
+    " HEADER Auto-Submitted auto-"
+)
+CRITERIA = {"automated": f" ({AUTOMATED})", "human": f" NOT ({AUTOMATED})", "any": ""}
+COUNTER = {"automated": "auto", "human": "human", "any": "human"}
+SMALL = 20  # so few are no reason to refuse, whatever their share: a mailbox of three with two old ones is an ordinary sight
+COMMAND_RANGES = 500  # ranges in one command; Dovecot takes lines of 64 KiB, and two UIDs of ten digits make 22 bytes
+
+
+def query(kind: str, days: int) -> str:
+    """The search for what a rule deletes; OLDER counts seconds since arrival (RFC 5032), unlike BEFORE, which knows days only."""
+    return f"OLDER {days * 86400}{CRITERIA[kind]}"
+
+
+def ranges(uids: list[int]) -> Iterator[str]:
+    """IMAP sequence sets that hold exactly these UIDs, each short enough for one command."""
+    uids = sorted(uids)
+    breaks = [0, *(index for index, (one, other) in enumerate(pairwise(uids), 1) if other != one + 1), len(uids)]
+    runs = [f"{uids[start]}:{uids[stop - 1]}" if stop - start > 1 else f"{uids[start]}" for start, stop in pairwise(breaks) if stop > start]
+    for start in range(0, len(runs), COMMAND_RANGES):
+        yield ",".join(runs[start : start + COMMAND_RANGES])
+
+
+def search(imap: imaplib.IMAP4, criteria: str) -> set[int]:
+    kind, data = imap.uid("SEARCH", criteria)
+    if kind != "OK":
+        raise ProblemError("the server refused the search")
+    return {int(uid) for uid in (data[0] or b"").split()}
+
+
+def expunge(imap: imaplib.IMAP4, uids: list[int]) -> None:
+    for chunk in ranges(uids):
+        for command in (("STORE", chunk, "+FLAGS.SILENT", r"(\Deleted)"), ("EXPUNGE", chunk)):
+            if imap.uid(*command)[0] != "OK":
+                raise ProblemError(f"the server refused {command[0]}")
+
+
+def keep_folder(imap: imaplib.IMAP4, folder: str, rules: list[tuple[str, int]], options: argparse.Namespace) -> dict[str, int]:
+    """Apply a folder's rules to it; counts of what was scanned, deleted by kind, and kept."""
+    kind, data = imap.select(f'"{folder}"')
+    if kind != "OK":
+        raise ProblemError(f"there is no folder {folder}")
+    total = int(data[0] or 0)
+    doomed: dict[str, set[int]] = {"auto": set(), "human": set()}
+    for rule, days in rules:
+        doomed[COUNTER[rule]] |= search(imap, query(rule, days))
+    doomed["human"] -= doomed["auto"]
+    count = sum(map(len, doomed.values()))
+    if count > options.max_messages:
+        raise ProblemError(f"{folder}: {count} of {total} are due, more than the limit of {options.max_messages}; nothing was deleted")
+    if count > SMALL and count * 100 > total * options.max_share:
+        raise ProblemError(f"{folder}: {count} of {total} are due, more than {options.max_share} %; nothing was deleted")
+    if not options.dry_run:
+        expunge(imap, [uid for uids in doomed.values() for uid in uids])
+    return {"scanned": total, "auto_deleted": len(doomed["auto"]), "human_deleted": len(doomed["human"]), "kept": total - count}
+
+
+def keep_mailbox(mailbox: str, folders: dict[str, list[tuple[str, int]]], options: argparse.Namespace) -> dict[str, int]:
+    try:
+        password = (options.passwords / mailbox.replace("@", "_at_")).read_text("utf-8")
+    except OSError:
+        password = ""
+    if not password:
+        raise ProblemError("the Secret has no password for it")
+    totals: dict[str, int] = {}
+    with Imap(options.address, options.port, options.name, options.timeout) as imap:
+        try:
+            imap.login(mailbox, password)
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error:
+            raise ProblemError("the server refused its password") from None
+        able = b" ".join(imap.capability()[1]).decode().upper().split()  # more than what it told before the login
+        if missing := {"UIDPLUS", "WITHIN"} - set(able):
+            raise ProblemError(f"the server lacks {', '.join(sorted(missing))}")
+        for folder, rules in folders.items():
+            for name, count in keep_folder(imap, folder, rules, options).items():
+                totals[name] = totals.get(name, 0) + count
+    return totals
+
+
+def by_mailbox(rules: list[str]) -> dict[str, dict[str, list[tuple[str, int]]]]:
+    """`{mailbox: {folder: [(kind, days), …]}}`."""
+    result: dict[str, dict[str, list[tuple[str, int]]]] = {}
+    for rule in rules:
+        mailbox, folder, kind, days = rule.split("|")
+        result.setdefault(mailbox, {}).setdefault(folder, []).append((kind, int(days)))
+    return result
+
+
+MEANINGS = {
+    "scanned": "Messages in the mailbox before the run",
+    "auto_deleted": "Automated messages that the run deleted",
+    "human_deleted": "Other messages that the run deleted",
+    "kept": "Messages that stayed",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--job", required=True, help="name of the group in the Pushgateway")
+    parser.add_argument("--name", required=True, help="public name of the mail server, which its certificate must be valid for")
+    parser.add_argument("--address", required=True, help="where IMAP is reached")
+    parser.add_argument("--port", type=int, default=993)
+    parser.add_argument("--rule", action="append", required=True, metavar="MAILBOX|FOLDER|KIND|DAYS")
+    parser.add_argument("--passwords", type=Path, required=True, help="folder of a Secret")
+    parser.add_argument("--max-messages", type=int, required=True, help="a run that would delete more from a folder deletes nothing there")
+    parser.add_argument("--max-share", type=int, required=True, help="the same in percent of the folder")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds that the server may be silent, a search included")
+    parser.add_argument("--pushgateway")
+    parser.add_argument("--dry-run", action="store_true", help="count and report only")
+    options = parser.parse_args()
+
+    metrics, failed, started = Metrics(), False, time.monotonic()
+    for mailbox, folders in by_mailbox(options.rule).items():
+        problem, counts = "", {}
+        try:
+            counts = keep_mailbox(mailbox, folders, options)
+        except ProblemError as error:
+            problem = str(error)
+        except (OSError, imaplib.IMAP4.error) as error:
+            problem = f"IMAP: {type(error).__name__}"
+        failed = failed or bool(problem)
+        for name, meaning in MEANINGS.items() if counts else ():
+            value = 0 if options.dry_run and name.endswith("deleted") else counts[name]
+            metrics.set(f"spam_retention_{name}_total", value, meaning, mailbox=mailbox)
+        metrics.set("spam_retention_errors_total", bool(problem), "Whether the run failed for this mailbox", mailbox=mailbox)
+        said = problem or ", ".join(f"{name} {count}" for name, count in counts.items())
+        print(f"{mailbox}: {said}{' (dry run: nothing was deleted)' if options.dry_run and not problem else ''}")
+    metrics.set("spam_retention_duration_seconds", time.monotonic() - started, "How long the run took")
+    if not failed:
+        metrics.set("spam_retention_last_success_timestamp", time.time(), "When the last run without an error ended")
+    pushed = push(options.pushgateway, options.job, metrics)
+    return 1 if failed or pushed is False else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

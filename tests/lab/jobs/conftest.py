@@ -1,0 +1,71 @@
+"""What the jobs' tests run against, and how they run a job: as the pod does, as a program of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.jobs.servers import NAME, Certificates, Dovecot, Gateway, certificates, dovecot, http_server
+from tests.lab.jobs.world import World
+from tools.program import ROOT
+
+SCRIPTS = ROOT / "scripts" / "pod"
+
+MISSING = [program for program in ("dovecot", "restic", "openssl") if shutil.which(program) is None]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = "needs root" if os.getuid() else f"needs {', '.join(MISSING)}" if MISSING else ""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return certificates(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def imap(tmp_path: Path, authority: Certificates) -> Iterator[Dovecot]:
+    with dovecot(tmp_path / "dovecot", authority.issue(NAME), ["spam@example.org", "alice@example.org"]) as running:
+        yield running
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    receiver = Gateway()
+    with http_server(receiver.answer) as url:
+        receiver.url = url
+        yield receiver
+
+
+@pytest.fixture
+def job(authority: Certificates) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`job("probe.py", "--polls", 3, environment={…})`: run a script to its end; never with more environment than a pod has."""
+
+    def run(script: str, *arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-B", SCRIPTS / script, *map(str, arguments)],
+            env={"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(authority.authority), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def world(tmp_path, gateway, job):
+    made = World(tmp_path, gateway, job)
+    yield made
+    shutil.rmtree(made.scratch)

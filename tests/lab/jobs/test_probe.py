@@ -1,0 +1,354 @@
+"""The probe against a real Dovecot and a stand-in for Brevo: every verdict, its metrics, and what its exit code says."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.lab.jobs.servers import NAME, PASSWORD, Brevo, dovecot, free_port, http_server, silent_server, tls_greeter
+
+BOX = "spam@example.org"
+SENDER, RECIPIENT = "monitoring@example.org", "smoke-test@example.org"
+KEY = "key'with\"quotes and spaces"
+JOB = "email-roundtrip-monitor"
+PUBLIC = "77.32.148.25"
+
+MESSAGE = """\
+Return-Path: <bounces@brevo.example>
+Received: from {host} by {host} with LMTP id abc for <{box}>; Sat, 21 Nov 2026 09:00:00 +0000
+Received: from relay.brevo.example (relay.brevo.example [{client}])
+\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits))
+\tby {host} (Postfix) with ESMTPS id 123
+\tfor <{recipient}>; Sat, 21 Nov 2026 09:00:00 +0000 (UTC)
+Received: from forged.example (forged.example [8.8.8.8]) by elsewhere.example; Sat, 21 Nov 2026 08:59:00 +0000
+Authentication-Results: {host};
+\tdkim=pass header.d=example.org header.s=mail header.b=x;
+\tdmarc=pass (policy=quarantine) header.from=example.org;
+\tspf=softfail (no) smtp.mailfrom=bounces@brevo.example
+From: Monitoring <{sender}>
+To: {recipient}
+Subject: {subject}
+Message-ID: <{subject}@brevo.example>
+
+A message of the round-trip probe.
+"""
+
+
+class Setting:
+    """One probe's world: what Brevo does with the message, and where the probe looks."""
+
+    def __init__(self, server, gateway, job, api):
+        self.server, self.gateway, self.job, self.api = server, gateway, job, api
+        self.folder, self.client, self.delay = "", PUBLIC, 0.0
+        self.environment = {"BREVO_API_KEY": KEY, "EMAIL_MONITOR_IMAP_PASSWORD": PASSWORD}
+        self.port = server.port
+        self.arrived_at = None
+
+    def deliver(self, sender, recipient, subject):
+        text = MESSAGE.format(host=NAME, box=BOX, client=self.client, recipient=recipient, sender=sender, subject=subject)
+
+        def arrive():
+            self.server.deliver(BOX, text.encode(), folder=self.folder, flags=None)
+            self.arrived_at = time.time()
+
+        if self.delay:
+            timer = threading.Timer(self.delay, arrive)
+            timer.start()
+        else:
+            arrive()
+
+    def probe(self, *arguments, gateway=None, polls=3, interval=0.5, timeout=2):
+        place = ("--job", JOB, "--name", NAME, "--address", "127.0.0.1", "--imap-port", self.port, "--mailbox", BOX)
+        who = ("--sender", SENDER, "--recipient", RECIPIENT, "--api", f"{self.api.url}/v3")
+        pace = ("--polls", polls, "--interval", interval, "--timeout", timeout)
+        push = ("--pushgateway", gateway or self.gateway.url)
+        done = self.job("probe.py", "inbound", *place, *who, *pace, *push, *arguments, environment=self.environment)
+        assert KEY not in done.stdout + done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def value(self, metric, **labels):
+        return self.gateway.value(JOB, metric, **labels)
+
+    @property
+    def verdict(self):
+        return self.gateway.verdict(JOB, "email_roundtrip_verdict")
+
+
+@pytest.fixture
+def world(imap, gateway, job):
+    setting = Setting(imap, gateway, job, Brevo(KEY, lambda *message: setting.deliver(*message)))  # noqa: PLW0108 - it is replaced by tests
+    with http_server(setting.api.answer) as url:
+        setting.api.url = url
+        yield setting
+
+
+def test_a_message_in_the_inbox_is_ok_and_deleted(world):
+    done = world.probe()
+    assert (done.returncode, world.verdict) == (0, "ok"), done.stdout
+    assert world.value("email_roundtrip_success") == 1
+    assert world.value("email_roundtrip_inbox") == 1
+    assert world.value("email_roundtrip_client_public") == 1
+    assert world.value("email_roundtrip_last_success_timestamp") == pytest.approx(time.time(), abs=30)
+    passed = {method: world.value("email_roundtrip_authenticated", method=method) for method in ("spf", "dkim", "dmarc")}
+    assert passed == {"spf": 0, "dkim": 1, "dmarc": 1}
+    assert world.server.messages(BOX) == []
+    (sent,) = world.api.sent
+    assert sent["to"] == [{"email": RECIPIENT}]
+    assert sent["sender"]["email"] == SENDER
+    assert sent["subject"].startswith("[E2E Monitor] e2e-probe-")
+
+
+def test_the_verdict_comes_within_one_look_of_the_arrival(world):
+    world.delay = 1.2
+    done = world.probe(polls=8, interval=0.5)
+    assert world.verdict == "ok", done.stdout
+    found = world.value("email_roundtrip_last_success_timestamp")
+    assert found - world.arrived_at < 0.5 + 1.0  # an interval, and the look itself on a busy machine
+
+
+def test_mail_of_others_and_of_a_probe_under_way_stays(world):
+    world.server.deliver(BOX, b"From: a@b.example\nSubject: about e2e-probe-somebody\n\nkeep\n", age=86400)
+    world.server.deliver(BOX, f"From: {SENDER}\nSubject: [E2E Monitor] e2e-probe-other\n\nyoung\n".encode())
+    assert world.probe().returncode == 0
+    assert len(world.server.messages(BOX)) == 2
+
+
+def test_leftovers_of_earlier_probes_go_wherever_they_are(world):
+    for folder in ("", "Junk"):
+        world.server.deliver(BOX, f"From: {SENDER}\nSubject: [E2E Monitor] e2e-probe-old\n\nx\n".encode(), folder=folder, age=3600)
+    assert world.probe().returncode == 0
+    assert world.server.messages(BOX) == []
+    assert world.value("email_roundtrip_leftovers_deleted") == 2
+
+
+def test_a_message_in_junk_arrived_but_is_not_ok(world):
+    world.folder = "Junk"
+    done = world.probe()
+    assert (done.returncode, world.verdict) == (0, "junk"), done.stdout
+    assert world.value("email_roundtrip_success") == 1
+    assert world.value("email_roundtrip_inbox") == 0
+    assert world.server.messages(BOX) == []
+
+
+@pytest.mark.parametrize("client", ["10.10.3.7", "192.168.1.1", "IPv6:fd00::7"])
+def test_a_private_client_address_shows_that_proxy_is_lost(world, client):
+    world.client = client
+    world.probe()
+    assert world.verdict == "private_client"
+    assert world.value("email_roundtrip_success") == 1
+    assert world.value("email_roundtrip_client_public") == 0
+
+
+def test_a_public_ipv6_client_is_ok(world):
+    world.client = "IPv6:2a00:1450:4864:20::1"
+    assert (world.probe().returncode, world.verdict) == (0, "ok")
+
+
+def test_a_message_that_never_comes_is_a_failure_and_keeps_the_last_success(world):
+    assert world.probe().returncode == 0
+    before = world.value("email_roundtrip_last_success_timestamp")
+    world.deliver = lambda *_: None
+    done = world.probe()
+    assert (done.returncode, world.verdict) == (1, "not_delivered"), done.stdout
+    assert world.value("email_roundtrip_success") == 0
+    assert world.value("email_roundtrip_last_success_timestamp") == before
+
+
+def test_a_message_after_the_last_look_is_not_delivered_and_cleaned_up_later(world):
+    world.delay = 3
+    assert (world.probe(polls=2, interval=0.2).returncode, world.verdict) == (1, "not_delivered")
+    time.sleep(3)
+    assert len(world.server.messages(BOX)) == 1
+    world.delay = 0
+    assert world.probe(polls=2, interval=0.2).returncode == 0
+    assert world.value("email_roundtrip_leftovers_deleted") == 1
+
+
+def test_a_blocked_recipient_is_unblocked_first(world):
+    world.api.blocked.add(RECIPIENT)
+    done = world.probe()
+    assert (done.returncode, world.verdict) == (0, "ok")
+    assert "had blocked the recipient" in done.stdout
+
+
+@pytest.mark.parametrize("status", [401, 402, 429, 500])
+def test_an_api_that_refuses_is_a_verdict(world, status):
+    world.api.failing = status
+    done = world.probe()
+    assert (done.returncode, world.verdict) == (1, "send_failed")
+    assert f"answers {status}" in done.stdout
+
+
+def test_an_api_that_is_not_there_is_a_verdict(world):
+    world.api.url = f"http://127.0.0.1:{free_port()}"
+    assert (world.probe().returncode, world.verdict) == (1, "send_failed")
+
+
+@pytest.mark.parametrize("missing", ["BREVO_API_KEY", "EMAIL_MONITOR_IMAP_PASSWORD"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_variable_is_named_before_anything_is_sent(world, missing, value):
+    world.environment.pop(missing)
+    if value is not None:
+        world.environment[missing] = value
+    done = world.probe()
+    assert (done.returncode, world.verdict) == (1, "misconfigured")
+    assert missing in done.stdout
+    assert world.api.sent == []
+
+
+def test_a_wrong_password_is_a_verdict(world):
+    world.environment["EMAIL_MONITOR_IMAP_PASSWORD"] = "it's wrong"
+    done = world.probe(polls=1)
+    assert (done.returncode, world.verdict) == (1, "login_failed")
+    assert "it's wrong" not in done.stdout + done.stderr
+
+
+def test_a_hanging_imap_server_is_given_up_in_time(world):
+    with silent_server() as port:
+        world.port = port
+        started = time.monotonic()
+        assert (world.probe(polls=2, interval=0.1, timeout=0.5).returncode, world.verdict) == (1, "imap_failed")
+        assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("fault", ["expired", "another name", "unknown authority"])
+def test_a_certificate_that_is_not_valid_for_the_public_name_gets_no_password(world, tmp_path, authority, fault):
+    issued = {"expired": (NAME, -1), "another name": ("other.example.org", 30), "unknown authority": (NAME, 30)}[fault]
+    with dovecot(tmp_path / "bad", authority.issue(*issued), [BOX]) as server:
+        world.port = server.port
+        if fault == "unknown authority":
+            world.environment["SSL_CERT_FILE"] = "/dev/null"
+        done = world.probe()
+        assert (done.returncode, world.verdict) == (1, "certificate"), done.stdout
+        assert world.value("email_roundtrip_success") == 0
+        assert "Login" not in server.log()
+
+
+# --- who is told --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kuma(tmp_path):
+    """A heartbeat Secret with an Uptime Kuma push URL and a second service; and what they were told."""
+    told, folder = [], tmp_path / "heartbeats"
+    folder.mkdir()
+
+    def answer(method, path, *_):
+        told.append(path)
+        return 200, b""
+
+    with http_server(answer) as url:
+        (folder / "uptime_kuma").write_text(f"{url}/api/push/tokenInThePath?status=up&msg=OK&ping=\n", encoding="utf-8")
+        (folder / "urls").write_text(f"{url}/ping/one\n{url}/ping/two\n", encoding="utf-8")
+        yield folder, told
+
+
+@pytest.fixture
+def nobody_answers():
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def test_every_heartbeat_hears_of_an_arrival_and_none_shows_its_token(world, kuma):
+    folder, told = kuma
+    done = world.probe("--heartbeats", folder)
+    assert done.returncode == 0
+    assert sorted(path.partition("?")[0] for path in told) == ["/api/push/tokenInThePath", "/ping/one", "/ping/two"]
+    assert any("status=up&msg=ok&ping=" in path for path in told)
+    assert "tokenInThePath" not in done.stdout + done.stderr
+
+
+def test_no_heartbeat_hears_of_a_failure(world, kuma):
+    folder, told = kuma
+    world.api.failing = 500
+    assert world.probe("--heartbeats", folder).returncode == 1
+    assert told == []
+
+
+def test_a_gateway_that_recovers_is_told_after_all(world):
+    world.gateway.broken = 2
+    assert world.probe().returncode == 0
+    assert [method for method, _ in world.gateway.requests] == ["POST"] * 3
+    assert world.verdict == "ok"
+
+
+def test_an_arrival_that_only_a_heartbeat_hears_of_is_a_success(world, kuma, nobody_answers):
+    folder, told = kuma
+    done = world.probe("--heartbeats", folder, gateway=nobody_answers)
+    assert done.returncode == 0
+    assert told
+    assert "Pushgateway: failed 4 times" in done.stderr
+
+
+def test_an_arrival_that_nobody_hears_of_is_a_failure(world, tmp_path, nobody_answers):
+    folder = tmp_path / "heartbeats"
+    folder.mkdir()
+    (folder / "uptime_kuma").write_text(f"{nobody_answers}/api/push/tokenInThePath\n", encoding="utf-8")
+    (folder / "urls").write_text("not-a-url\n", encoding="utf-8")
+    done = world.probe("--heartbeats", folder, gateway=nobody_answers)
+    assert done.returncode == 1
+    assert "tokenInThePath" not in done.stdout + done.stderr
+
+
+# --- the edge -----------------------------------------------------------------------------------------------------------------
+
+# The public name has to resolve, so the look runs with a hosts file of its own, in a mount namespace.
+
+
+def edge(authority, tmp_path, port, mode):
+    """Look at one service by both families, as the probe's threads do."""
+    code = (
+        "import json, socket, sys; sys.path.insert(0, 'scripts/pod'); import probe\n"
+        f"for family in (socket.AF_INET, socket.AF_INET6): print(json.dumps(vars(probe.look_at_edge({NAME!r}, {port}, {mode}, family, 3))))"
+    )
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.0.1 {NAME}\n::1 {NAME}\n", encoding="utf-8")
+    mounted = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-B", "-c", code],
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "SSL_CERT_FILE": str(authority.authority)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("starttls", [True, False])
+def test_the_edge_is_seen_by_family_with_the_days_its_certificate_has_left(authority, tmp_path, starttls):
+    port = free_port()
+    with ExitStack() as stack:
+        for address in ("127.0.0.1", "::1"):
+            stack.enter_context(tls_greeter(authority.issue(NAME), port, starttls=starttls, address=address))
+        for seen in edge(authority, tmp_path, port, starttls):
+            assert seen["up"] and seen["secure"], seen
+            assert 29 < seen["days_left"] < 31
+
+
+def test_a_family_that_is_dark_does_not_hide_behind_the_other(authority, tmp_path):
+    port = free_port()
+    with tls_greeter(authority.issue(NAME), port, starttls=True):
+        by_ipv4, by_ipv6 = edge(authority, tmp_path, port, True)
+    assert (by_ipv4["secure"], by_ipv6["up"], by_ipv6["secure"]) == (True, False, False)
+
+
+def test_an_expired_certificate_at_the_edge_has_no_days_left(authority, tmp_path):
+    port = free_port()
+    with tls_greeter(authority.issue(NAME, days=-1), port, starttls=True):
+        seen = edge(authority, tmp_path, port, True)[0]
+    assert (seen["up"], seen["secure"], seen["days_left"]) == (True, False, 0.0)
+
+
+def test_a_dark_edge_has_metrics_and_does_not_touch_the_verdict(world):
+    done = world.probe("--edge", f"smtp:{free_port()}:starttls")
+    assert (done.returncode, world.verdict) == (0, "ok")
+    labels = {"service": "smtp", "family": "ipv4", "seen_from": "inside"}
+    assert world.value("email_edge_up", **labels) == 0
+    assert world.value("email_edge_tls", **labels) == 0

@@ -1,0 +1,229 @@
+"""Restore and its drill with the real restic and Dovecot: what was there comes back, and what is missing is found."""
+
+import imaplib
+import shutil
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from tests.lab.jobs.servers import NAME, PASSWORD, VMAIL, dovecot
+from tests.lab.jobs.world import ALICE, JOB, SPAM, fill, state_of
+
+
+def mailbox_view(port: int, authority, address: str) -> dict:
+    """UIDs, flags, dates and contents of every folder, and the subscriptions, as a client sees them."""
+    context = ssl.create_default_context(cafile=authority.authority)
+    context.check_hostname = False
+    view: dict = {}
+    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context, timeout=20) as session:
+        session.login(address, PASSWORD)
+        view["subscribed"] = sorted(session.lsub()[1])
+        for folder in ("INBOX", "Archive"):
+            assert session.select(folder, readonly=True)[0] == "OK"
+            view[folder, "uidvalidity"] = session.response("UIDVALIDITY")[1]
+            rows = session.uid("FETCH", "1:*", "(FLAGS INTERNALDATE BODY.PEEK[])")[1]
+            view[folder] = sorted((row[0].partition(b"UID")[2], row[1]) for row in rows if isinstance(row, tuple))
+    return view
+
+
+def test_after_a_wipe_a_client_sees_the_same_uids_flags_dates_contents_and_subscriptions(world, tmp_path, authority):
+    with dovecot(tmp_path / "before", authority.issue(NAME), [ALICE]) as server:
+        context = ssl.create_default_context(cafile=authority.authority)
+        context.check_hostname = False
+        with imaplib.IMAP4_SSL("127.0.0.1", server.port, ssl_context=context) as session:
+            session.login(ALICE, PASSWORD)
+            session.create("Archive")
+            session.subscribe("Archive")
+            for number in range(30):
+                flags = (r"(\Seen)", r"(\Answered $Important)", "")[number % 3]
+                date = imaplib.Time2Internaldate(1_600_000_000 + number * 100_000)
+                session.append("Archive" if number % 2 else "INBOX", flags, date, f"Subject: {number}\n\nbody {number}\n".encode())
+            session.select("INBOX")
+            session.store("2:4", "+FLAGS", r"(\Deleted)")
+            session.expunge()  # so that UIDs are not simply 1, 2, 3
+            session.select("Archive")  # a first look takes the flag \Recent away, which belongs to sessions and not to messages
+        before = mailbox_view(server.port, authority, ALICE)
+        shutil.rmtree(world.root / "mail")
+        shutil.copytree(server.mail, world.root / "mail", symlinks=True)
+        subprocess.run(["chown", "-R", f"{VMAIL}:{VMAIL}", str(world.root / "mail")], check=True)
+    assert world.backup().returncode == 0
+    files = state_of(world.root / "state")
+    for source in ("mail", "state"):
+        shutil.rmtree(world.root / source)
+        (world.root / source).mkdir()
+    assert "nothing was changed" in world.restore("--what", "whole").stdout
+    assert list((world.root / "mail").iterdir()) == []
+    done = world.restore("--what", "whole", "--go")
+    assert done.returncode == 0, done.stderr
+    assert state_of(world.root / "state") == files
+    with dovecot(tmp_path / "after", authority.issue(NAME), [ALICE]) as server:
+        shutil.rmtree(server.mail)
+        subprocess.run(["cp", "-a", str(world.root / "mail"), str(server.mail)], check=True)
+        assert mailbox_view(server.port, authority, ALICE) == before
+        assert len(before["INBOX"]) == 12
+        assert len(before["Archive"]) == 15
+
+
+def test_twenty_thousand_messages_come_back_file_by_file_and_dovecot_counts_them(world):
+    boxes = {f"user{number}@example.org": 4000 for number in range(4)}
+    for address, count in boxes.items():
+        fill(world.root / "mail", address, count, flags="FRS", size=100)
+        fill(world.root / "mail", address, 1000, folder=".Archive", flags="S", size=100)
+        (world.root / "mail" / "example.org" / address.partition("@")[0] / "subscriptions").write_text(
+            "V\t2\n\nArchive\n", encoding="utf-8"
+        )
+    assert world.backup().returncode == 0
+    assert [world.value("backup_messages", mailbox=address) for address in boxes] == [5000] * 4
+    before = state_of(world.root / "mail")
+    shutil.rmtree(world.root / "mail")
+    (world.root / "mail").mkdir()
+    assert world.restore("--what", "whole", "--go").returncode == 0
+    assert state_of(world.root / "mail") == before
+    assert world.drill().returncode == 0
+    assert world.gateway.value("mail-restore-drill", "mail_restore_messages") == 20_000
+
+
+def test_a_whole_restore_puts_what_is_there_aside_and_waits_for_a_stopped_server(world, gateway):
+    made = fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    made[0].write_text("Subject: changed since\n\nx\n", encoding="utf-8")
+    running = gateway.url.removeprefix("http://")
+    refused = world.restore("--what", "whole", "--go", running=running)
+    assert (refused.returncode, "still answers" in refused.stderr) == (1, True)
+    assert "changed since" in made[0].read_text()
+    assert world.restore("--what", "whole", "--go").returncode == 0
+    assert "changed since" not in made[0].read_text()
+    (aside,) = (world.root / "mail").glob(".before-restore-*")
+    assert "changed since" in (aside / made[0].relative_to(world.root / "mail")).read_text()
+    assert world.backup().returncode == 0
+    assert world.value("backup_messages", mailbox=ALICE) == 5  # what was put aside is no mailbox
+
+
+def test_a_mailbox_gets_back_what_it_lacks_and_keeps_what_it_has(world):
+    made = fill(world.root / "mail", ALICE, 20)
+    sent = fill(world.root / "mail", ALICE, 5, folder=".Sent", flags="RS")
+    assert world.backup().returncode == 0
+    before = state_of(world.root / "mail")
+    for path in (*made[3:8], *sent):
+        path.unlink()
+    newer = made[1].with_name("1800000000.M1P1.host:2,S")
+    newer.write_text("Subject: newer\n\nx\n", encoding="utf-8")
+    made[2].rename(made[2].with_name(made[2].name.partition(":")[0] + ":2,FS"))  # flagged since: it is the same message
+    dry = world.restore("--what", "mailbox", "--mailbox", ALICE)
+    assert "10 of 25 messages are to be added, 15 are there already" in dry.stdout
+    assert not made[4].exists()
+    assert world.restore("--what", "mailbox", "--mailbox", ALICE, "--go").returncode == 0
+    after = state_of(world.root / "mail")
+    assert newer.exists()
+    assert made[2].with_name(made[2].name.partition(":")[0] + ":2,FS").exists()
+    unique = {path.rpartition("/")[2].partition(":")[0]: path for path in after}
+    assert len(unique) == len(after) == 26
+    for path, (content, owner, _, date) in before.items():
+        again = after[unique[path.rpartition("/")[2].partition(":")[0]]]
+        assert (again[0], again[1], again[3]) == (content, owner, date)
+    assert {path.rpartition(":2,")[2] for path in after if "/.Sent/cur/" in path and ":2,RS" in path} == {"RS"}
+    again = world.restore("--what", "mailbox", "--mailbox", ALICE, "--go")
+    assert "0 of 25 messages are to be added" in again.stdout
+
+
+def test_a_mailbox_comes_back_into_a_folder_that_clients_show(world, tmp_path, authority):
+    fill(world.root / "mail", ALICE, 6)
+    fill(world.root / "mail", ALICE, 2, folder=".Sent")
+    assert world.backup().returncode == 0
+    assert world.restore("--what", "mailbox", "--mailbox", ALICE, "--into", "Restored 2026", "--go").returncode == 0
+    with dovecot(tmp_path / "server", authority.issue(NAME), [ALICE]) as server:
+        shutil.rmtree(server.mail)
+        subprocess.run(["cp", "-a", str(world.root / "mail"), str(server.mail)], check=True)
+        context = ssl.create_default_context(cafile=authority.authority)
+        context.check_hostname = False
+        with imaplib.IMAP4_SSL("127.0.0.1", server.port, ssl_context=context) as session:
+            session.login(ALICE, PASSWORD)
+            counts = {name: session.select(f'"{name}"')[1] for name in ("INBOX", "Restored 2026", "Restored 2026.Sent", "Sent")}
+            assert counts == {"INBOX": [b"6"], "Restored 2026": [b"6"], "Restored 2026.Sent": [b"2"], "Sent": [b"2"]}
+            subscribed = b" ".join(row for row in session.lsub()[1] if row)
+            assert b"Restored 2026" in subscribed
+            assert b"Restored 2026.Sent" in subscribed
+        assert "Error" not in server.log()
+
+
+def test_one_message_comes_back_from_the_day_it_was_there(world):
+    made = fill(world.root / "mail", ALICE, 8)
+    assert world.backup().returncode == 0
+    world.earlier(days=3)
+    made[4].unlink()
+    fill(world.root / "mail", SPAM, 2)
+    assert world.backup().returncode == 0
+    wanted = ("--what", "message", "--mailbox", ALICE, "--message-id", "<4.alice@example.org>")
+    absent = world.restore(*wanted, "--go")
+    assert (absent.returncode, "has no message" in absent.stderr) == (1, True)
+    moment = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 2 * 86400))
+    assert world.restore(*wanted, "--at", moment, "--go").returncode == 0
+    assert (
+        "4.alice@example.org" in made[4].read_text()
+        if made[4].exists()
+        else any("4.alice@example.org" in path.read_text() for path in (world.root / "mail" / "example.org" / "alice" / "cur").iterdir())
+    )
+    listed = world.restore("--what", "list").stdout
+    assert f"{ALICE} 8" in listed
+    assert f"{ALICE} 7" in listed
+    early = world.restore(*wanted, "--at", "2001-01-01")
+    assert (early.returncode, "no snapshot" in early.stderr) == (1, True)
+
+
+def test_a_replaced_mailbox_is_what_it_was(world):
+    made = fill(world.root / "mail", ALICE, 6)
+    uidlist = world.root / "mail" / "example.org" / "alice" / "dovecot-uidlist"
+    uidlist.write_text("3 V1 N7 G1\n", encoding="utf-8")
+    assert world.backup().returncode == 0
+    before = state_of(world.root / "mail")
+    made[0].unlink()
+    uidlist.write_text("3 V2 N9 G2\n", encoding="utf-8")
+    assert world.restore("--what", "mailbox", "--mailbox", ALICE, "--replace", "--go").returncode == 0
+    assert state_of(world.root / "mail") == before
+
+
+# --- the drill ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_drill_counts_with_dovecot_and_leaves_nothing_behind(world):
+    fill(world.root / "mail", ALICE, 12)
+    fill(world.root / "mail", ALICE, 3, folder=".Sent")
+    fill(world.root / "mail", SPAM, 7)
+    assert world.backup().returncode == 0
+    done = world.drill()
+    assert done.returncode == 0, done.stderr
+    assert f"{ALICE}: fetched its newest message" in done.stdout
+    group = world.gateway.groups["mail-restore-drill"]
+    assert group["mail_restore_messages"][()] == 22
+    assert group["mail_restore_success"][()] == 1
+    assert group["mail_restore_last_success_timestamp"][()] == pytest.approx(time.time(), abs=60)
+    assert group["mail_restore_seconds"][()] > 0
+    assert not (world.scratch / "restored").exists()
+
+
+def test_the_drill_finds_a_snapshot_without_the_mail_that_its_manifest_promises(world):
+    made = fill(world.root / "mail", ALICE, 40)
+    assert world.backup().returncode == 0
+    for path in made[:30]:
+        path.unlink()
+    world.restic("backup", "--host", JOB, "--tag", "good", *(str(world.root / name) for name in ("mail", "state", "manifest")))
+    done = world.drill()
+    assert done.returncode == 1
+    assert f"{ALICE} has 10 of 40 messages" in done.stderr
+    assert world.gateway.value("mail-restore-drill", "mail_restore_success") == 0
+
+
+def test_the_drill_finds_a_newest_message_that_cannot_be_fetched(world):
+    made = fill(world.root / "mail", ALICE, 40)
+    assert world.backup().returncode == 0
+    newest = max(made, key=lambda path: path.stat().st_mtime)
+    newest.write_text("Subject: another\n\nx\n", encoding="utf-8")
+    world.restic("backup", "--host", JOB, "--tag", "good", *(str(world.root / name) for name in ("mail", "state", "manifest")))
+    done = world.drill()
+    assert (done.returncode, "does not find the newest message" in done.stderr) == (1, True)
+
+
+def test_a_drill_without_a_backup_fails(world):
+    assert world.drill().returncode == 1

@@ -1,0 +1,220 @@
+"""Retention against a real Dovecot: what goes, what stays, and when nothing may go."""
+
+import imaplib
+import os
+import ssl
+import threading
+import time
+
+import pytest
+
+from tests.lab.jobs.servers import NAME, PASSWORD, VMAIL, dovecot
+
+SPAM = "spam@example.org"
+DAY, HOURS = 86400, 3600
+RULES = ("--rule", f"{SPAM}|INBOX|automated|14", "--rule", f"{SPAM}|INBOX|human|90")
+
+# Header, age in seconds, never opened, whether it stays.
+TABLE = {
+    "automated, two hours short": ("List-Unsubscribe: <https://x>", 14 * DAY - 2 * HOURS, False, True),
+    "automated, two hours over": ("List-Unsubscribe: <https://x>", 14 * DAY + 2 * HOURS, False, False),
+    "human, two hours short": ("X-Nothing: special", 90 * DAY - 2 * HOURS, False, True),
+    "human, two hours over": ("X-Nothing: special", 90 * DAY + 2 * HOURS, False, False),
+    "human of fifteen days": ("X-Nothing: special", 15 * DAY, False, True),
+    "bulk": ("Precedence: bulk", 15 * DAY, False, False),
+    "list": ("Precedence: list", 15 * DAY, False, False),
+    "junk": ("precedence: JUNK", 15 * DAY, False, False),
+    "first-class is no bulk": ("Precedence: first-class", 15 * DAY, False, True),
+    "folded bulk": ("Precedence:\n bulk", 15 * DAY, False, False),
+    "folded unsubscribe": ("List-Unsubscribe:\n <mailto:x@y>,\n <https://x>", 15 * DAY, False, False),
+    "auto-generated": ("Auto-Submitted: auto-generated", 15 * DAY, False, False),
+    "not automated by its own word": ("Auto-Submitted: no", 15 * DAY, False, True),
+    "never opened, automated, over": ("List-Unsubscribe: <https://x>", 14 * DAY + 2 * HOURS, True, False),
+    "never opened, automated, short": ("List-Unsubscribe: <https://x>", 14 * DAY - 2 * HOURS, True, True),
+    "never opened, human, over": ("X-Nothing: special", 91 * DAY, True, False),
+    "header in the body only": ("X-Nothing: special\n\nPrecedence: bulk", 15 * DAY, False, True),
+}
+
+
+@pytest.fixture
+def passwords(tmp_path):
+    folder = tmp_path / "passwords"
+    folder.mkdir()
+    (folder / "spam_at_example.org").write_text(PASSWORD, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def keep(job, imap, gateway, passwords):
+    def run(*arguments, rules=RULES, **others):
+        limits = {"max-messages": 500, "max-share": 90, **others}
+        options = [text for name, value in limits.items() for text in (f"--{name}", value)]
+        place = ("--job", "spam-retention", "--name", NAME, "--address", "127.0.0.1", "--port", imap.port, "--passwords", passwords)
+        done = job("retention.py", *place, *rules, "--pushgateway", gateway.url, *options, *arguments)
+        assert PASSWORD not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def message(header: str, name: str = "x") -> bytes:
+    return f"From: a@b.example\nSubject: {name}\nMessage-ID: <{name.replace(' ', '-')}@test>\n{header}\n\nbody\n".encode()
+
+
+def subjects(imap, address: str = SPAM) -> set[str]:
+    return {line[9:].strip() for path in imap.messages(address) for line in path.read_text().splitlines() if line.startswith("Subject:")}
+
+
+def fill(imap, count: int, header: str = "Precedence: bulk", age: float = 20 * DAY, prefix: str = "m") -> None:
+    for number in range(count):
+        imap.deliver(SPAM, message(header, f"{prefix}{number}"), age=age)
+
+
+def test_each_message_goes_or_stays_by_class_and_age(imap, gateway, keep):
+    for name, (header, age, unopened, _) in TABLE.items():
+        imap.deliver(SPAM, message(header, name), age=age, flags=None if unopened else "S")
+    done = keep()
+    assert done.returncode == 0, done.stderr
+    assert subjects(imap) == {name for name, (*_, stays) in TABLE.items() if stays}
+    gone = [name for name, (*_, stays) in TABLE.items() if not stays]
+    human = sum(TABLE[name][0].startswith("X-Nothing") for name in gone)
+    values = {
+        name: gateway.value("spam-retention", f"spam_retention_{name}", mailbox=SPAM)
+        for name in ("scanned_total", "auto_deleted_total", "human_deleted_total", "kept_total", "errors_total")
+    }
+    assert values == {
+        "scanned_total": len(TABLE),
+        "auto_deleted_total": len(gone) - human,
+        "human_deleted_total": human,
+        "kept_total": len(TABLE) - len(gone),
+        "errors_total": 0,
+    }
+
+
+def test_a_dry_run_counts_and_deletes_nothing(imap, gateway, keep):
+    fill(imap, 5)
+    done = keep("--dry-run")
+    assert done.returncode == 0
+    assert len(imap.messages(SPAM)) == 5
+    assert "auto_deleted 5" in done.stdout
+    assert gateway.value("spam-retention", "spam_retention_auto_deleted_total", mailbox=SPAM) == 0
+
+
+@pytest.mark.parametrize(("limit", "words"), [({"max-messages": 29}, "limit of 29"), ({"max-share": 50}, "more than 50 %")])
+def test_above_a_limit_nothing_is_deleted_and_the_run_fails(imap, gateway, keep, limit, words):
+    fill(imap, 30)
+    fill(imap, 10, header="X-Nothing: special", prefix="human")
+    done = keep(**limit)
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert len(imap.messages(SPAM)) == 40
+    assert gateway.value("spam-retention", "spam_retention_errors_total", mailbox=SPAM) == 1
+    assert "spam_retention_last_success_timestamp" not in gateway.groups["spam-retention"]
+    assert "spam_retention_auto_deleted_total" not in gateway.groups["spam-retention"]
+
+
+def test_at_the_limit_it_deletes(imap, keep):
+    fill(imap, 30)
+    assert keep(**{"max-messages": 30, "max-share": 99}).returncode == 1  # all of them is more than 99 %
+    fill(imap, 1, header="X-Nothing: special", prefix="human")
+    assert keep(**{"max-messages": 30, "max-share": 99}).returncode == 0
+    assert subjects(imap) == {"human0"}
+
+
+def test_mail_that_another_client_marked_for_deletion_is_not_taken_along(imap, keep):
+    fill(imap, 3)
+    imap.deliver(SPAM, message("X-Nothing: special", "undecided"), flags="ST")
+    assert keep().returncode == 0
+    assert subjects(imap) == {"undecided"}
+
+
+def test_an_open_session_is_told_and_keeps_working(imap, authority, keep):
+    fill(imap, 4)
+    imap.deliver(SPAM, message("X-Nothing: special", "stays"))
+    context = ssl.create_default_context(cafile=authority.authority)
+    context.check_hostname = False
+    with imaplib.IMAP4_SSL("127.0.0.1", imap.port, ssl_context=context, timeout=10) as session:
+        session.login(SPAM, PASSWORD)
+        assert session.select("INBOX")[1] == [b"5"]
+        assert keep().returncode == 0
+        session.noop()
+        assert session.untagged_responses.get("EXPUNGE") or session.response("EXPUNGE")[1] != [None]
+        kind, data = session.fetch("1", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+        assert kind == "OK"
+        assert b"stays" in data[0][1]
+    assert "Error" not in imap.log()
+    assert "Panic" not in imap.log()
+
+
+def test_mail_that_arrives_meanwhile_is_not_lost(imap, keep):
+    fill(imap, 300)
+    stop, delivered = threading.Event(), []
+
+    def go_on():
+        while not stop.is_set():
+            delivered.append(f"fresh{len(delivered)}")
+            imap.deliver(SPAM, message("Precedence: bulk", delivered[-1]), flags=None)
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        done = keep(**{"max-share": 99})
+    finally:
+        stop.set()
+        thread.join()
+    assert done.returncode == 0, done.stdout
+    assert len(delivered) > 5
+    assert subjects(imap) == set(delivered)
+
+
+def test_many_scattered_messages_go_in_commands_of_bearable_length(imap, keep):
+    for number in range(1300):  # every other one stays, so that no range joins two
+        imap.deliver(SPAM, message("Precedence: bulk" if number % 2 else "X-Nothing: special", f"m{number}"), age=20 * DAY)
+    assert keep(**{"max-messages": 5000}).returncode == 0
+    assert len(imap.messages(SPAM)) == 650
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("password", "refused its password"),
+        ("no password", "no password for it"),
+        ("folder", "there is no folder Nirgends"),
+        ("server", "IMAP: "),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_counted(imap, gateway, keep, passwords, change, words):
+    fill(imap, 2)
+    rules = RULES
+    if change == "password":
+        (passwords / "spam_at_example.org").write_text("wrong", encoding="utf-8")
+    elif change == "no password":
+        (passwords / "spam_at_example.org").unlink()
+    elif change == "folder":
+        rules = ("--rule", f"{SPAM}|Nirgends|any|1")
+    else:
+        imap.process.terminate()
+        imap.process.wait(10)
+    done = keep(rules=rules)
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert len(imap.messages(SPAM)) == 2
+    assert gateway.value("spam-retention", "spam_retention_errors_total", mailbox=SPAM) == 1
+
+
+def test_an_expired_certificate_gets_no_password(tmp_path, authority, gateway, job, passwords):
+    with dovecot(tmp_path / "expired", authority.issue(NAME, days=-1), [SPAM]) as server:
+        place = ("--job", "spam-retention", "--name", NAME, "--address", "127.0.0.1", "--port", server.port, "--passwords", passwords)
+        done = job("retention.py", *place, *RULES, "--max-messages", 5, "--max-share", 50)
+        assert done.returncode == 1
+        assert "SSLCertVerificationError" in done.stdout
+        assert "Login" not in server.log()
+
+
+def test_the_mail_store_belongs_to_the_mail_user_afterwards(imap, keep):
+    fill(imap, 3)
+    assert keep(**{"max-share": 99}).returncode == 0
+    owners = {path.stat().st_uid for path in imap.maildir(SPAM).rglob("*")}
+    assert owners == {VMAIL}
+    assert os.getuid() == 0

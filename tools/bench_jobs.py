@@ -1,0 +1,134 @@
+"""Benchmarks of the jobs: an unchanged backup against the first one, retention against its search alone.
+
+They need root, Dovecot and restic, and take some minutes.
+"""
+
+import contextlib
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.lab.jobs.servers import NAME, PASSWORD, VMAIL, certificates, dovecot
+from tools.program import ROOT
+
+SCRIPTS = ROOT / "scripts" / "pod"
+MESSAGES = 20_000
+MESSAGE_BYTES = 80_000  # as in the owner's spam mailbox: 43 MiB in 519 messages
+ROUNDS = 5
+DUE = 20  # messages that a run finds: it comes every four hours
+BOX = "spam@example.org"
+DAY = 86400
+
+
+def missing() -> str | None:
+    """Why nothing can be measured here, or None."""
+    programs = [program for program in ("dovecot", "restic", "openssl") if shutil.which(program) is None]
+    return "needs root" if os.getuid() else f"needs {', '.join(programs)}" if programs else None
+
+
+def backup_ratios() -> tuple[float, float]:
+    """Time of a second backup of unchanged mail over the first: restic's own part, and the whole job with its proofs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        box = folder / "source" / "mail" / "example.org" / "spam"
+        for path in (box / "cur", box / "new", folder / "source" / "state", folder / "source" / "manifest", folder / "backup"):
+            path.mkdir(parents=True)
+        for number in range(MESSAGES):
+            text = f"Message-ID: <{number}@bench>\n\n".encode() + os.urandom(MESSAGE_BYTES)
+            (box / "cur" / f"1700000000.M{number}P1.host,S={len(text)}:2,S").write_bytes(text)
+        (folder / "key").write_text("bench", encoding="utf-8")
+        command = [
+            *(sys.executable, "-B", str(SCRIPTS / "backup.py"), "--job", "bench", "--root", str(folder / "source")),
+            *("--source", "mail", "--source", "state", "--maildirs", "mail", "--repository", str(folder / "backup" / "restic")),
+            *("--key-file", str(folder / "key"), "--scratch", str(folder), "--max-fall", "50", "--keep-daily", "7"),
+            *("--keep-weekly", "8", "--verify-parts", "7"),
+        ]
+        job = [_seconds(command) for _ in range(2)]
+        alone = ["restic", "--repo", str(folder / "alone"), "--password-file", str(folder / "key"), "--cache-dir", str(folder / "cache")]
+        _seconds([*alone, "init"])
+        save = [_seconds([*alone, "backup", str(folder / "source")]) for _ in range(2)]
+        return save[1] / save[0], job[1] / job[0]
+
+
+def retention_ratio() -> float:
+    """Time of a retention run that deletes a night's mail of a large mailbox over the same searches alone, cold each."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)
+        (folder / "ca").mkdir()
+        authority = certificates(folder / "ca")
+        (folder / "passwords").mkdir()
+        (folder / "passwords" / BOX.replace("@", "_at_")).write_text(PASSWORD, encoding="utf-8")
+        server = stack.enter_context(dovecot(folder / "dovecot", authority.issue(NAME), [BOX]))
+        place = server.maildir(BOX) / "cur"
+        now = time.time()
+        for number in range(MESSAGES):
+            age = (number % 200 + 1) * DAY
+            automated = number % 3 and age < 13 * DAY
+            path = place / f"{int(now - age)}.M{number}P1.bench:2,S"
+            header = "List-Unsubscribe: <https://x>" if automated else "X-Human: yes"
+            path.write_text(f"Subject: {number}\n{header}\n\n{'x' * 2000}\n", encoding="utf-8")
+            os.utime(path, (now - min(age, 89 * DAY), now - min(age, 89 * DAY)))
+        subprocess.run(["chown", "-R", f"{VMAIL}:{VMAIL}", str(server.mail)], check=True)
+        sys.path.insert(0, str(SCRIPTS))
+        query = importlib.import_module("retention").query  # a pod's program: its folder is no package
+        environment = {**os.environ, "SSL_CERT_FILE": str(authority.authority)}
+        command = [
+            *(sys.executable, "-B", str(SCRIPTS / "retention.py"), "--job", "bench", "--name", NAME, "--address", "127.0.0.1"),
+            *("--port", str(server.port), "--passwords", str(folder / "passwords"), "--max-messages", "500", "--max-share", "50"),
+            *("--rule", f"{BOX}|INBOX|automated|14", "--rule", f"{BOX}|INBOX|human|90"),
+        ]
+        searches = [query("automated", 14), query("human", 90)]
+        _search(server.port, authority.authority, searches)  # the first look makes Dovecot read every header
+        runs, alone = [], []
+        for turn in range(ROUNDS):
+            for number in range(DUE):
+                server.deliver(BOX, f"Subject: {turn}.{number}\nPrecedence: bulk\n\nx\n".encode(), age=20 * DAY)
+            _search(server.port, authority.authority, ["ALL"])
+            alone.append(_search(server.port, authority.authority, searches))
+            runs.append(_seconds(command, environment))
+        return sorted(runs)[ROUNDS // 2] / sorted(alone)[ROUNDS // 2]
+
+
+def _search(port: int, authority: Path, criteria: list[str]) -> float:
+    """Seconds of a program of its own that logs in and searches, as the job is one."""
+    code = f"""\
+import imaplib, ssl, sys
+context = ssl.create_default_context(cafile={str(authority)!r})
+context.check_hostname = False
+with imaplib.IMAP4_SSL("127.0.0.1", {port}, ssl_context=context) as session:
+    session.login({BOX!r}, {PASSWORD!r})
+    session.select("INBOX")
+    for criteria in {criteria!r}:
+        assert session.uid("SEARCH", criteria)[0] == "OK"
+"""
+    return _seconds([sys.executable, "-B", "-c", code])
+
+
+def _seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[2]}: {done.stdout}{done.stderr}")
+    return time.perf_counter() - started
+
+
+def measurements() -> Iterator[tuple[str, float, float]]:
+    """What was compared, the ratio, and the bound it should keep."""
+    save, job = backup_ratios()
+    yield f"second backup of {MESSAGES} unchanged messages over the first (restic)", save, 0.1
+    yield "the same, the whole job with its proofs", job, 1
+    yield f"retention over its searches alone ({MESSAGES} messages)", retention_ratio(), 1.5
+
+
+if __name__ == "__main__":
+    if reason := missing():
+        sys.exit(reason)
+    for what, value, bound in measurements():
+        print(f"{what}: {value:.2f} (bound {bound})")
