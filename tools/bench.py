@@ -20,7 +20,7 @@ from components.dns.offline import Snapshot
 from components.dns.verify import verify
 from components.settings.parse import parse_site
 from components.settings.site import KEY
-from tools.bench_lab import measurements
+from tools import bench_jobs, bench_lab
 from tools.dns_view import zone_files
 from tools.lab.edge import Lab
 from tools.lab.hosts import missing
@@ -165,7 +165,13 @@ def lab_rows() -> Iterator[Row]:
     """The mail edge of dev on real daemons; where the lab can run."""
     if missing() is None:
         with Lab(parse_site(load_stack(ROOT, "dev").config[KEY])) as lab:
-            yield from (Row(*measurement) for measurement in measurements(lab))
+            yield from (Row(*measurement) for measurement in bench_lab.measurements(lab))
+
+
+def job_rows() -> Iterator[Row]:
+    """Backup and retention on real programs; where these are there."""
+    if bench_jobs.missing() is None:
+        yield from (Row(*measurement) for measurement in bench_jobs.measurements())
 
 
 def main() -> int:
@@ -173,7 +179,7 @@ def main() -> int:
     kept = True
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        for rows in (render_rows(scratch), domain_rows(), dns_rows(), preview_rows(scratch), lab_rows()):
+        for rows in (render_rows(scratch), domain_rows(), dns_rows(), preview_rows(scratch), lab_rows(), job_rows()):
             for row in rows:
                 good = row.value <= row.bound
                 kept &= good
