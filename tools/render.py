@@ -16,6 +16,7 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from components.mail.services import NAME
 from components.rules import unprotected, violations
 from components.settings.parse import parse_site
 from components.settings.site import KEY
@@ -50,9 +51,9 @@ def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
 
 
 def _mail_files(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """What the pod's config volumes hold, by the path that the pod sees: read back from the objects, not from the code that made them."""
+    """What the mail pod's config volumes hold, by the path that the pod sees: read back from the objects that will hold it."""
     maps = {thing["metadata"]["name"]: thing["data"] for thing in objects if thing["kind"] == "ConfigMap"}
-    for deployment in (thing for thing in objects if thing["kind"] == "Deployment"):
+    for deployment in (thing for thing in objects if (thing["kind"], thing["metadata"]["name"]) == ("Deployment", NAME)):
         for volume in deployment["spec"]["template"]["spec"]["volumes"]:
             source = volume.get("configMap")
             if source and "items" in source:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.base import MANAGED_BY, Component
+from components.base import BESIDE, MANAGED_BY, Component
 from components.jobs.job import SCRIPTS_DIR, Claim, Container, Job, OwnVolume, Scratch, SecretFiles, Volume
 from components.settings.schedule import most_runs_per_day, period
 
@@ -19,7 +19,8 @@ COMPONENT_LABEL = {"app.kubernetes.io/component": "job"}
 
 
 def labels(job: Job) -> dict[str, str]:
-    return MANAGED_BY | COMPONENT_LABEL | {"app.kubernetes.io/name": job.name}
+    beside = {BESIDE: job.beside} if job.beside else {}
+    return MANAGED_BY | COMPONENT_LABEL | {"app.kubernetes.io/name": job.name} | beside
 
 
 def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resource]) -> k8s.batch.v1.CronJob:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.base import Component
+from components.base import BESIDE, Component
 from components.listeners import IMAPS, LISTENERS, SMTP
 from components.mail.files import config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
@@ -87,10 +87,22 @@ def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
             )
             for state in ("not-ready", "unreachable")
         ],
+        affinity=_near_a_running_backup(),
         security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
         init_containers=[_assemble(component)],
         containers=[_mail_server(component)],
         volumes=_volumes(component),
+    )
+
+
+def _near_a_running_backup() -> k8s.core.v1.AffinityArgs:
+    """A job that still mounts the volume ties it to its node; started elsewhere, the pod would wait for the job to end."""
+    term = k8s.core.v1.PodAffinityTermArgs(
+        label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={BESIDE: NAME}), topology_key="kubernetes.io/hostname"
+    )
+    preferred = k8s.core.v1.WeightedPodAffinityTermArgs(weight=100, pod_affinity_term=term)
+    return k8s.core.v1.AffinityArgs(
+        pod_affinity=k8s.core.v1.PodAffinityArgs(preferred_during_scheduling_ignored_during_execution=[preferred])
     )
 
 

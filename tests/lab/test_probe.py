@@ -26,7 +26,7 @@ class Edge:
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.gateway = lab, Gateway()
-        self.source = lab.client()
+        self.source, self.sender = lab.client(), SENDER
         self.brevo = Brevo(KEY, self.send)
 
     def send(self, sender: str, recipient: str, subject: str) -> None:
@@ -37,7 +37,7 @@ class Edge:
     def probe(self, *arguments: str, polls: int = 10):
         lab = self.lab
         where = ("--job", JOB, "--name", lab.site.hostname, "--address", POD, "--mailbox", BOX)
-        who = ("--sender", SENDER, "--recipient", "smoke-test@example.org", "--api", f"{self.brevo.url}/v3")
+        who = ("--sender", self.sender, "--recipient", "smoke-test@example.org", "--api", f"{self.brevo.url}/v3")
         edge = [f"--edge={s.name}:{s.port}:{'starttls' if s in (SMTP, SUBMISSION) else 'tls'}" for s in LISTENERS]
         pace = ("--polls", str(polls), "--interval", "1", "--timeout", "15", "--pushgateway", self.gateway.url)
         variables = {"BREVO_API_KEY": KEY, "EMAIL_MONITOR_IMAP_PASSWORD": lab.passwords[BOX], "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
@@ -76,16 +76,13 @@ def edge(lab: Lab) -> Iterator[Edge]:
 
 
 def test_a_message_from_a_public_client_goes_round_and_the_edge_is_seen_by_both_families(lab: Lab, edge: Edge, log: Log) -> None:
-    edge.source = PUBLIC
+    edge.source, edge.sender = PUBLIC, "probe@public.example"  # a domain of its own: Rspamd remembers what others published
     if PUBLIC not in lab.world.run("ip", "-4", "address", "show", "dev", "lo").stdout:
         lab.world.run("ip", "address", "add", PUBLIC, "dev", "lo")
-    lab.names.host(f"relay.{CLIENT_DOMAIN}", PUBLIC)
-    before = lab.names.lookup(CLIENT_DOMAIN, "TXT")
-    lab.names.text(CLIENT_DOMAIN, f"v=spf1 ip4:{PUBLIC} ip4:198.51.100.0/24 ip6:2001:db8:c::/64 -all")
-    try:
-        done = edge.probe()
-    finally:
-        lab.names.put(CLIENT_DOMAIN, "TXT", *before)
+    for name in ("public.example", "relay.public.example"):
+        lab.names.host(name, PUBLIC)
+    lab.names.text("public.example", f"v=spf1 ip4:{PUBLIC} -all")
+    done = edge.probe()
     assert (done.returncode, edge.verdict) == (0, "ok"), done.stdout + done.stderr
     assert edge.gateway.value(JOB, "email_roundtrip_client_public") == 1
     assert edge.gateway.value(JOB, "email_roundtrip_authenticated", method="spf") == 1, done.stdout

@@ -6,8 +6,9 @@ import dns.rdataclass
 import dns.rdatatype
 import pytest
 
+from components.dns.records import records
 from components.listeners import SUBMISSION, SUBMISSIONS
-from tests.lab.support import Known, Log
+from tests.lab.support import Known, Log, lab_site
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
@@ -80,6 +81,21 @@ def test_the_signature_of_outgoing_mail_verifies_against_the_published_key(lab: 
     assert b"s=mail" in raw
     assert dkim.verify(raw, dnsfunc=txt)
     assert not dkim.verify(raw.replace(b"Hello.", b"Hallo."), dnsfunc=txt)
+
+
+def test_the_signature_verifies_against_the_rendered_zone(lab: Lab) -> None:
+    """The record as it would stand at the DNS provider: quoted, and split where the provider splits it."""
+    _, public = lab.dkim["example.org.mail"]
+    site = lab_site({"domains/example.org/dkim": [{"selector": "mail", "public_key": public}]})
+    contents = {record.name: record.content for record in records(site) if record.type == "TXT"}
+
+    def txt(owner: bytes, timeout: int = 5) -> bytes:
+        content = contents[owner.decode().rstrip(".")]
+        return b"".join(dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.TXT, content).strings)  # type: ignore[attr-defined]
+
+    mail = _send(lab, SUBMISSION.port)
+    raw = wait_for("the relay", lambda: _kept(lab, mail))[0]
+    assert dkim.verify(raw, dnsfunc=txt)
 
 
 def test_a_stranger_does_not_get_our_signature(lab: Lab, known: Known) -> None:

@@ -1,5 +1,6 @@
 """Nobody sends through us without a password, nor under another's name."""
 
+import imaplib
 import smtplib
 import ssl
 import time
@@ -162,6 +163,28 @@ def test_rate_limits_bite_each_real_client_for_itself(lab: Lab, log: Log) -> Non
     codes = [_greeting(greedy, SUBMISSION.port) for _ in range(12)]
     assert codes == [b"220"] * 10 + [b"421"] * 2
     assert _greeting(other, SUBMISSION.port) == b"220"
+
+
+def test_a_client_may_send_thirty_messages_a_minute(lab: Lab, log: Log) -> None:
+    """Through one connection, so that the limit on connections has no say."""
+    log.expect(r"Message delivery request rate limit exceeded", r"too much mail")
+    with Client(lab).smtp(SUBMISSION.port, "alice@example.org") as smtp:
+        codes = []
+        for _ in range(32):
+            codes.append(smtp.mail("alice@example.org")[0])
+            smtp.rset()
+    assert codes == [250] * 30 + [450] * 2
+
+
+def test_a_user_has_fifty_imap_sessions_from_one_address(lab: Lab) -> None:
+    """The webmail's sessions all come from one pod; a guesser's do not deserve more."""
+    webmail, phone = Client(lab), Client(lab)
+    sessions = [webmail.imap("alice@example.org") for _ in range(50)]
+    with pytest.raises(imaplib.IMAP4.error, match="Maximum number of connections"):
+        webmail.imap("alice@example.org")
+    sessions += [phone.imap("alice@example.org"), webmail.imap("bob@example.org")]
+    for session in sessions:
+        session.logout()
 
 
 def test_node_checks_are_not_limited(lab: Lab) -> None:

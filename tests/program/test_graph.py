@@ -246,3 +246,16 @@ def test_config_maps_change_in_place_and_never_on_a_cluster_by_chance(recording)
     assert "enablePatchForce" not in provider.inputs
     (adopting,) = [r for r in recording("prod", {"adopt": ["Namespace/mailserver"]}).resources if r.type == provider.type]
     assert adopting.inputs["enablePatchForce"] == "true"
+
+
+def test_the_pod_prefers_the_node_of_a_job_that_holds_its_volume(recording):
+    prod = recording("prod")
+    (preferred,) = pod_of(prod)["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    (wanted,) = preferred["podAffinityTerm"]["labelSelector"]["matchLabels"].items()
+    jobs = {t["metadata"]["name"]: t["spec"]["jobTemplate"]["spec"]["template"] for t in prod.kubernetes() if t["kind"] == "CronJob"}
+    claim = settings("prod")["mail"]["storage"]["claim"]
+    holding = {
+        n for n, job in jobs.items() if claim in [v.get("persistentVolumeClaim", {}).get("claimName") for v in job["spec"]["volumes"]]
+    }
+    assert holding
+    assert {name for name, job in jobs.items() if wanted in job["metadata"]["labels"].items()} == holding

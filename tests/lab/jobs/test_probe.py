@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.lab.jobs.servers import NAME, PASSWORD, Brevo, dovecot, free_port, http_server, silent_server, tls_greeter
+from tools.lab.hosts import wait_for
 
 BOX = "spam@example.org"
 SENDER, RECIPIENT = "monitoring@example.org", "smoke-test@example.org"
@@ -172,8 +173,8 @@ def test_a_message_that_never_comes_is_a_failure_and_keeps_the_last_success(worl
 def test_a_message_after_the_last_look_is_not_delivered_and_cleaned_up_later(world):
     world.delay = 3
     assert (world.probe(polls=2, interval=0.2).returncode, world.verdict) == (1, "not_delivered")
-    time.sleep(3)
-    assert len(world.server.messages(BOX)) == 1
+    wait_for("the late message", lambda: len(world.server.messages(BOX)) == 1)
+    time.sleep(3)  # until no probe could still be looking for it
     world.delay = 0
     assert world.probe(polls=2, interval=0.2).returncode == 0
     assert world.value("email_roundtrip_leftovers_deleted") == 1
