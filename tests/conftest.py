@@ -10,7 +10,7 @@ import pytest
 
 from components.settings.parse import parse_site
 from components.settings.site import KEY, Site
-from tools.program import ROOT, Recording, run
+from tools.program import ROOT, Recording, run_main, run_once
 from tools.stackfile import Stack, load_stack
 
 Settings = dict[str, Any]
@@ -41,7 +41,7 @@ def change(base: Settings, path: str, value: Any) -> Settings:
 
 @functools.cache
 def recording_of(text: str, stack: str = "test") -> Recording:
-    return run(Stack("mailserver", stack, {KEY: text}, frozenset()))
+    return run_once(Stack("mailserver", stack, {KEY: text}, frozenset()), run_main, preview=False)
 
 
 @pytest.fixture

@@ -77,17 +77,19 @@ def run(stack: Stack, program: Callable[[], None] | None = None) -> Recording:
 
     Raises pulumi.RunError for what the program refuses, ProgramError for what it must not do.
     """
-    preview, update = (_run_once(stack, program or _main, preview=preview) for preview in (True, False))
+    preview, update = (run_once(stack, program or run_main, preview=preview) for preview in (True, False))
     if preview.resources != update.resources or preview.exports != update.exports:
         raise ProgramError(f"an unknown value changes what is registered: {_first_difference(preview, update)}")
     return update
 
 
-def _main() -> None:
+def run_main() -> None:
+    """The project's own program."""
     runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
 
 
-def _run_once(stack: Stack, program: Callable[[], None], *, preview: bool) -> Recording:
+def run_once(stack: Stack, program: Callable[[], None], *, preview: bool) -> Recording:
+    """One pass: as a preview, which knows no ids, or as an update."""
     recording = Recording()
     echo = _Echo(preview=preview)
     monitor = _Monitor(stack, recording, echo)

@@ -65,20 +65,13 @@ def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys,
         assert YAML(typ="safe").load(written[name]) == resource["inputs"]
 
 
-def test_two_renders_are_the_same_to_the_byte(tmp_path):
-    results = []
-    for seed in ("1", "2"):
-        out = tmp_path / seed
-        command = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", str(out)]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True)
-        results.append(files_of(out))
-    assert results[0] == results[1]
-
-
-def test_a_render_needs_no_credential(tmp_path):
-    command = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", str(tmp_path / "out")]
-    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    assert subprocess.run(command, cwd=ROOT, env=bare, check=False, capture_output=True).returncode == 0
+def test_a_render_without_any_credential_is_the_same_to_the_byte(monkeypatch, tmp_path):
+    """Once in a bare environment with another order of hashing, once here."""
+    command = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", str(tmp_path / "bare")]
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONHASHSEED": "1"}
+    subprocess.run(command, cwd=ROOT, env=bare, check=True, capture_output=True)
+    assert run_render(monkeypatch, ROOT, tmp_path / "here") == 0
+    assert files_of(tmp_path / "bare") == files_of(tmp_path / "here")
 
 
 def test_a_second_render_leaves_nothing_of_the_first(monkeypatch, checkout, tmp_path):
