@@ -20,6 +20,7 @@ from components.dns.verify import verify
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY, Site
 from components.settings.types import Fqdn
+from tools.failure import print_errors
 from tools.program import ROOT
 from tools.stackfile import StackFileError, load_stack
 
@@ -106,7 +107,7 @@ def main() -> int:
         site = parse_site(load_stack(ROOT, options.stack).config[KEY])
         live = live_records(options.zone, json.loads(options.file.read_text("utf-8")))
     except (StackFileError, SettingsError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_errors(error)
         return 1
     for line in report(site, options.zone, live):
         print(line)

@@ -16,6 +16,7 @@ from components.dns.records import records
 from components.dns.verify import findings
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY, Site
+from tools.failure import print_errors
 from tools.program import ROOT
 from tools.stackfile import StackFileError, load_stack
 
@@ -66,10 +67,10 @@ def main() -> int:
             resolver.nameservers = [options.server]
         snapshot, failed = look(sites, resolver, date.today())
     except (StackFileError, SettingsError, dns.exception.DNSException, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_errors(error)
         return 1
     for problem in failed:
-        print(f"error: {problem}", file=sys.stderr)
+        print_errors(problem)
     if failed:
         print(f"{options.out} is left as it was", file=sys.stderr)
         return 1

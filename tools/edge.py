@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +19,12 @@ from components.edge.resources import connection
 from components.edge.ssh import Connection, TransportError
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY, Site
+from tools.failure import print_errors
 from tools.program import ROOT
+from tools.pulumi_cli import EngineError, environment, find_engine
 from tools.stackfile import Stack, StackFileError, load_stack
+
+CONFIG_SECONDS = 60  # a backend in the cloud may be asked for the stack's key
 
 
 class EdgeError(Exception):
@@ -51,14 +54,20 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
         return None
     if SSH_KEY not in stack.secret_keys:
         raise EdgeError(f"{SSH_KEY}: stands in the stack file in the open; set it again with `pulumi config set --secret`")
-    pulumi = shutil.which("pulumi")
-    if pulumi is None:
-        raise EdgeError(f"{SSH_KEY}: is encrypted, and `pulumi` is not on PATH to read it; name the key's file with KEY=…")
-    result = subprocess.run(
-        [pulumi, "config", "get", SSH_KEY, "--stack", stack.name], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    if result.returncode:
-        raise EdgeError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…")
+    try:
+        result = subprocess.run(
+            [find_engine(), "--non-interactive", "config", "get", SSH_KEY, "--stack", stack.name],
+            cwd=ROOT,
+            env=environment(stack.name),
+            capture_output=True,
+            text=True,
+            timeout=CONFIG_SECONDS,
+            check=True,
+        )
+    except EngineError as error:
+        raise EdgeError(f"{SSH_KEY}: is encrypted, and there is no engine to read it ({error}); name the key's file with KEY=…") from None
+    except subprocess.SubprocessError:
+        raise EdgeError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
     return result.stdout
 
 
@@ -123,8 +132,7 @@ def main() -> int:
         site = parse_site(stack.config.get(KEY, "{}"))
         COMMANDS[options.command](site, firewall_of(site, stack, options.key), Console(highlight=False, width=160))
     except (StackFileError, SettingsError, EdgeError, AgentError, TransportError, OSError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        print_errors(error)
         return 1
     return 0
 

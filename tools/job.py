@@ -19,6 +19,7 @@ from typing import Any
 import pulumi
 
 from components.settings.site import KEY
+from tools.failure import print_errors
 from tools.program import ROOT, ProgramError, run
 from tools.stackfile import StackFileError, load_stack
 
@@ -105,8 +106,7 @@ def main() -> int:
             return 0
         return start(job, json.loads(stack.config[KEY])["cluster"].get("context"))
     except (JobError, StackFileError, ProgramError, pulumi.RunError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        print_errors(error)
         return 2
 
 

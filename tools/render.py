@@ -22,6 +22,7 @@ from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tools.dns_view import dns_table, zone_files
 from tools.edge import edge_artefacts, edge_summary
+from tools.failure import print_errors
 from tools.program import ROOT, ProgramError, Recording, run
 from tools.stackfile import Stack, StackFileError, load_stack
 
@@ -123,10 +124,9 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
         recording = run(stack)
     except pulumi.RunError as error:
         raise RenderError(str(error)) from None
-    breaches = list(rule_breaches(recording, production=json.loads(stack.config[KEY]).get("production", True)))
-    if breaches:
-        raise RenderError("\n".join(breaches))
     site = parse_site(stack.config[KEY])
+    if breaches := list(rule_breaches(recording, production=site.production)):
+        raise RenderError("\n".join(breaches))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
@@ -144,8 +144,7 @@ def main() -> int:
     try:
         render(options.root, options.stack, options.out or Path("build") / options.stack, Console(highlight=False, width=160))
     except (StackFileError, ProgramError, RenderError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        print_errors(error)
         return 1
     return 0
 

@@ -8,6 +8,7 @@ import threading
 from components.listeners import IMAPS, SMTP, SUBMISSION
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY
+from tools.failure import print_errors
 from tools.lab.edge import Lab, client_name
 from tools.lab.hosts import LabError, missing
 from tools.lab.image import LOG
@@ -56,7 +57,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60, help="the lab ends by itself after so long (60)")
     options = parser.parse_args()
     if reason := missing():
-        print(f"error: {reason}", file=sys.stderr)
+        print_errors(reason)
         return 1
     try:
         site = parse_site(load_stack(ROOT, options.stack).config[KEY])
@@ -70,7 +71,7 @@ def main() -> int:
             stop.wait(options.minutes * 60)
         print("stopped; nothing is left behind")
     except (StackFileError, SettingsError, LabError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_errors(error)
         return 1
     return 0
 

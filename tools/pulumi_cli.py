@@ -1,0 +1,57 @@
+"""The `pulumi` CLI and what it needs around it: found or installed, with its backend and passphrase, on a stack that exists."""
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import subprocess
+
+from pulumi.automation import PulumiCommand
+from semver import VersionInfo
+
+from tools.program import ROOT
+
+DEV = "dev"  # the one stack that is given a backend and a passphrase; every other brings its own
+DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte from the download site
+
+
+class EngineError(Exception):
+    """The engine cannot be used; the text says why and what to do."""
+
+
+def find_engine() -> str:
+    """The path of the `pulumi` CLI: on PATH, or put into ~/.pulumi/versions by the SDK's own installer. Raises EngineError."""
+    if found := shutil.which("pulumi"):
+        return found
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        return PulumiCommand.install(version=VersionInfo.parse(importlib.metadata.version("pulumi"))).command
+    except subprocess.CalledProcessError as error:
+        raise EngineError(f"the Pulumi installer failed with exit code {error.returncode}") from None
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; a CLI of another version is a RuntimeError
+        raise EngineError(f"the Pulumi CLI is not on PATH and cannot be installed ({error})") from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def environment(stack: str) -> dict[str, str]:
+    """The engine's environment. Only dev gets a backend (a folder of the checkout) and a passphrase (none)."""
+    variables = dict(os.environ, PULUMI_SKIP_UPDATE_CHECK="true")
+    if stack == DEV:
+        state = ROOT / ".state"
+        state.mkdir(exist_ok=True)
+        variables.setdefault("PULUMI_BACKEND_URL", state.as_uri())
+        variables.setdefault("PULUMI_CONFIG_PASSPHRASE", "")
+    return variables
+
+
+def select_stack(engine: str, stack: str, variables: dict[str, str]) -> None:
+    """Make sure that the stack exists where its state is kept; only dev is created without being asked."""
+    command = [engine, "--non-interactive", "stack", "select", stack, *(["--create"] if stack == DEV else [])]
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise EngineError(
+            f"{result.stderr.strip().removeprefix('error: ')}\nstack {stack}: set PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE (or your "
+            f"secrets provider), and make the stack once with `pulumi stack init {stack}`"
+        )
