@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from components.settings.types import Address, Fqdn, Image, MailAddress, Model, Network, ObjectName
+from components.settings.types import Address, Fqdn, Image, MailAddress, Model, Network, ObjectName, covers, is_dns_name
 
 # Receivers keep mail that they could not check yet, and senders try for five days (RFC 5321 section 4.5.4.1).
 FLIGHT_DAYS = 7
@@ -24,7 +24,7 @@ def _printable(value: str) -> str:
 
 
 def _selector(value: str) -> str:
-    if len(value) > 253 or not all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", label) for label in value.split(".")):
+    if not is_dns_name(value):
         raise ValueError("write a DKIM selector: lower-case DNS labels of letters, digits and '-'")
     return value
 
@@ -118,7 +118,7 @@ class Certificate(Model):
     names: tuple[str, ...] = Field(default=(), description="names in a certificate that exists; unused with cluster_issuer")
 
     def covers(self, host: Fqdn) -> bool:
-        return self.cluster_issuer is not None or host in self.names or f"*.{host.partition('.')[2]}" in self.names
+        return self.cluster_issuer is not None or covers(self.names, host)
 
 
 class Spf(Model):

@@ -11,7 +11,7 @@ from components.settings.edge import Firewall
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
 from components.settings.secrets import DkimKey, Secrets
-from components.settings.types import Address, Fqdn, Model, ObjectName
+from components.settings.types import Address, Fqdn, Model, ObjectName, covers
 
 KEY = "mailserver:site"
 
@@ -35,7 +35,7 @@ class Tls(Model):
     names: tuple[str, ...] = Field(min_length=1, description="names in the certificate; `*.example.org` covers one label")
 
     def covers(self, host: Fqdn) -> bool:
-        return host in self.names or f"*.{host.partition('.')[2]}" in self.names
+        return covers(self.names, host)
 
 
 class Legacy(Model):

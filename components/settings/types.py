@@ -1,6 +1,7 @@
 """The kinds of values that settings are made of; each says in one sentence what would be right."""
 
 import re
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyAddress, IPvAnyNetwork
@@ -23,9 +24,18 @@ _IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+:(?P<tag>[\w.-]{1,128})(
 _OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
+def is_dns_name(value: str) -> bool:
+    """Whether a text is one or more lower-case labels of a host's name (RFC 1123), such as a domain or a DKIM selector."""
+    return len(value) <= 253 and all(_LABEL.fullmatch(label) for label in value.split("."))
+
+
+def covers(names: Collection[str], host: str) -> bool:
+    """Whether a certificate with these names is one for the host (RFC 9525: a `*` stands for one label)."""
+    return host in names or f"*.{host.partition('.')[2]}" in names
+
+
 def _fqdn(value: str) -> str:
-    labels = value.split(".")
-    if len(labels) < 2 or len(value) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+    if "." not in value or not is_dns_name(value):
         raise ValueError("write a full domain name in lower case, without a trailing dot, international names in punycode (xn--…)")
     return value
 

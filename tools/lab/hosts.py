@@ -86,8 +86,10 @@ class Daemon:
         return self.process.poll() is None
 
     def send(self, number: int) -> None:
-        if self.running():
-            os.kill(self.pid, number)
+        # It may have ended a moment ago, and nsenter not yet.
+        with contextlib.suppress(ProcessLookupError):
+            if self.running():
+                os.kill(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15) -> None:
         self.send(number)
