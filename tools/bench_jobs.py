@@ -26,6 +26,17 @@ BOX = "spam@example.org"
 DAY = 86400
 
 
+# Notes the seconds of each `restic backup`; bash has the clock built in.
+_CLOCK = """\
+#!/bin/bash
+began=$EPOCHREALTIME
+{restic} "$@"
+code=$?
+case " $* " in *" backup "*) awk "BEGIN {{ print $EPOCHREALTIME - $began }}" >> {times} ;; esac
+exit $code
+"""
+
+
 def missing() -> str | None:
     """Why nothing can be measured here, or None."""
     programs = [program for program in ("dovecot", "restic", "openssl") if shutil.which(program) is None]
@@ -33,7 +44,7 @@ def missing() -> str | None:
 
 
 def backup_ratios() -> tuple[float, float]:
-    """Time of a second backup of unchanged mail over the first: restic's own part, and the whole job with its proofs."""
+    """Time of a second backup of unchanged mail over the first: its `restic backup`, and the whole job with its proofs."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         box = folder / "source" / "mail" / "example.org" / "spam"
@@ -43,17 +54,23 @@ def backup_ratios() -> tuple[float, float]:
             text = f"Message-ID: <{number}@bench>\n\n".encode() + os.urandom(MESSAGE_BYTES)
             (box / "cur" / f"1700000000.M{number}P1.host,S={len(text)}:2,S").write_bytes(text)
         (folder / "key").write_text("bench", encoding="utf-8")
-        command = [
-            *(sys.executable, "-B", str(SCRIPTS / "backup.py"), "--job", "bench", "--root", str(folder / "source")),
-            *("--source", "mail", "--source", "state", "--maildirs", "mail", "--repository", str(folder / "backup" / "restic")),
-            *("--key-file", str(folder / "key"), "--scratch", str(folder), "--max-fall", "50", "--keep-daily", "7"),
-            *("--keep-weekly", "8", "--verify-parts", "7"),
-        ]
-        job = [_seconds(command) for _ in range(2)]
-        alone = ["restic", "--repo", str(folder / "alone"), "--password-file", str(folder / "key"), "--cache-dir", str(folder / "cache")]
-        _seconds([*alone, "init"])
-        save = [_seconds([*alone, "backup", str(folder / "source")]) for _ in range(2)]
-        return save[1] / save[0], job[1] / job[0]
+        times = folder / "times"
+        restic = folder / "restic"
+        restic.write_text(_CLOCK.format(restic=shutil.which("restic"), times=times), encoding="utf-8")
+        restic.chmod(0o755)
+        jobs, saves = [], []
+        for turn in ("first", "second"):
+            (folder / turn).mkdir()  # a pod begins without restic's cache
+            times.write_text("", encoding="utf-8")
+            command = [
+                *(sys.executable, "-B", str(SCRIPTS / "backup.py"), "--job", "bench", "--root", str(folder / "source")),
+                *("--source", "mail", "--source", "state", "--maildirs", "mail", "--repository", str(folder / "backup" / "restic")),
+                *("--key-file", str(folder / "key"), "--restic", str(restic), "--scratch", str(folder / turn), "--max-fall", "50"),
+                *("--keep-daily", "7", "--keep-weekly", "8", "--verify-parts", "7"),
+            ]
+            jobs.append(_seconds(command))
+            saves.append(sum(float(line) for line in times.read_text("utf-8").split()))
+        return saves[1] / saves[0], jobs[1] / jobs[0]
 
 
 def retention_ratio() -> float:
@@ -122,8 +139,8 @@ def _seconds(command: list[str], environment: dict[str, str] | None = None) -> f
 def measurements() -> Iterator[tuple[str, float, float]]:
     """What was compared, the ratio, and the bound it should keep."""
     save, job = backup_ratios()
-    yield f"second backup of {MESSAGES} unchanged messages over the first (restic)", save, 0.1
-    yield "the same, the whole job with its proofs", job, 1
+    yield f"second backup of {MESSAGES} unchanged messages over the first", save, 0.1
+    yield "the same with the proofs around it, which have work of their own each night", job, 0.5
     yield f"retention over its searches alone ({MESSAGES} messages)", retention_ratio(), 1.5
 
 

@@ -7,6 +7,7 @@ A snapshot whose content was checked carries the tag `good`; nothing else is res
 import fnmatch
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -34,7 +35,7 @@ EXCLUDED = (
 )
 
 LOCK_WAIT = 1800  # seconds; restic calls a lock stale after that time
-LOCK_POLL = 15
+LOCK_POLL = 5
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,11 @@ class Survey:
     modified: dict[str, float]  # Unix time by key; of a message, the date of its arrival, wherever it is moved
 
 
+_EXCLUDED = re.compile("|".join(map(fnmatch.translate, EXCLUDED)))
+
+
 def excluded(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in EXCLUDED)
+    return _EXCLUDED.match(name) is not None
 
 
 def key_of(path: str) -> str:

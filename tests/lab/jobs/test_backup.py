@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -230,6 +231,25 @@ def test_a_killed_job_leaves_no_good_snapshot_and_the_next_run_recovers(world):
     assert "of an earlier run that was killed" in done.stdout
     assert [snapshot["tags"] for snapshot in world.snapshots()] == [["good"]]
     assert world.drill().returncode == 0
+
+
+def test_another_programs_work_on_the_repository_is_waited_for(world):
+    fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    place = ["--repo", str(world.repository), "--password-file", str(world.key), "--no-cache", "backup", "--stdin"]
+    elsewhere = ["unshare", "--uts", "bash", "-c", 'hostname elsewhere; exec restic "$@"', "restic", *place]
+    other = subprocess.Popen(elsewhere, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # at work for as long as its input is open
+    deadline = time.monotonic() + 30
+    while not any((world.repository / "locks").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(world.backup)
+        assert not wait([job], timeout=8).done  # time enough to fail where it does not wait
+        assert other.poll() is None
+        other.communicate(b"x", timeout=30)
+        done = job.result()
+    assert done.returncode == 0, done.stderr
+    assert "killed" not in done.stdout
 
 
 def test_a_wrong_key_is_said_and_changes_nothing(world):
