@@ -5,12 +5,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
 
 from tests.lab.jobs.servers import NAME, PASSWORD, Brevo, dovecot, free_port, http_server, silent_server, tls_greeter
-from tools.lab.hosts import wait_for
 
 BOX = "spam@example.org"
 SENDER, RECIPIENT = "monitoring@example.org", "smoke-test@example.org"
@@ -44,7 +44,8 @@ class Setting:
 
     def __init__(self, server, gateway, job, api):
         self.server, self.gateway, self.job, self.api = server, gateway, job, api
-        self.folder, self.client, self.delay = "", PUBLIC, 0.0
+        self.folder, self.client = "", PUBLIC
+        self.held: list[Callable[[], None]] | None = None  # arrivals that wait until the test lets them happen
         self.environment = {"BREVO_API_KEY": KEY, "EMAIL_MONITOR_IMAP_PASSWORD": PASSWORD}
         self.port = server.port
         self.after_looks = self.looks_before_arrival = 0
@@ -64,13 +65,12 @@ class Setting:
 
         if self.after_looks:
             threading.Thread(target=arrive).start()
-        elif self.delay:
-            timer = threading.Timer(self.delay, arrive)
-            timer.start()
+        elif self.held is not None:
+            self.held.append(arrive)
         else:
             arrive()
 
-    def probe(self, *arguments, gateway=None, polls=3, interval=0.5, timeout=2):
+    def probe(self, *arguments, gateway=None, polls=3, interval=0.5, timeout=10):
         place = ("--job", JOB, "--name", NAME, "--address", "127.0.0.1", "--imap-port", self.port, "--mailbox", BOX)
         who = ("--sender", SENDER, "--recipient", RECIPIENT, "--api", f"{self.api.url}/v3")
         pace = ("--polls", polls, "--interval", interval, "--timeout", timeout)
@@ -171,11 +171,11 @@ def test_a_message_that_never_comes_is_a_failure_and_keeps_the_last_success(worl
 
 
 def test_a_message_after_the_last_look_is_not_delivered_and_cleaned_up_later(world):
-    world.delay = 3
+    world.held = []
     assert (world.probe(polls=2, interval=0.2).returncode, world.verdict) == (1, "not_delivered")
-    wait_for("the late message", lambda: len(world.server.messages(BOX)) == 1)
+    (late,), world.held = world.held, None
+    late()
     time.sleep(3)  # until no probe could still be looking for it
-    world.delay = 0
     assert world.probe(polls=2, interval=0.2).returncode == 0
     assert world.value("email_roundtrip_leftovers_deleted") == 1
 
