@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.lab.jobs.servers import NAME, PASSWORD, VMAIL, certificates, dovecot
+from tools.lab.certificates import Authority
+from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
 from tools.program import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"
@@ -78,8 +79,8 @@ def retention_ratio() -> float:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)
-        (folder / "ca").mkdir()
-        authority = certificates(folder / "ca")
+        authority, trusted = Authority(), folder / "ca.pem"
+        trusted.write_text(authority.certificate, encoding="utf-8")
         (folder / "passwords").mkdir()
         (folder / "passwords" / BOX.replace("@", "_at_")).write_text(PASSWORD, encoding="utf-8")
         server = stack.enter_context(dovecot(folder / "dovecot", authority.issue(NAME), [BOX]))
@@ -95,29 +96,29 @@ def retention_ratio() -> float:
         subprocess.run(["chown", "-R", f"{VMAIL}:{VMAIL}", str(server.mail)], check=True)
         sys.path.insert(0, str(SCRIPTS))
         query = importlib.import_module("retention").query  # a pod's program: its folder is no package
-        environment = {**os.environ, "SSL_CERT_FILE": str(authority.authority)}
+        environment = {**os.environ, "SSL_CERT_FILE": str(trusted)}
         command = [
             *(sys.executable, "-B", str(SCRIPTS / "retention.py"), "--job", "bench", "--name", NAME, "--address", "127.0.0.1"),
             *("--port", str(server.port), "--passwords", str(folder / "passwords"), "--max-messages", "500", "--max-share", "50"),
             *("--rule", f"{BOX}|INBOX|automated|14", "--rule", f"{BOX}|INBOX|human|90"),
         ]
         searches = [query("automated", 14), query("human", 90)]
-        _search(server.port, authority.authority, searches)  # the first look makes Dovecot read every header
+        _search(server.port, trusted, searches)  # the first look makes Dovecot read every header
         runs, alone = [], []
         for turn in range(ROUNDS):
             for number in range(DUE):
                 server.deliver(BOX, f"Subject: {turn}.{number}\nPrecedence: bulk\n\nx\n".encode(), age=20 * DAY)
-            _search(server.port, authority.authority, ["ALL"])
-            alone.append(_search(server.port, authority.authority, searches))
+            _search(server.port, trusted, ["ALL"])
+            alone.append(_search(server.port, trusted, searches))
             runs.append(_seconds(command, environment))
         return sorted(runs)[ROUNDS // 2] / sorted(alone)[ROUNDS // 2]
 
 
-def _search(port: int, authority: Path, criteria: list[str]) -> float:
+def _search(port: int, trusted: Path, criteria: list[str]) -> float:
     """Seconds of a program of its own that logs in and searches, as the job is one."""
     code = f"""\
 import imaplib, ssl, sys
-context = ssl.create_default_context(cafile={str(authority)!r})
+context = ssl.create_default_context(cafile={str(trusted)!r})
 context.check_hostname = False
 with imaplib.IMAP4_SSL("127.0.0.1", {port}, ssl_context=context) as session:
     session.login({BOX!r}, {PASSWORD!r})

@@ -9,11 +9,11 @@ import pytest
 
 from components.jobs.job import SCRIPTS
 from components.listeners import LISTENERS, SMTP, SUBMISSION
-from tests.lab.jobs.servers import Brevo, Gateway, Handler
 from tests.lab.support import Log
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.paths import CLIENT_DOMAIN, EDGE_IPV6, POD
+from tools.lab.servers import Brevo, Gateway, Handler
 from tools.program import ROOT
 
 BOX, SENDER = "spam@example.org", f"probe@{CLIENT_DOMAIN}"

@@ -1,10 +1,16 @@
 """A certificate authority of the lab's own, and DKIM keys. Made anew for each lab, never kept."""
 
 import subprocess
-import tempfile
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tools.lab.hosts import Host
+
+PAST = timedelta(days=90)  # how long ago every certificate begins, so that there is room for one that has expired
 
 
 def _openssl(*arguments: str, stdin: str = "") -> str:
@@ -15,30 +21,24 @@ class Authority:
     """Issues certificates that the lab's machines trust."""
 
     def __init__(self) -> None:
-        self.key = _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-        with tempfile.TemporaryDirectory() as scratch:
-            key = Path(scratch) / "ca.key"
-            key.write_text(self.key)
-            self.certificate = _openssl("req", "-x509", "-new", "-key", str(key), "-subj", "/CN=Lab authority", "-days", "2")
-        self._issued = 0
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Lab authority")])
+        ours = x509.BasicConstraints(ca=True, path_length=0)
+        self.certificate = self._sign(self._name, self._key.public_key(), ours, critical=True, days=2)
 
-    def issue(self, *names: str) -> tuple[str, str]:
-        """Certificate and key, both PEM, for the names; each call makes new ones."""
-        self._issued += 1
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            (folder / "ca.key").write_text(self.key)
-            (folder / "ca.crt").write_text(self.certificate)
-            key = _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-            (folder / "key").write_text(key)
-            request = _openssl("req", "-new", "-key", str(folder / "key"), "-subj", f"/CN={names[0]}")
-            (folder / "request").write_text(request)
-            (folder / "extensions").write_text(f"subjectAltName={','.join(f'DNS:{name}' for name in names)}\n")
-            certificate = _openssl(
-                *("x509", "-req", "-in", str(folder / "request"), "-CA", str(folder / "ca.crt"), "-CAkey", str(folder / "ca.key")),
-                *("-set_serial", str(self._issued), "-days", "2", "-extfile", str(folder / "extensions")),
-            )
-        return certificate, key
+    def issue(self, *names: str, days: int = 2) -> tuple[str, str]:
+        """Certificate and key, both PEM, for the names; each call makes new ones. With negative days it has expired."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        return self._sign(subject, key.public_key(), alternatives, critical=False, days=days), text
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, more: x509.ExtensionType, *, critical: bool, days: int) -> str:
+        now = datetime.now(UTC)
+        serial = x509.random_serial_number()
+        builder = x509.CertificateBuilder(self._name, subject, key, serial, now - PAST, now + timedelta(days=days))
+        return builder.add_extension(more, critical).sign(self._key, SHA256()).public_bytes(Encoding.PEM).decode()
 
     def trust_on(self, host: Host) -> None:
         """Into the folder of hashed names that Postfix reads (smtp_tls_CApath)."""

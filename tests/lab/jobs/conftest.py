@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.jobs.servers import NAME, Certificates, Dovecot, Gateway, certificates, dovecot, http_server
 from tests.lab.jobs.world import World
+from tools.lab.certificates import Authority
+from tools.lab.servers import NAME, Dovecot, Gateway, dovecot, http_server
 from tools.program import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"
@@ -23,12 +24,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("authority"))
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def trusted(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Path:
+    """A file with the one authority that the jobs trust."""
+    file = tmp_path_factory.mktemp("trusted") / "ca.pem"
+    file.write_text(authority.certificate, encoding="utf-8")
+    return file
 
 
 @pytest.fixture
-def imap(tmp_path: Path, authority: Certificates) -> Iterator[Dovecot]:
+def imap(tmp_path: Path, authority: Authority) -> Iterator[Dovecot]:
     with dovecot(tmp_path / "dovecot", authority.issue(NAME), ["spam@example.org", "alice@example.org"]) as running:
         yield running
 
@@ -42,13 +51,13 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def job(authority: Certificates) -> Callable[..., subprocess.CompletedProcess[str]]:
+def job(trusted: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`job("probe.py", "--polls", 3, environment={…})`: run a script to its end; never with more environment than a pod has."""
 
     def run(script: str, *arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-B", SCRIPTS / script, *map(str, arguments)],
-            env={"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(authority.authority), **(environment or {})},
+            env={"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(trusted), **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.lab.jobs.servers import NAME, PASSWORD, Brevo, dovecot, free_port, http_server, silent_server, tls_greeter
+from tools.lab.servers import NAME, PASSWORD, Brevo, dovecot, free_port, http_server, silent_server, tls_greeter
 
 BOX = "spam@example.org"
 SENDER, RECIPIENT = "monitoring@example.org", "smoke-test@example.org"
@@ -227,8 +227,8 @@ def test_a_hanging_imap_server_is_given_up(world):
 
 @pytest.mark.parametrize("fault", ["expired", "another name", "unknown authority"])
 def test_a_certificate_that_is_not_valid_for_the_public_name_gets_no_password(world, tmp_path, authority, fault):
-    issued = {"expired": (NAME, -1), "another name": ("other.example.org", 30), "unknown authority": (NAME, 30)}[fault]
-    with dovecot(tmp_path / "bad", authority.issue(*issued), [BOX]) as server:
+    name, days = {"expired": (NAME, -1), "another name": ("other.example.org", 30), "unknown authority": (NAME, 30)}[fault]
+    with dovecot(tmp_path / "bad", authority.issue(name, days=days), [BOX]) as server:
         world.port = server.port
         if fault == "unknown authority":
             world.environment["SSL_CERT_FILE"] = "/dev/null"
@@ -308,7 +308,7 @@ def test_an_arrival_that_nobody_hears_of_is_a_failure(world, tmp_path, nobody_an
 # The public name has to resolve, so the look runs with a hosts file of its own, in a mount namespace.
 
 
-def edge(authority, tmp_path, port, mode):
+def edge(trusted, tmp_path, port, mode):
     """Look at one service by both families, as the probe's threads do."""
     code = (
         "import json, socket, sys; sys.path.insert(0, 'scripts/pod'); import probe\n"
@@ -319,7 +319,7 @@ def edge(authority, tmp_path, port, mode):
     mounted = f'mount --bind {hosts} /etc/hosts && exec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-B", "-c", code],
-        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "SSL_CERT_FILE": str(authority.authority)},
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "SSL_CERT_FILE": str(trusted)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -330,27 +330,27 @@ def edge(authority, tmp_path, port, mode):
 
 
 @pytest.mark.parametrize("starttls", [True, False])
-def test_the_edge_is_seen_by_family_with_the_days_its_certificate_has_left(authority, tmp_path, starttls):
+def test_the_edge_is_seen_by_family_with_the_days_its_certificate_has_left(authority, trusted, tmp_path, starttls):
     port = free_port()
     with ExitStack() as stack:
         for address in ("127.0.0.1", "::1"):
-            stack.enter_context(tls_greeter(authority.issue(NAME), port, starttls=starttls, address=address))
-        for seen in edge(authority, tmp_path, port, starttls):
+            stack.enter_context(tls_greeter(authority.issue(NAME, days=30), port, starttls=starttls, address=address))
+        for seen in edge(trusted, tmp_path, port, starttls):
             assert seen["up"] and seen["secure"], seen
             assert 29 < seen["days_left"] < 31
 
 
-def test_a_family_that_is_dark_does_not_hide_behind_the_other(authority, tmp_path):
+def test_a_family_that_is_dark_does_not_hide_behind_the_other(authority, trusted, tmp_path):
     port = free_port()
     with tls_greeter(authority.issue(NAME), port, starttls=True):
-        by_ipv4, by_ipv6 = edge(authority, tmp_path, port, True)
+        by_ipv4, by_ipv6 = edge(trusted, tmp_path, port, True)
     assert (by_ipv4["secure"], by_ipv6["up"], by_ipv6["secure"]) == (True, False, False)
 
 
-def test_an_expired_certificate_at_the_edge_has_no_days_left(authority, tmp_path):
+def test_an_expired_certificate_at_the_edge_has_no_days_left(authority, trusted, tmp_path):
     port = free_port()
     with tls_greeter(authority.issue(NAME, days=-1), port, starttls=True):
-        seen = edge(authority, tmp_path, port, True)[0]
+        seen = edge(trusted, tmp_path, port, True)[0]
     assert (seen["up"], seen["secure"], seen["days_left"]) == (True, False, 0.0)
 
 

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from tests.lab.jobs.servers import NAME, PASSWORD, VMAIL, dovecot
 from tests.lab.jobs.world import ALICE, JOB, SPAM, fill, state_of
+from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
 
 
 def mailbox_view(port: int, authority, address: str) -> dict:
     """UIDs, flags, dates and contents of every folder, and the subscriptions, as a client sees them."""
-    context = ssl.create_default_context(cafile=authority.authority)
+    context = ssl.create_default_context(cadata=authority.certificate)
     context.check_hostname = False
     view: dict = {}
     with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context, timeout=20) as session:
@@ -30,7 +30,7 @@ def mailbox_view(port: int, authority, address: str) -> dict:
 
 def test_after_a_wipe_a_client_sees_the_same_uids_flags_dates_contents_and_subscriptions(world, tmp_path, authority):
     with dovecot(tmp_path / "before", authority.issue(NAME), [ALICE]) as server:
-        context = ssl.create_default_context(cafile=authority.authority)
+        context = ssl.create_default_context(cadata=authority.certificate)
         context.check_hostname = False
         with imaplib.IMAP4_SSL("127.0.0.1", server.port, ssl_context=context) as session:
             session.login(ALICE, PASSWORD)
@@ -136,7 +136,7 @@ def test_a_mailbox_comes_back_into_a_folder_that_clients_show(world, tmp_path, a
     with dovecot(tmp_path / "server", authority.issue(NAME), [ALICE]) as server:
         shutil.rmtree(server.mail)
         subprocess.run(["cp", "-a", str(world.root / "mail"), str(server.mail)], check=True)
-        context = ssl.create_default_context(cafile=authority.authority)
+        context = ssl.create_default_context(cadata=authority.certificate)
         context.check_hostname = False
         with imaplib.IMAP4_SSL("127.0.0.1", server.port, ssl_context=context) as session:
             session.login(ALICE, PASSWORD)

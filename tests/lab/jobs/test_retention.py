@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.lab.jobs.servers import NAME, PASSWORD, VMAIL, dovecot
+from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
 
 SPAM = "spam@example.org"
 DAY, HOURS = 86400, 3600
@@ -131,7 +131,7 @@ def test_mail_that_another_client_marked_for_deletion_is_not_taken_along(imap, k
 def test_an_open_session_is_told_and_keeps_working(imap, authority, keep):
     fill(imap, 4)
     imap.deliver(SPAM, message("X-Nothing: special", "stays"))
-    context = ssl.create_default_context(cafile=authority.authority)
+    context = ssl.create_default_context(cadata=authority.certificate)
     context.check_hostname = False
     with imaplib.IMAP4_SSL("127.0.0.1", imap.port, ssl_context=context, timeout=10) as session:
         session.login(SPAM, PASSWORD)

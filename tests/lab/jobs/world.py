@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.lab.jobs.servers import VMAIL
+from tools.lab.servers import VMAIL
 
 JOB = "mailserver-backup"
 KEY = "a key that no log may show"
