@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from components.settings.site import KEY
+from tests.conftest import copy_checkout
 from tools.program import ROOT, run
 from tools.stackfile import load_stack
 
@@ -20,14 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the checkout with its state beside it, on this checkout's virtual environment."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="module")
