@@ -65,11 +65,15 @@ class Frontend(TypedDict):
 
 
 class HaproxySet(TypedDict):
-    """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched."""
+    """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched.
+
+    `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the former pair if any.
+    """
 
     pools: dict[str, Pool]
     frontends: dict[str, Frontend]
     owned: dict[str, list[str]]
+    node_ports: dict[str, list[str]]
 
 
 class Redirect(TypedDict):
@@ -160,6 +164,7 @@ def haproxy_set(site: Site) -> HaproxySet:
             "pools": sorted([*POOLS.values(), TEST_POOL]),
             "frontends": sorted([*map(frontend_name, LISTENERS), TEST_FRONTEND]),
         },
+        "node_ports": {listener.name: _node_ports(site, listener) for listener in site.listeners},
     }
 
 
@@ -277,6 +282,11 @@ def _server(node: Node, listener: Listener) -> Server:
         # `port` sends checks, without a PROXY header, to the stock listener; on a PROXY listener each check would kill an smtpd.
         "advanced": f"send-proxy-v2 port {listener.health_node_port} fall 2 rise 2",
     }
+
+
+def _node_ports(site: Site, listener: Listener) -> list[str]:
+    former = site.cluster.former_node_ports(listener.name) or ()
+    return [str(port) for port in (listener.node_port, listener.health_node_port, *former)]
 
 
 def _frontend(site: Site, path: _Path) -> Frontend:
