@@ -15,8 +15,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
 .PHONY: preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab test lint bench lock setup
 
-preview: setup ## what an up would change
-	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
+preview: setup ## what an up would change; REFRESH=1 asks cluster, firewall and DNS first
+	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)
 
 render: setup ## the same without engine, cluster or credentials
 	@$(RUN) tools.render --stack $(STACK) --out $(OUT)
@@ -27,8 +27,8 @@ edge-health: ## the state of each server, as HAProxy on the firewall sees it
 edge-plan edge-flip-back edge-health: edge-%: setup
 	@$(RUN) tools.edge $* --stack $(STACK) $(if $(KEY),--key $(KEY))
 
-up: setup ## make it so
-	@$(RUN) tools.engine up --stack $(STACK)
+up: setup ## make it so; REFRESH=1 as above
+	@$(RUN) tools.engine up --stack $(STACK) $(if $(REFRESH),--refresh)
 
 restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
 	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \

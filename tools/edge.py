@@ -87,7 +87,7 @@ def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
     answer = firewall.call("apply", "rules", rule_set(back))
     _show(answer, console)
     console.print(
-        "the redirects lead to the legacy address; set firewall.target to legacy, or the next `make up` leads them to HAProxy again"
+        "the redirects lead to the legacy address, and Pulumi does not know; set firewall.target to legacy before the next `make up`"
     )
 
 

@@ -117,11 +117,21 @@ def test_every_other_line_shows_what_it_is_there_for(operator, firewall, edge_si
         "pfctl": [f"port = {port} -> {firewall.address}" for port in (25, 465, 587, 993)]
         + [f"to {firewall.address} port = {port} flags" for port in (25, 465, 587, 993)],
     }
-    elsewhere = ("ssh-keygen", "ssh-keyscan", "edge-plan", "edge-flip-back")
+    elsewhere = ("ssh-keygen", "ssh-keyscan", "edge-plan", "edge-flip-back", "make up")
     assert {line(part) for part in (*elsewhere, *shows)} == set(LINES)
     for part, expected in shows.items():
         result = operator.type(line(part))
         assert [text for text in expected if text not in result.stdout] == [], result
+
+
+def test_an_up_can_be_told_to_look_at_the_firewall(operator):
+    """What the engine then does with it is tests/engine/test_edge.py."""
+    operator.set()
+    cli = operator.home / "bin/pulumi"
+    cli.parent.mkdir()
+    cli.write_text('#!/bin/sh\necho "$0 $*"\n')
+    cli.chmod(0o755)
+    assert f"{cli} up --refresh --stack prod\n" in operator.type(f"PATH={cli.parent}:$PATH {line('make up')}").stdout
 
 
 @pytest.mark.parametrize(
