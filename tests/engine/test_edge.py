@@ -170,3 +170,15 @@ def test_a_destroy_takes_the_redirects_first_and_stops_at_what_somebody_uses(sta
     assert firewall.listeners() == {(firewall.address, 443)}
     pulumi("up", "--yes", "--skip-preview")
     assert nat(firewall)["25"] == firewall.address
+
+
+def test_node_ports_that_cannot_be_opened_any_more_are_forgotten_by_hand(stack, pulumi, firewall):
+    """The last test of this stack: it stays on the new pair."""
+    for node in firewall.nodes:
+        node.listen(31125, "smtp")
+        node.listen(31145, None)
+    stack.set({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145}}})
+    pulumi("state", "delete", "--yes", "--force", "--target-dependents", HAPROXY)
+    pulumi("up", "--yes", "--skip-preview")
+    assert pool_item(firewall.config().getroot(), "mailserver_nodes_smtp").findtext("ha_servers/item/port") == "31125"
+    assert firewall.banner(25).startswith("220 ")
