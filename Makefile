@@ -13,22 +13,22 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up restore job edge-plan edge-flip-back dns-snapshot lab test lint bench lock setup
+.PHONY: preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab test lint bench lock setup
 
-preview: setup ## what an up would change
-	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT)
+preview: setup ## what an up would change; REFRESH=1 asks cluster, firewall and DNS first
+	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)
 
 render: setup ## the same without engine, cluster or credentials
 	@$(RUN) tools.render --stack $(STACK) --out $(OUT)
 
-edge-plan: setup ## what an up would change on the firewall, asked of the firewall itself
-	@$(RUN) tools.edge plan --stack $(STACK) $(if $(KEY),--key $(KEY))
+edge-plan: ## what an up would change on the firewall, asked of the firewall itself
+edge-flip-back: ## lead the redirects back to the legacy address, without Pulumi's state
+edge-health: ## the state of each server, as HAProxy on the firewall sees it
+edge-plan edge-flip-back edge-health: edge-%: setup
+	@$(RUN) tools.edge $* --stack $(STACK) $(if $(KEY),--key $(KEY))
 
-edge-flip-back: setup ## lead the redirects back to the legacy address, without Pulumi's state
-	@$(RUN) tools.edge flip-back --stack $(STACK) $(if $(KEY),--key $(KEY))
-
-up: setup ## make it so
-	@$(RUN) tools.engine up --stack $(STACK)
+up: setup ## make it so; REFRESH=1 as above
+	@$(RUN) tools.engine up --stack $(STACK) $(if $(REFRESH),--refresh)
 
 restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
 	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \

@@ -3,7 +3,10 @@
 import copy
 import functools
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +40,16 @@ def change(base: Settings, path: str, value: Any) -> Settings:
     else:
         place[last] = value
     return base
+
+
+def copy_checkout(folder: Path) -> Path:
+    """A copy of this checkout's files, on its virtual environment."""
+    for name in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
 
 
 @functools.cache

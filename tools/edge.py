@@ -87,7 +87,7 @@ def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
     answer = firewall.call("apply", "rules", rule_set(back))
     _show(answer, console)
     console.print(
-        "the redirects lead to the legacy address; set firewall.target to legacy, or the next `make up` leads them to HAProxy again"
+        "the redirects lead to the legacy address, and Pulumi does not know; set firewall.target to legacy before the next `make up`"
     )
 
 
@@ -125,10 +125,9 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--stack", default="dev")
     parser.add_argument("--key", type=Path, help="file of the private SSH key")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder with Pulumi.yaml and the stack files")
     options = parser.parse_args()
     try:
-        stack = load_stack(options.root, options.stack)
+        stack = load_stack(ROOT, options.stack)
         site = parse_site(stack.config.get(KEY, "{}"))
         COMMANDS[options.command](site, firewall_of(site, stack, options.key), Console(highlight=False, width=160))
     except (StackFileError, SettingsError, EdgeError, AgentError, TransportError, OSError) as error:

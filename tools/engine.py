@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("preview", "up"))
     parser.add_argument("--stack", default=DEV)
+    parser.add_argument("--refresh", action="store_true", help="ask what there really is before comparing")
     parser.add_argument("--out", type=Path, help="folder for the artefacts where a preview falls back to a render")
     options = parser.parse_args()
     try:
@@ -55,6 +56,7 @@ def main() -> int:
         print_errors(error)
         return 1
     arguments = ["preview", "--diff", "--non-interactive"] if options.action == "preview" else ["up"]
+    arguments += ["--refresh"] if options.refresh else []
     return subprocess.run([engine, *arguments, "--stack", options.stack], cwd=ROOT, env=variables, check=False).returncode
 
 

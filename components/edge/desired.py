@@ -22,6 +22,7 @@ TEST_POOL = "mailserver_nodes"
 TEST_FRONTEND = "mailserver_proxy_test"
 TEST_PORT = 2525
 ALIAS = "mailserver"
+IMPLICIT_TLS = {SUBMISSIONS.name, IMAPS.name}  # TLS from the first byte (RFC 8314, section 3)
 
 CHECK_INTERVAL = 2000
 CONNECT_TIMEOUT = 1000
@@ -65,15 +66,19 @@ class Frontend(TypedDict):
 
 
 class HaproxySet(TypedDict):
-    """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched."""
+    """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched.
+
+    `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the former pair if any.
+    """
 
     pools: dict[str, Pool]
     frontends: dict[str, Frontend]
     owned: dict[str, list[str]]
+    node_ports: dict[str, list[str]]
 
 
-class Redirect(TypedDict):
-    """A redirect and its pass rule; `pass_rule` is what the latter lets through."""
+class Rule(TypedDict):
+    """What it takes: traffic from `source` to `destination` and `port` that comes in by `interface`."""
 
     interface: str
     ipprotocol: str
@@ -81,23 +86,20 @@ class Redirect(TypedDict):
     source: str
     destination: str
     port: str
+    disabled: str
+    descr: str
+
+
+class Redirect(Rule):
+    """A redirect and its pass rule; `pass_rule` is what the latter lets through."""
+
     target: str
     local_port: str
     pass_rule: str
-    disabled: str
-    descr: str
 
 
-class PassRule(TypedDict):
+class PassRule(Rule):
     type: str
-    interface: str
-    ipprotocol: str
-    protocol: str
-    source: str
-    destination: str
-    port: str
-    disabled: str
-    descr: str
 
 
 class Gate(TypedDict):
@@ -136,20 +138,6 @@ class _Path:
     descr: str
 
 
-def frontend_name(listener: Listener) -> str:
-    return f"mailserver_proxy_{listener.port}"
-
-
-def bind_addresses(site: Site) -> list[str]:
-    addresses = [site.firewall.address, site.firewall.ipv6_address]
-    return [str(address) for address in addresses if address is not None]
-
-
-def endpoint(address: str, port: int | str) -> str:
-    """`10.0.20.1:25` or `[2001:db8::1]:25`."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def haproxy_set(site: Site) -> HaproxySet:
     """Pools and frontends of this site."""
     paths = _paths(site)
@@ -158,8 +146,9 @@ def haproxy_set(site: Site) -> HaproxySet:
         "frontends": {path.frontend: _frontend(site, path) for path in paths},
         "owned": {
             "pools": sorted([*POOLS.values(), TEST_POOL]),
-            "frontends": sorted([*map(frontend_name, LISTENERS), TEST_FRONTEND]),
+            "frontends": sorted([*map(_frontend_name, LISTENERS), TEST_FRONTEND]),
         },
+        "node_ports": {listener.name: _node_ports(site, listener) for listener in site.listeners},
     }
 
 
@@ -171,7 +160,7 @@ def rule_set(site: Site) -> RuleSet:
     redirects = {_redirect_name(listener): _redirect(site, listener, target) for listener in site.listeners}
     passes: dict[str, PassRule] = {}
     if firewall.ipv6_address is not None:
-        passes = {_pass_name(listener): _pass_rule(site, listener, str(firewall.ipv6_address)) for listener in site.listeners}
+        passes = {_pass_name(listener): _pass(site, listener, str(firewall.ipv6_address)) for listener in site.listeners}
     aliases: dict[str, Alias] = {}
     if site.legacy is not None:
         aliases[ALIAS] = {"type": "host", "address": str(site.legacy.address), "descr": "mail server, legacy LoadBalancer"}
@@ -180,12 +169,16 @@ def rule_set(site: Site) -> RuleSet:
         "passes": passes,
         "aliases": aliases,
         "absent_aliases": [ALIAS] if firewall.remove_legacy_alias else [],
-        "gates": {frontend_name(listener): _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
+        "gates": {_frontend_name(listener): _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
         "owned": {
             "redirects": [_redirect_name(listener) for listener in LISTENERS],
             "passes": [_pass_name(listener) for listener in LISTENERS],
         },
     }
+
+
+def _frontend_name(listener: Listener) -> str:
+    return f"mailserver_proxy_{listener.port}"
 
 
 def _redirect_name(listener: Listener) -> str:
@@ -196,34 +189,35 @@ def _pass_name(listener: Listener) -> str:
     return f"mailserver {listener.name} (IPv6)"
 
 
+def _endpoint(address: str, port: int) -> str:
+    """`10.0.20.1:25` or `[2001:db8::1]:25`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def _redirect(site: Site, listener: Listener, target: str) -> Redirect:
-    port = str(listener.port)
     return {
-        "interface": site.firewall.wan_interface,
-        "ipprotocol": "inet",
-        "protocol": "tcp",
-        "source": "any",
-        "destination": str(site.firewall.wan_address),
-        "port": port,
+        **_rule(site.firewall.wan_interface, "inet", str(site.firewall.wan_address), listener, _redirect_name(listener)),
         "target": target,
-        "local_port": port,
-        "pass_rule": f"{target}:{port}",
-        "disabled": "",
-        "descr": _redirect_name(listener),
+        "local_port": str(listener.port),
+        "pass_rule": _endpoint(target, listener.port),
     }
 
 
-def _pass_rule(site: Site, listener: Listener, address: str) -> PassRule:
+def _pass(site: Site, listener: Listener, address: str) -> PassRule:
+    interface = site.firewall.ipv6_interface or site.firewall.wan_interface
+    return {"type": "pass", **_rule(interface, "inet6", address, listener, _pass_name(listener))}
+
+
+def _rule(interface: str, family: str, destination: str, listener: Listener, descr: str) -> Rule:
     return {
-        "type": "pass",
-        "interface": site.firewall.ipv6_interface or site.firewall.wan_interface,
-        "ipprotocol": "inet6",
+        "interface": interface,
+        "ipprotocol": family,
         "protocol": "tcp",
         "source": "any",
-        "destination": address,
+        "destination": destination,
         "port": str(listener.port),
         "disabled": "",
-        "descr": _pass_name(listener),
+        "descr": descr,
     }
 
 
@@ -232,19 +226,14 @@ def _gate(site: Site, listener: Listener) -> Gate:
         "pool": POOLS[listener.name],
         "address": str(site.firewall.address),
         "port": str(listener.port),
-        "tls": "yes" if listener in implicit_tls(site) else "",
+        "tls": "yes" if listener.name in IMPLICIT_TLS else "",
         "banner": "220" if listener.on_postfix else "* OK",
     }
 
 
-def implicit_tls(site: Site) -> tuple[Listener, ...]:
-    """The services that speak TLS from the first byte (RFC 8314, section 3)."""
-    return tuple(listener for listener in site.listeners if listener.name in {SUBMISSIONS.name, IMAPS.name})
-
-
 def _paths(site: Site) -> list[_Path]:
     paths = [
-        _Path(frontend_name(listener), POOLS[listener.name], listener.port, listener, f"{listener.name}, real client address by PROXY v2")
+        _Path(_frontend_name(listener), POOLS[listener.name], listener.port, listener, f"{listener.name}, real client address by PROXY v2")
         for listener in site.listeners
     ]
     if site.firewall.test_frontend:
@@ -279,9 +268,15 @@ def _server(node: Node, listener: Listener) -> Server:
     }
 
 
+def _node_ports(site: Site, listener: Listener) -> list[str]:
+    former = site.cluster.former_node_ports(listener.name) or ()
+    return [str(port) for port in (listener.node_port, listener.health_node_port, *former)]
+
+
 def _frontend(site: Site, path: _Path) -> Frontend:
+    addresses = (site.firewall.address, site.firewall.ipv6_address)
     return {
-        "binds": [endpoint(address, path.port) for address in bind_addresses(site)],
+        "binds": [_endpoint(str(address), path.port) for address in addresses if address is not None],
         "descr": path.descr,
         "status": "active",
         "type": "tcp",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from pulumi.dynamic import (
+    CheckFailure,
     CheckResult,
     ConfigureRequest,
     CreateResult,
@@ -78,6 +79,20 @@ class HaproxySetProvider(_EdgeProvider):
 
     kind = "haproxy"
     parts = ("pools", "frontends")
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Refuse, in the preview, what would close NodePorts that HAProxy still uses: the Service changes before HAProxy does."""
+        before, after = (props.get("wanted", {}).get("node_ports", {}) for props in (_olds, news))
+        failures = [
+            CheckFailure(
+                "wanted",
+                f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it uses the new pair; "
+                f"add `former: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
+            )
+            for service, ports in before.items()
+            if not set(ports[:2]) <= set(after.get(service, ports))
+        ]
+        return CheckResult(news, failures)
 
 
 class RuleSetProvider(_EdgeProvider):

@@ -54,42 +54,30 @@ function edge_destinations_meet(string $one, string $other, string $interface): 
 /** The index of the redirect that is ours: by its description, or else the one that takes this very traffic. */
 function edge_find_redirect(array $rules, string $name, ?array $want): ?int
 {
-    foreach ($rules as $index => $rule) {
-        if (($rule['descr'] ?? '') === $name) {
-            $found[] = $index;
-        }
-    }
-    foreach (isset($found) || $want === null ? [] : $rules as $index => $rule) {
-        $same = ($rule['interface'] ?? '') === $want['interface'] && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'];
-        $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-        $port = (string) ($destination['port'] ?? '');
-        if ($same && $port === $want['port'] && edge_destinations_meet(edge_side($destination), $want['destination'], $want['interface'])) {
-            $found[] = $index;
-        }
-    }
-    if (count($found ?? []) > 1) {
-        throw new EdgeRefusal('conflict', "two redirects could be `{$name}`; keep one, or give the other another port or destination");
-    }
-    return $found[0] ?? null;
+    return edge_find($rules, $name, $want, 'redirects', function (array $rule, array $destination) use ($want) {
+        return ($rule['interface'] ?? '') === $want['interface'] && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol']
+            && (string) ($destination['port'] ?? '') === $want['port']
+            && edge_destinations_meet(edge_side($destination), $want['destination'], $want['interface']);
+    });
 }
 
 function edge_find_pass(array $rules, string $name, ?array $want): ?int
 {
-    foreach ($rules as $index => $rule) {
-        if (($rule['descr'] ?? '') === $name) {
-            $found[] = $index;
-        }
+    return edge_find($rules, $name, $want, 'rules', function (array $rule, array $destination) use ($want) {
+        return ($rule['type'] ?? 'pass') === 'pass' && ($rule['interface'] ?? '') === $want['interface'] && !isset($rule['associated-rule-id'])
+            && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'] && ($rule['protocol'] ?? '') === $want['protocol']
+            && ($destination['address'] ?? '') === $want['destination'] && ($destination['port'] ?? '') === $want['port'];
+    });
+}
+
+function edge_find(array $rules, string $name, ?array $want, string $kind, callable $same): ?int
+{
+    $found = array_keys(array_filter($rules, fn($rule) => ($rule['descr'] ?? '') === $name));
+    if (!$found && $want !== null) {
+        $found = array_keys(array_filter($rules, fn($rule) => $same($rule, is_array($rule['destination'] ?? null) ? $rule['destination'] : [])));
     }
-    foreach (isset($found) || $want === null ? [] : $rules as $index => $rule) {
-        $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-        $same = ($rule['type'] ?? 'pass') === 'pass' && ($rule['interface'] ?? '') === $want['interface'] && !isset($rule['associated-rule-id'])
-            && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'] && ($rule['protocol'] ?? '') === $want['protocol'];
-        if ($same && ($destination['address'] ?? '') === $want['destination'] && ($destination['port'] ?? '') === $want['port']) {
-            $found[] = $index;
-        }
-    }
-    if (count($found ?? []) > 1) {
-        throw new EdgeRefusal('conflict', "two rules could be `{$name}`; keep one of them");
+    if (count($found) > 1) {
+        throw new EdgeRefusal('conflict', "two {$kind} could be `{$name}`; keep one, or give the other another port or destination");
     }
     return $found[0] ?? null;
 }

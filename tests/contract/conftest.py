@@ -12,14 +12,14 @@ from components.edge.desired import haproxy_set
 from components.settings.site import Site
 from tests.contract.standin import StandIn
 
-MISSING = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if not shutil.which(program)]
+_MISSING = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if not shutil.which(program)]
+LACKING = f"not installed: {', '.join(_MISSING)}" if _MISSING else "" if os.geteuid() == 0 else "mail's ports need root"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = f"not installed: {', '.join(MISSING)}" if MISSING else "" if os.geteuid() == 0 else "mail's ports need root"
     for item in items:
-        if Path(__file__).parent in item.path.parents and reason and "firewall" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.skip(reason=reason))
+        if Path(__file__).parent in item.path.parents and LACKING and "firewall" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason=LACKING))
 
 
 @pytest.fixture

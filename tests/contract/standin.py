@@ -55,10 +55,10 @@ class Node:
         self._tls = tls
         self._sockets: list[socket.socket] = []
         for listener in LISTENERS:
-            self._listen(listener.node_port, listener.name)
-            self._listen(listener.health_node_port, None)
+            self.listen(listener.node_port, listener.name)
+            self.listen(listener.health_node_port, None)
 
-    def _listen(self, port: int, service: str | None) -> None:
+    def listen(self, port: int, service: str | None) -> None:
         server = socket.create_server((self.address, port), backlog=256)
         self._sockets.append(server)
         threading.Thread(target=self._accept, args=(server, service), daemon=True).start()

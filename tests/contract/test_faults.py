@@ -1,5 +1,7 @@
 """Broken off at every step: nothing is lost, the old listeners serve, and the next run brings it to its end."""
 
+import itertools
+
 import pytest
 
 from components.edge.client import AgentError
@@ -33,7 +35,7 @@ RULES_POINTS = [
 WAYS = ["kill", "die", "fatal"]
 
 
-def on_path(firewall, wanted) -> bool:
+def on_path(firewall) -> bool:
     """Mail gets through, on the old way or the new one."""
     return firewall.banner(25).startswith("220 ") and firewall.banner(993, tls=True).startswith("* OK")
 
@@ -50,7 +52,7 @@ def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
     firewall.fault(f"{point}|{way}")
     with pytest.raises((AgentError, TransportError)) as error:
         firewall.client().call("apply", "haproxy", new)
-    assert on_path(firewall, old)
+    assert on_path(firewall)
     state = firewall.client().call("read", "haproxy", new)["state"]
     parts = [{part: wanted[part] for part in ("pools", "frontends")} for wanted in (old, new)]
     assert state in parts, "one whole state or the other, never a mixture"
@@ -59,7 +61,7 @@ def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
         assert error.value.rolled_back or firewall.config_file.read_bytes() == config
 
     firewall.boot()
-    assert on_path(firewall, old), "and so it is after a restart"
+    assert on_path(firewall), "and so it is after a restart"
     firewall.client().call("apply", "haproxy", new)
     assert firewall.client().call("read", "haproxy", new) == {"ok": True, "step": "done", "state": parts[1], "problem": None}
     assert (firewall.address, 2525) in firewall.listeners()
@@ -92,6 +94,39 @@ def consistent(firewall) -> None:
     assert len(targets) == 1
     target = targets.pop()
     assert all(f"{target} {port}" in passes(firewall) for port in ("25", "465", "587", "993"))
+
+
+def test_a_connection_that_is_cut_at_any_step_of_haproxy_stops_nothing(firewall, edge_site):
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    sets = [haproxy_set(edge_site({"firewall/test_frontend": test_frontend})) for test_frontend in (True, False)]
+    for point, wanted in zip(HAPROXY_POINTS, itertools.cycle(sets), strict=False):
+        assert carried_on(firewall, point, "haproxy", wanted) == {part: wanted[part] for part in ("pools", "frontends")}, point
+        assert ((firewall.address, 2525) in firewall.listeners()) == (wanted is sets[0]), point
+
+
+def test_a_connection_that_is_cut_at_any_step_of_the_rules_stops_nothing(firewall, edge_site):
+    sites = [edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": target}) for target in ("haproxy", "legacy")]
+    firewall.client().call("apply", "haproxy", haproxy_set(sites[0]))
+    firewall.client().call("apply", "rules", rule_set(sites[1]))
+    for point in RULES_POINTS:
+        wanted = rule_set(sites[0])
+        assert carried_on(firewall, point, "rules", wanted) == {part: wanted[part] for part in ("redirects", "passes", "aliases")}, point
+        assert nat(firewall)["25"] == firewall.address, point
+        consistent(firewall)
+        firewall.client().call("apply", "rules", rule_set(sites[1]))
+
+
+def carried_on(firewall, point, kind, wanted):
+    """The SSH session is killed at `point`: mail flows all along, and the next run waits for this one and finds its work done."""
+    firewall.fault(f"{point}|cut")
+    with pytest.raises(TransportError):
+        firewall.client().call("apply", kind, wanted)
+    assert on_path(firewall), point
+    answer = firewall.client().call("apply", kind, wanted)
+    assert not answer["changed"], point
+    assert on_path(firewall), point
+    assert not list(firewall.root.glob("cf/conf/mailserver-edge*")), point
+    return answer["after"]
 
 
 def test_a_run_that_was_cut_off_while_going_back_is_put_right_by_the_next(firewall, edge_site):

@@ -108,6 +108,16 @@ def test_a_reload_drops_no_connection(firewall, applied, edge_site):
     assert held.recv(100) == b"NOOP\r\n", "a connection that was open before outlives the reloads"
 
 
+def test_mail_moves_to_other_node_ports_while_both_pairs_are_open(firewall, applied, edge_site):
+    for node in firewall.nodes:
+        node.listen(31125, "smtp")
+        node.listen(31145, None)
+    moved = haproxy_set(edge_site({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145, "former": [30125, 30145]}}}))
+    answer = firewall.client().call("apply", "haproxy", moved)
+    assert "server node1: port 31125 (was 30125)" in "\n".join(differences(answer["before"], answer["after"]))
+    assert firewall.banner(25).startswith("220 ")
+
+
 def test_a_node_that_drains_gets_no_new_connection_and_is_still_checked(firewall, applied, edge_site):
     one, two = firewall.nodes
     nodes = {"node1": {"address": one.address, "state": "drain"}, "node2": {"address": two.address}}

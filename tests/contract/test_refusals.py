@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from components.edge.client import AgentError
+from components.edge.desired import haproxy_set
 from tests.contract.helpers import frontend_item, refused
 from tests.contract.standin import wait
 
@@ -113,14 +114,12 @@ def test_a_port_that_another_program_holds_is_rolled_back(firewall, applied):
     assert not firewall.client().call("apply", "haproxy", applied)["changed"]
 
 
-def test_a_change_after_which_no_server_would_answer_is_refused(firewall, applied):
+@pytest.mark.parametrize("pair", [(31125, 31145), (30125, 31145), (31125, 30145)])
+def test_node_ports_that_no_node_has_open_are_refused(firewall, applied, edge_site, pair):
+    """Both ports count: where mail goes and where checks go."""
     wait(lambda: "UP L4OK" in str(firewall.client().call("health", "haproxy", applied)))
-
-    def wrong_port(w):
-        for server in w["pools"]["mailserver_nodes_smtp"]["servers"].values():
-            server["advanced"] = "send-proxy-v2 port 30999 fall 2 rise 2"
-
-    refused(firewall, changed(applied, wrong_port), "servers")
+    moved = haproxy_set(edge_site({"cluster/node_ports": {"smtp": dict(zip(("proxy", "health"), pair, strict=True))}}))
+    assert "no server of mailserver_nodes_smtp would answer" in refused(firewall, moved, "servers")
 
 
 def test_a_mail_server_that_is_down_does_not_stop_an_apply(firewall, wanted):

@@ -134,6 +134,22 @@ def test_a_redirect_that_somebody_switched_off_is_switched_on(through, edge_site
     assert rule(through.config().getroot(), "nat/rule", "mailserver smtp").find(field) is None
 
 
+@pytest.mark.parametrize(
+    ("like", "name", "kind"),
+    [("mailserver smtp", "mailserver smtp", "redirects"), ("NAT mailserver smtp", "mailserver smtp (IPv6)", "rules")],
+)
+def test_two_rules_that_could_be_ours_are_refused(through, edge_site, like, name, kind):
+    def twice(root):
+        place = root.find("nat" if kind == "redirects" else "filter")
+        for _ in range(2):
+            other = copy.deepcopy(rule(place, "rule", like))
+            other.find("descr").text = name
+            place.append(other)
+
+    through.edit(twice)
+    assert f"two {kind} could be `{name}`" in refused(through, rule_set(edge_site()), "conflict", kind="rules")
+
+
 def test_rules_that_pf_does_not_have_are_drift_though_the_configuration_is_right(through, edge_site):
     (through.root / "var/run/pf.nat").write_text("\n")
     assert "pf has no redirect" in through.client().call("read", "rules", rule_set(edge_site()))["problem"]

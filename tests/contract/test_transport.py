@@ -1,6 +1,7 @@
 """The way to the firewall: whom it trusts, what it says when it fails, and what it never says."""
 
 import asyncio
+import socket
 import subprocess
 import threading
 
@@ -89,6 +90,22 @@ def test_a_firewall_that_hangs_is_given_up(firewall, wanted, monkeypatch):
 
 def test_a_firewall_that_is_not_there(firewall, wanted):
     assert "Connection refused" in fails(firewall.client(port=2223), wanted)
+
+
+def test_a_firewall_that_hangs_up(firewall, wanted):
+    """Before it greets, and after the key was taken."""
+    with socket.create_server((firewall.address, 2224)) as server:
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        assert f"{firewall.address}:2224: Connection" in fails(firewall.client(port=2224), wanted)
+        thread.join()
+    firewall.swap_login("#!/bin/sh\nkill -9 $PPID\n")
+    assert f"{firewall.address}:2222: " in fails(firewall.client(), wanted, "apply")
+    assert firewall.calls("read") == 0
 
 
 def test_a_login_that_leads_to_no_php(firewall, wanted):

@@ -9,6 +9,7 @@ from components.edge.agent import AGENT_DIR, AGENT_FILES, agent_program
 from components.edge.client import differences
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.haproxy_cfg import haproxy_cfg
+from components.edge.provider import HaproxySetProvider
 from components.listeners import LISTENERS
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError
@@ -62,6 +63,23 @@ def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
     assert len(set(numbers)) == len(numbers)
     with pytest.raises(SettingsError, match="30126 is taken by"):
         site(changes={"cluster/node_ports": {"smtp": ports | {"former": [30126, 30145]}}})
+
+
+def test_a_node_port_that_haproxy_uses_cannot_close_before_it_uses_another(site):
+    """The engine hands the provider what was declared last, so a preview can tell."""
+
+    def reasons(before, after):
+        old, new = ({"wanted": haproxy_set(site(changes={"cluster/node_ports": {"smtp": ports}}))} for ports in (before, after))
+        return [failure.reason for failure in HaproxySetProvider().check(old, new).failures]
+
+    old, new = {"proxy": 30125, "health": 30145}, {"proxy": 31125, "health": 31145}
+    both = new | {"former": [30125, 30145]}
+    assert [reasons(*step) for step in ((old, old), (old, both), (both, new), (both, old | {"former": [31125, 31145]}))] == [[]] * 4
+    for step in ((old, new), (old, old | {"health": 31145}), (both, old)):
+        (reason,) = reasons(*step)
+        assert "cluster.node_ports.smtp: " in reason
+    assert "add `former: [30125, 30145]`" in reasons(old, new)[0]
+    assert HaproxySetProvider().check({}, {"wanted": haproxy_set(site())}).failures == []
 
 
 def test_nothing_listens_everywhere(site):
