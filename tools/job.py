@@ -4,7 +4,7 @@
     python -m tools.job mailserver-backup --stack prod --print
 
 What runs is the CronJob that the stack declares: same image, same volumes, same program. Ends as the job does: 0 when it
-succeeded, 1 when it failed, 2 when it could not be started.
+succeeded, 1 when it failed, 2 when it could not be started, 130 when it was left to itself with Ctrl-C.
 """
 
 import argparse
@@ -58,18 +58,26 @@ def start(job: dict[str, Any], context: str | None) -> int:
     if created.returncode:
         raise JobError(created.stderr.strip())
     print(f"started job {name}; waiting for its pod", flush=True)
+    try:
+        ended = follow(context, namespace, name)
+    except KeyboardInterrupt:
+        print(
+            f"job {name} goes on; see `kubectl -n {namespace} logs -f job/{name}`, end it with `kubectl -n {namespace} delete job {name}`"
+        )
+        return 130
+    print(f"job {name} {'succeeded' if ended else 'failed' if ended is False else 'has not ended'}")
+    return 0 if ended else 1
+
+
+def follow(context: str | None, namespace: str, name: str) -> bool | None:
+    """Show the job's log until it ends; as `_ended`. Raises JobError when it has no pod in time."""
     deadline = time.monotonic() + START_SECONDS
     place = ["--context", context] if context else []
     while time.monotonic() < deadline:
         # Follows once the pod runs, and fails at once before that.
-        if (
-            subprocess.run(
-                ["kubectl", *place, "-n", namespace, "logs", "-f", f"job/{name}"], check=False, stderr=subprocess.DEVNULL
-            ).returncode
-            == 0
-        ):
-            break
-        if _ended(context, namespace, name):
+        log = ["kubectl", *place, "-n", namespace, "logs", "-f", f"job/{name}"]
+        shown = subprocess.run(log, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        if shown or _ended(context, namespace, name) is not None:
             break
         time.sleep(2)
     else:
@@ -77,8 +85,7 @@ def start(job: dict[str, Any], context: str | None) -> int:
     deadline = time.monotonic() + 60
     while (ended := _ended(context, namespace, name)) is None and time.monotonic() < deadline:
         time.sleep(1)
-    print(f"job {name} {'succeeded' if ended else 'failed' if ended is False else 'has not ended'}")
-    return 0 if ended else 1
+    return ended
 
 
 def _ended(context: str | None, namespace: str, name: str) -> bool | None:

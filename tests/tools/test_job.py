@@ -1,0 +1,58 @@
+"""A job started by hand, with a stand-in for kubectl that answers as a cluster was seen to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tools.job import JobError, start
+
+JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}}
+KUBECTL = """\
+#!/bin/sh
+echo "$*" >> {folder}/calls
+case "$*" in
+  *create*) cat > {folder}/created; {create} ;;
+  *logs*) {logs} ;;
+  *"get job"*) echo '{{"status": {{"conditions": [{{"type": "{condition}", "status": "True"}}]}}}}' ;;
+esac
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`cluster(condition="Failed")`: what kubectl does and says from here on; the folder of what it was asked."""
+
+    def become(*, create: str = "true", logs: str = "echo 3 mailboxes", condition: str = "Complete") -> Path:
+        (tmp_path / "kubectl").write_text(KUBECTL.format(folder=tmp_path, create=create, logs=logs, condition=condition))
+        (tmp_path / "kubectl").chmod(0o755)
+        return tmp_path
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return become
+
+
+@pytest.mark.parametrize(("condition", "code", "word"), [("Complete", 0, "succeeded"), ("Failed", 1, "failed")])
+def test_the_result_is_the_jobs(cluster, capfd, condition, code, word):
+    folder = cluster(condition=condition)
+    assert start(JOB, "home") == code
+    assert capfd.readouterr().out.splitlines()[1:] == ["3 mailboxes", f"job mail-restore-1 {word}"]
+    assert all(line.startswith("--context home ") for line in (folder / "calls").read_text().splitlines())
+
+
+def test_a_job_that_failed_without_a_log_is_not_waited_for(cluster):
+    cluster(logs="exit 1", condition="Failed")
+    assert start(JOB, None) == 1
+
+
+def test_what_the_cluster_refuses_is_said(cluster):
+    cluster(create="echo 'Error from server (Forbidden): no' >&2; exit 1")
+    with pytest.raises(JobError, match="Forbidden"):
+        start(JOB, None)
+
+
+def test_a_job_that_is_left_with_ctrl_c_goes_on(cluster, capfd):
+    folder = cluster(logs="kill -INT $PPID; sleep 1")
+    assert start(JOB, None) == 130
+    assert "job mail-restore-1 goes on" in capfd.readouterr().out
+    assert "delete" not in (folder / "calls").read_text()
