@@ -30,13 +30,16 @@ edge-plan edge-flip-back edge-health: edge-%: setup
 up: setup ## make it so; REFRESH=1 as above
 	@$(RUN) tools.engine up --stack $(STACK) $(if $(REFRESH),--refresh)
 
+# A value as a shell word: as it was given, `$` and `'` included.
+given = '$(subst ','\'',$(value $(1)))'
+
 restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
 	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \
-	  $(if $(AT),--at '$(AT)') $(if $(MAILBOX),--mailbox '$(MAILBOX)') $(if $(MESSAGE_ID),--message-id '$(MESSAGE_ID)') \
-	  $(if $(INTO),--into '$(INTO)') $(if $(REPLACE),--replace) $(if $(GO),--go)
+	  $(if $(AT),--at $(call given,AT)) $(if $(MAILBOX),--mailbox $(call given,MAILBOX)) \
+	  $(if $(MESSAGE_ID),--message-id $(call given,MESSAGE_ID)) $(if $(INTO),--into $(call given,INTO)) $(if $(REPLACE),--replace) $(if $(GO),--go)
 
 job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
-	@$(RUN) tools.job $(JOB) --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)
+	@$(RUN) tools.job $(or $(JOB),'') --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)
 
 test: setup ## every test; installs Debian's packages where root may
 	@tools/packages.sh

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from components.edge.notices import edge_notes, edge_warnings
 from components.mail.network import unknown_tunnels
+from components.mail.secrets import handmade_secrets
 from components.settings.dns import DomainRecords
 from components.settings.job_checks import relay_messages_per_day
 from components.settings.site import KEY, Site
@@ -72,6 +73,8 @@ def _jobs(site: Site) -> Iterator[str]:
 
 
 def notes(site: Site) -> Iterator[str]:
+    by_hand = ", ".join(f"{name} ({', '.join(keys)})" for name, keys in handmade_secrets(site).items())
+    yield f"not made here, so they must be there before the pods start: Secret {by_hand}; docs/settings.md says what is in them"
     if site.cluster.traffic_policy == "Cluster":
         yield (
             "traffic policy Cluster: any node takes mail. A host on the nodes' network can reach the NodePorts through another node "

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,10 @@ def missing() -> str | None:
 
 
 def backup_ratios() -> tuple[float, float]:
-    """Time of a second backup of unchanged mail over the first: its `restic backup`, and the whole job with its proofs."""
+    """Time of a second backup of unchanged mail over the first: its `restic backup`, and the whole job with its proofs.
+
+    Of the former, the opening of the repository is taken off: restic makes it slow on purpose, the same for any size (scrypt).
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         box = folder / "source" / "mail" / "example.org" / "spam"
@@ -71,7 +75,18 @@ def backup_ratios() -> tuple[float, float]:
             ]
             jobs.append(_seconds(command))
             saves.append(sum(float(line) for line in times.read_text("utf-8").split()))
-        return saves[1] / saves[0], jobs[1] / jobs[0]
+        look = [
+            "restic",
+            "--repo",
+            str(folder / "backup" / "restic"),
+            "--password-file",
+            str(folder / "key"),
+            "--no-cache",
+            "cat",
+            "config",
+        ]
+        opening = statistics.median(_seconds(look) for _ in range(ROUNDS))
+        return (saves[1] - opening) / (saves[0] - opening), jobs[1] / jobs[0]
 
 
 def retention_ratio() -> float:
@@ -111,7 +126,7 @@ def retention_ratio() -> float:
             _search(server.port, trusted, ["ALL"])
             alone.append(_search(server.port, trusted, searches))
             runs.append(_seconds(command, environment))
-        return sorted(runs)[ROUNDS // 2] / sorted(alone)[ROUNDS // 2]
+        return statistics.median(runs) / statistics.median(alone)
 
 
 def _search(port: int, trusted: Path, criteria: list[str]) -> float:
@@ -140,8 +155,8 @@ def _seconds(command: list[str], environment: dict[str, str] | None = None) -> f
 def measurements() -> Iterator[tuple[str, float, float]]:
     """What was compared, the ratio, and the bound it should keep."""
     save, job = backup_ratios()
-    yield f"second backup of {MESSAGES} unchanged messages over the first", save, 0.1
-    yield "the same with the proofs around it, which have work of their own each night", job, 0.5
+    yield f"second backup of {MESSAGES} unchanged messages over the first, less the opening of the repository", save, 0.1
+    yield "the whole job of that night, with proofs and a seventh read back, over the first", job, 0.5
     yield f"retention over its searches alone ({MESSAGES} messages)", retention_ratio(), 1.5
 
 

@@ -1,12 +1,14 @@
-"""Writes the parts of the README that follow from the table of mail services: `.venv/bin/python -m tools.docs`."""
+"""Writes what the code knows better than a writer: `.venv/bin/python -m tools.docs`."""
 
 import re
 import sys
 
 from components.listeners import LISTENERS
+from components.settings.reference import reference
 from tools.program import ROOT
 
 README = ROOT / "README.md"
+SETTINGS = ROOT / "docs" / "settings.md"
 
 
 def picture() -> str:
@@ -54,6 +56,26 @@ def with_generated_parts(text: str) -> str:
     return text
 
 
+def settings() -> str:
+    """Every setting with its default and its meaning, as Markdown: a section for each area, in their order."""
+    text = """\
+# Settings
+
+Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` stands for a name of yours, `0` for an entry of a list.
+Written by `.venv/bin/python -m tools.docs` from [components/settings](../components/settings).
+"""
+    area = None
+    for setting in reference():
+        top, _, below = setting.path.partition(".")
+        if top != area:
+            area = top
+            text += f"\n## {top}\n\n| setting | default | |\n|---|---|---|\n"
+        default = "required" if setting.default is None else f"`{setting.default}`"
+        text += "| " + " | ".join(part.replace("|", "\\|") for part in (f"`{below or top}`", default, setting.meaning)) + " |\n"
+    return text
+
+
 if __name__ == "__main__":
+    SETTINGS.write_text(settings(), encoding="utf-8")
     README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")
     sys.exit(0)

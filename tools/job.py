@@ -34,7 +34,8 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
     """The Job that a CronJob would start, with `arguments` behind its program's own."""
     by_name = {thing["metadata"]["name"]: thing for thing in cron_jobs if thing["kind"] == "CronJob"}
     if name not in by_name:
-        raise JobError(f"this stack has no job {name}; it has {', '.join(sorted(by_name)) or 'none'}")
+        there = f"it has {', '.join(sorted(by_name))}" if by_name else "it has none; is STACK the right one, and are its `jobs` set?"
+        raise JobError(f"this stack has no job {name}; {there}" if name else f"name a job with JOB=…; {there}")
     cron_job = by_name[name]
     template = json.loads(json.dumps(cron_job["spec"]["jobTemplate"]))
     template["spec"]["backoffLimit"] = 0  # a person reads the result and decides
@@ -56,7 +57,7 @@ def start(job: dict[str, Any], context: str | None) -> int:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     created = kubectl(context, "create", "-f", "-", text=json.dumps(job))
     if created.returncode:
-        raise JobError(created.stderr.strip())
+        raise JobError(created.stderr.strip().removeprefix("error: "))
     print(f"started job {name}; waiting for its pod", flush=True)
     try:
         ended = follow(context, namespace, name)

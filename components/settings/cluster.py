@@ -64,7 +64,7 @@ class Cluster(Model):
     @model_validator(mode="after")
     def _one_destination(self) -> "Cluster":
         if (self.context is None) == (self.render_to is None):
-            raise ValueError("set exactly one of context and render_to")
+            raise ValueError("context: set either it or render_to")
         return self
 
     @model_validator(mode="after")

@@ -50,7 +50,7 @@ class Rspamd(Model):
 class Resources(Model):
     """CPU and memory of the mail server's container."""
 
-    cpu_request: Quantity = Field(default="25m", description="the owner's measured floor; no limit, so that a burst is not throttled")
+    cpu_request: Quantity = Field(default="25m", description="seen on an idle server; no limit, so that a burst is not throttled")
     memory_request: Quantity = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
     memory_limit: Quantity = Field(default="1Gi", description="twice the request: Rspamd doubles for a moment when it reloads its maps")
 

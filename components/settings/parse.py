@@ -1,10 +1,12 @@
 """Reads a stack's settings: one object, refused as a whole with a line for each mistake."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 
 from components.settings.checks import problems
+from components.settings.reference import reference
 from components.settings.site import KEY, Site
 
 
@@ -26,19 +28,47 @@ def parse_site(text: str) -> Site:
     return site
 
 
+# What pydantic calls a wrong kind of value, and what a reader can do about it.
+_REMEDIES = {
+    "tuple_type": "write a list, such as [one, two]",
+    "dict_type": "write names and values below it",
+    "model_type": "write settings below it",
+    "model_attributes_type": "write settings below it",
+    "bool_type": "write true or false, without quotes",
+    "string_type": "write text; in quotes where it looks like a number or a date",
+    "int_type": "write a whole number, without quotes",
+    "ip_any_address": "write an IP address",
+    "ip_any_network": "write a network such as 10.244.0.0/16, all of whose bits behind the prefix are 0",
+    "too_short": "must not be empty",
+}
+
+
 def _lines(error: ValidationError) -> Iterator[str]:
     details = error.errors(include_url=False)
     places = [detail["loc"] for detail in details]
     for detail in details:
         if any(place[: len(detail["loc"])] == detail["loc"] != place for place in places):
             continue  # a list that is now too short, because of an entry that has its own line
-        setting = ".".join((KEY, *map(str, detail["loc"])))
-        message = detail["msg"].removeprefix("Value error, ")
+        place = [str(part) for part in detail["loc"] if part != "[key]"]
+        setting = ".".join((KEY, *place))
+        message = _REMEDIES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
         if detail["type"] == "value_error" and isinstance(detail["input"], dict):  # a rule over a whole area names the setting itself
             yield f"{setting}.{message}"
         elif detail["type"] == "extra_forbidden":
-            yield f"{setting}: unknown setting"
+            near = get_close_matches(place[-1], _siblings(place), n=1)
+            yield f"{setting}: unknown setting{f'; did you mean {near[0]}?' if near else ''}"
         elif detail["type"] == "missing":
             yield f"{setting}: is required"
+        elif detail["type"] == "too_short":
+            yield f"{setting}: {message}"
+        elif detail["type"] == "string_pattern_mismatch":
+            yield f"{setting}: must match {detail.get('ctx', {}).get('pattern')} (got {detail['input']!r})"
         else:
             yield f"{setting}: {message} (got {detail['input']!r})"
+
+
+def _siblings(place: list[str]) -> list[str]:
+    """The settings that there are where somebody wrote `place`."""
+    above = place[:-1]
+    paths = [path for path in (setting.path.split(".") for setting in reference()) if len(path) == len(place)]
+    return [path[-1] for path in paths if all(part in {"*", "0", given} for part, given in zip(path, above, strict=False))]

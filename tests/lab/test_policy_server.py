@@ -1,12 +1,10 @@
 """The policy server's rendered configuration in a real nginx, behind TLS, asked by a client that knows nothing of this project."""
 
-import datetime
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,14 +13,11 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 from checkdmarc.mta_sts import mx_in_mta_sts_patterns, parse_mta_sts_policy
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from components.dns.mta_sts import NAME
 from components.dns.web import HEALTH_PATH, PORT
 from components.settings.site import Site
+from tools.lab.certificates import Authority
 from tools.program import Recording
 
 NOBODY = 65534
@@ -91,7 +86,7 @@ class Server:
         return ["nsenter", "--net", "--mount", "--target", str(self.namespace), *command]
 
     def ask(self, host: str, path: str, *, method: str = "GET", name: str | None = None, ca: str = "ca.pem") -> dict:
-        command = self.enter(sys.executable, "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path)
+        command = self.enter("/usr/bin/python3", "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path)
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         if result.returncode != 0:
             raise ConnectionError(result.stderr.strip().splitlines()[-1])
@@ -99,34 +94,11 @@ class Server:
 
 
 def _certificates(folder: Path) -> None:
-    """A CA, another CA that signed nothing, and a certificate for the two hosts."""
-    now = datetime.datetime.now(datetime.UTC)
-
-    def certificate(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, ca: bool) -> bytes:
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        )
-        if not ca:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(POLICY_HOST), x509.DNSName(CONFIG_HOST)]), critical=False
-            )
-        return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-    root, other, leaf = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    (folder / "ca.pem").write_bytes(certificate("root", root, "root", root, ca=True))
-    (folder / "other.pem").write_bytes(certificate("other", other, "other", other, ca=True))
-    (folder / "leaf.pem").write_bytes(certificate("leaf", leaf, "root", root, ca=False))
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "leaf.key").write_bytes(leaf.private_bytes(*plain))
+    """An authority, another one that signed nothing, and a certificate for the two hosts."""
+    authority, other = Authority(), Authority()
+    certificate, key = authority.issue(POLICY_HOST, CONFIG_HOST)
+    for name, text in (("ca.pem", authority.certificate), ("other.pem", other.certificate), ("leaf.pem", certificate), ("leaf.key", key)):
+        (folder / name).write_text(text)
 
 
 def _settle(pod: subprocess.Popen) -> None:

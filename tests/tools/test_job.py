@@ -1,11 +1,15 @@
 """A job started by hand, with a stand-in for kubectl that answers as a cluster was seen to."""
 
 import os
+import shlex
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tools.job import JobError, start
+from tools.program import ROOT
 
 JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}}
 KUBECTL = """\
@@ -52,7 +56,23 @@ def test_what_the_cluster_refuses_is_said(cluster):
 
 
 def test_a_job_that_is_left_with_ctrl_c_goes_on(cluster, capfd):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
     folder = cluster(logs="kill -INT $PPID; sleep 1")
     assert start(JOB, None) == 130
     assert "job mail-restore-1 goes on" in capfd.readouterr().out
     assert "delete" not in (folder / "calls").read_text()
+
+
+def test_make_hands_on_what_a_person_types():
+    given = {"MESSAGE_ID": "<0037$abc$1.'x'@host>", "MAILBOX": "o'neill@example.org", "INTO": "Old $mail"}
+    make = [
+        "make",
+        "--dry-run",
+        "--old-file",
+        ".venv/.locked",
+        "restore",
+        "WHAT=message",
+        *(f"{key}={text}" for key, text in given.items()),
+    ]
+    words = shlex.split(subprocess.check_output(make, cwd=ROOT, text=True))
+    assert [words[words.index(f"--{key.lower().replace('_', '-')}") + 1] for key in given] == list(given.values())

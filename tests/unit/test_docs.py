@@ -1,16 +1,19 @@
-"""The README says what the code says."""
+"""The documentation says what the code says. After a change: `.venv/bin/python -m tools.docs`."""
 
 import re
 
 from components.settings.site import Site
 from components.settings.types import Model
-from tools.docs import README, with_generated_parts
+from tools.docs import README, SETTINGS, settings, with_generated_parts
 from tools.program import ROOT
 
 
 def test_the_picture_and_the_ports_are_those_of_the_table():
-    """After a change of the table: `.venv/bin/python -m tools.docs`."""
     assert with_generated_parts(README.read_text("utf-8")) == README.read_text("utf-8")
+
+
+def test_the_page_of_settings_is_that_of_the_models():
+    assert settings() == SETTINGS.read_text("utf-8")
 
 
 def test_every_link_leads_somewhere():
