@@ -20,4 +20,4 @@ def edge_notes(site: Site) -> Iterator[str]:
     if site.firewall.ssh is None:
         yield "the firewall is left as it is: firewall.ssh is not set"
     else:
-        yield "firewall: `make edge-plan` shows what would change there; a preview compares with what Pulumi last saw, unless REFRESH=1"
+        yield "firewall: `make edge-plan STACK=…` shows what would change there; a preview knows what Pulumi last saw, unless REFRESH=1"

@@ -9,8 +9,8 @@ from components.settings.mail import TESTED_IMAGE_MAJORS
 from components.settings.site import Site
 from components.settings.types import domain_of, image_tag, quantity_bytes
 
-# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): the owner's server
-# refused everything for 15 hours when its volume was fuller than that.
+# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
+# whose volume was fuller than that refused everything for 15 hours.
 QUEUE_HEADROOM = 1.5
 
 

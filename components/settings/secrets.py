@@ -34,7 +34,9 @@ class Secret(Model):
 class ProbeSecret(Model):
     """What the round-trip probe needs: the relay's API key and the password of the mailbox it reads."""
 
-    name: ObjectName = Field(default="mailserver-probe-secrets", description="the Secret's name in our namespace")
+    name: ObjectName = Field(
+        default="mailserver-probe-secrets", description="the Secret's name; keys `BREVO_API_KEY` and `EMAIL_MONITOR_IMAP_PASSWORD`"
+    )
     brevo: StoreKey | None = Field(default=None, description='base64 of a JSON object {"api_key": …}')
     mailbox: MailAddress = Field(description="the mailbox that probe mail lands in; its password is an entry of the accounts map")
 
@@ -84,7 +86,7 @@ class DkimKey(Model):
 
 
 class Secrets(Model):
-    """Every Secret of the mail system; the README shows the shape of each."""
+    """Every Secret of the mail system."""
 
     store: SecretStore | None = Field(default=None, description="null: every Secret is made by hand")
     accounts: Secret = Field(
