@@ -1,6 +1,7 @@
 """What a preview tells its reader beyond the plan: warnings ask for a decision, notes state what holds."""
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 from components.edge.notices import edge_notes, edge_warnings
 from components.mail.network import unknown_tunnels
@@ -21,6 +22,7 @@ def warnings(site: Site) -> Iterator[str]:
             f"{KEY}.cluster.nodes: no tunnel_address for {', '.join(tunnels)}, so every pod may reach the PROXY ports and claim any client "
             "address; the runbook shows how to read the addresses"
         )
+    yield from _examples(site)
     yield from _jobs(site)
     yield from _shadowed_mailboxes(site)
     yield from _unanswerable_senders(site)
@@ -38,6 +40,27 @@ def warnings(site: Site) -> Iterator[str]:
     yield from edge_warnings(site)
     if unsigned := [name for name, domain in site.domains.items() if not domain.signing_keys]:
         yield f"{KEY}.domains: no DKIM key for {', '.join(unsigned)}; its mail leaves unsigned"
+
+
+# For use in documentation only: RFC 5737, RFC 3849, RFC 2606.
+_EXAMPLE_NETWORKS = tuple(map(ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")))
+_EXAMPLE_DOMAINS = ("example.org", "example.com", "example.net")
+
+
+def _examples(site: Site) -> Iterator[str]:
+    """What was copied from an example and never replaced."""
+    if not site.production:
+        return
+    addresses = {f"cluster.nodes.{name}.address": node.address for name, node in site.cluster.nodes.items()}
+    addresses |= {"firewall.address": site.firewall.address, "firewall.ipv6_address": site.firewall.ipv6_address}
+    if site.dns:
+        addresses |= {f"dns.hosts.{name}": address for name, host in site.dns.hosts.items() for address in host.addresses}
+    found = [
+        f"{setting} {address}" for setting, address in addresses.items() if any(address in net for net in _EXAMPLE_NETWORKS if address)
+    ]
+    found += [f"domains.{name}" for name in site.domains if name.endswith(_EXAMPLE_DOMAINS)]
+    if found:
+        yield f"{KEY}: {', '.join(found)}: made for examples, nothing reaches it; put in your own"
 
 
 def _shadowed_mailboxes(site: Site) -> Iterator[str]:

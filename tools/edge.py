@@ -49,7 +49,10 @@ def edge_summary(site: Site, console: Console) -> None:
 def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
     """The key's text, or None to leave it to the settings' key file or the SSH agent."""
     if ssh_key_file:
-        return ssh_key_file.expanduser().read_text("utf-8")
+        try:
+            return ssh_key_file.expanduser().read_text("utf-8")
+        except OSError as error:
+            raise EdgeError(f"KEY: {ssh_key_file}: {error.strerror}") from None
     if SSH_KEY not in stack.config:
         return None
     if SSH_KEY not in stack.secret_keys:

@@ -71,7 +71,10 @@ def _reveal(value: Any) -> tuple[Any, bool]:
 
 
 def _to_json(value: Any, where: str) -> str:
+    def refuse(part: Any) -> None:
+        raise TypeError(part)
+
     try:
-        return json.dumps(value, allow_nan=False, sort_keys=True)  # sorted, as the engine hands it over
-    except (TypeError, ValueError):
-        raise StackFileError(f"{where}: holds a value that is no text, number, list or map, such as a date; put it in quotes") from None
+        return json.dumps(value, allow_nan=False, sort_keys=True, default=refuse)  # sorted, as the engine hands it over
+    except (TypeError, ValueError) as error:
+        raise StackFileError(f"{where}: holds {error}, which is no text, number, list or map, such as a date; put it in quotes") from None

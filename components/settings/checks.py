@@ -16,8 +16,18 @@ QUEUE_HEADROOM = 1.5
 
 def problems(site: Site) -> Iterator[str]:
     """`setting: what is wrong`, relative to the site; nothing when the settings can be deployed."""
-    for check in (_domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, edge_problems, job_problems):
+    for check in (_nodes, _domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, edge_problems, job_problems):
         yield from check(site)
+
+
+def _nodes(site: Site) -> Iterator[str]:
+    nodes, networks = site.cluster.nodes, site.cluster.pod_networks
+    seen: dict[object, str] = {}
+    for name, node in nodes.items():
+        if (other := seen.setdefault(node.address, name)) != name:
+            yield f"cluster.nodes.{name}.address: {node.address} is {other}'s"
+        if node.tunnel_address and not any(node.tunnel_address in network for network in networks):
+            yield f"cluster.nodes.{name}.tunnel_address: {node.tunnel_address} is in none of cluster.pod_networks"
 
 
 def _domains(site: Site) -> Iterator[str]:

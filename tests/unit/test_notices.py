@@ -69,3 +69,27 @@ def test_the_relays_quota_is_counted_by_the_schedules(site):
     both = {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "jobs/probe/schedule": "*/30 * * * *"}
     assert any("takes 72 of the 300" in note for note in notes(site("prod", both)))
     assert not any("the probe takes" in note for note in notes(site("prod", {"jobs/probe": None})))
+
+
+def test_what_was_copied_from_an_example_is_named_in_production(site):
+    copied = said(site("dev", {"production": True}))
+    assert "firewall.address 192.0.2.1" in copied
+    assert "dns.hosts.mail.example.org 2001:db8::25" in copied
+    assert "domains.example.net" in copied
+    assert "made for examples" not in said(site("dev")) + said(site("prod"))
+
+
+def test_secrets_that_nobody_makes_are_named_with_their_keys(site):
+    def by_hand(*arguments):
+        return next(note for note in notes(site(*arguments)) if note.startswith("not made here"))
+
+    assert "mailserver-accounts (accounts), mailserver-dkim (example.org.mail), mail-tls (tls.crt, tls.key);" in by_hand("dev")
+    assert "mailserver-accounts" not in by_hand("prod")
+    stored = {f"secrets/{name}/source": None for name in ("accounts", "relay")}
+    alone = by_hand("prod", {**stored, "secrets/probe/brevo": None})
+    for expected in (
+        "mailserver-relay (sasl_passwd)",
+        "mailserver-probe-secrets (BREVO_API_KEY, EMAIL_MONITOR_IMAP_PASSWORD)",
+        "mailserver-retention (spam_at_viktorbarzin.me)",
+    ):
+        assert expected in alone

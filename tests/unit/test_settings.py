@@ -108,6 +108,11 @@ WRONG = {
         {"cluster/nodes/k8s-node1/tunel_address": "10.10.0.1"},
         "tunel_address: unknown setting; did you mean tunnel_address?",
     ),
+    "two nodes with one address": ({"cluster/nodes/k8s-node2/address": "10.0.20.101"}, "k8s-node2.address: 10.0.20.101 is k8s-node1's"),
+    "tunnel address elsewhere": (
+        {"cluster/nodes/k8s-node1/tunnel_address": "10.99.0.1"},
+        "k8s-node1.tunnel_address: 10.99.0.1 is in none of cluster.pod_networks",
+    ),
     "text for a list": ({"mail/aliases/x@viktorbarzin.me": "me"}, "x@viktorbarzin.me: write a list, such as [one, two] (got 'me')"),
     "network with bits behind its prefix": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "pod_networks.0: write a network such as"),
     "mailbox that is no address": ({"mail/mailboxes/alice.example": {}}, "mail.mailboxes.alice.example: write an address"),
