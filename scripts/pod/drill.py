@@ -10,6 +10,7 @@ import hashlib
 import imaplib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -72,6 +73,9 @@ def compare(manifest: dict[str, Any], restored: dict[str, Any]) -> None:
 
 def open_mailbox(options: argparse.Namespace, maildir: Path, address: str, wanted: str | None) -> int:
     """Count a mailbox's messages with Dovecot's imap process, and fetch one by its Message-ID. Returns the count."""
+    if wanted and not re.fullmatch("[!-~]+", wanted):
+        print(f"{address}: the Message-ID of its newest message is none that can be searched for; the mailbox is only counted")
+        wanted = None
     uid = options.uid or os.getuid()
     config = options.scratch / "dovecot.conf"
     config.write_text(DOVECOT.format(scratch=options.scratch, maildir=maildir, uid=uid), encoding="utf-8")
