@@ -32,7 +32,8 @@ up: setup ## make it so; REFRESH=1 as above
 
 restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
 	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \
-	  $(if $(AT),--at '$(AT)') $(if $(MAILBOX),--mailbox '$(MAILBOX)') $(if $(MESSAGE_ID),--message-id '$(MESSAGE_ID)') \
+	  $(if $(AT),--at '$(AT)') $(if $(MAILBOX),--mailbox '$(MAILBOX)') \
+	  $(if $(value MESSAGE_ID),--message-id '$(subst ','\'',$(value MESSAGE_ID))') \
 	  $(if $(INTO),--into '$(INTO)') $(if $(REPLACE),--replace) $(if $(GO),--go)
 
 job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
