@@ -35,7 +35,7 @@ EXCLUDED = (
     *(QUEUE, f"{ASIDE}*"),
 )
 
-LOCK_WAIT = 1800  # seconds; restic calls a lock stale after that time
+LOCK_WAIT = 1860  # seconds; restic calls a lock stale after 1800, and only then takes it away
 LOCK_POLL = 5
 
 

@@ -1,11 +1,14 @@
 """A job started by hand, with a stand-in for kubectl that answers as a cluster was seen to."""
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tools.job import JobError, start
+from tools.program import ROOT
 
 JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}}
 KUBECTL = """\
@@ -56,3 +59,13 @@ def test_a_job_that_is_left_with_ctrl_c_goes_on(cluster, capfd):
     assert start(JOB, None) == 130
     assert "job mail-restore-1 goes on" in capfd.readouterr().out
     assert "delete" not in (folder / "calls").read_text()
+
+
+def test_a_message_id_gets_through_make_and_the_shell_as_it_is():
+    """Outlook's have a `$` in them."""
+    wanted = "<000f01d$4e1a$@o'neil.example>"
+    command = ["make", "-n", "-o", "setup", "restore", "WHAT=message", f"MESSAGE_ID={wanted}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(shown.replace("\\\n", " "))
+    assert words[words.index("--message-id") + 1] == wanted
