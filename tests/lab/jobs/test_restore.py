@@ -256,6 +256,18 @@ def test_the_drill_finds_a_snapshot_without_the_mail_that_its_manifest_promises(
     assert world.gateway.value("mail-restore-drill", "mail_restore_success") == 0
 
 
+def test_the_drill_misses_a_small_mailbox_too(world):
+    fill(world.root / "mail", ALICE, 40)
+    for path in fill(world.root / "mail", SPAM, 3):
+        path.write_text("Subject: no Message-ID to look for\n\nx\n", encoding="utf-8")
+    assert world.backup().returncode == 0
+    shutil.rmtree(world.root / "mail" / "example.org" / "spam")
+    world.restic("backup", "--host", JOB, "--tag", "good", *(str(world.root / name) for name in ("mail", "state", "manifest")))
+    done = world.drill()
+    assert (done.returncode, f"{SPAM} has 0 of 3 messages" in done.stderr) == (1, True)
+    assert world.gateway.value("mail-restore-drill", "mail_restore_success") == 0
+
+
 def test_the_drill_finds_a_newest_message_that_cannot_be_fetched(world):
     made = fill(world.root / "mail", ALICE, 40)
     assert world.backup().returncode == 0
