@@ -30,13 +30,13 @@ edge-plan edge-flip-back edge-health: edge-%: setup
 up: setup ## make it so; REFRESH=1 as above
 	@$(RUN) tools.engine up --stack $(STACK) $(if $(REFRESH),--refresh)
 
-# A value as a shell word: as it was given, `$` and `'` included.
-given = '$(subst ','\'',$(value $(1)))'
+# `--name value` for a variable that is set; the value reaches the program as it was given, `$` and `'` included.
+option = $(if $(value $(2)),--$(1) '$(subst ','\'',$(value $(2)))')
 
 restore: setup ## WHAT=list|whole|mailbox|message [AT=] [MAILBOX=] [MESSAGE_ID=] [INTO=] [REPLACE=1] [GO=1]; a dry run without GO=1
 	@$(RUN) tools.job $(or $(JOB),mail-restore) --stack $(STACK) $(if $(PRINT),--print) -- --what $(or $(WHAT),list) \
-	  $(if $(AT),--at $(call given,AT)) $(if $(MAILBOX),--mailbox $(call given,MAILBOX)) \
-	  $(if $(MESSAGE_ID),--message-id $(call given,MESSAGE_ID)) $(if $(INTO),--into $(call given,INTO)) $(if $(REPLACE),--replace) $(if $(GO),--go)
+	  $(call option,at,AT) $(call option,mailbox,MAILBOX) $(call option,message-id,MESSAGE_ID) $(call option,into,INTO) \
+	  $(if $(REPLACE),--replace) $(if $(GO),--go)
 
 job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
 	@$(RUN) tools.job $(or $(JOB),'') --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)

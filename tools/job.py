@@ -41,6 +41,8 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
     template["spec"]["backoffLimit"] = 0  # a person reads the result and decides
     last = template["spec"]["template"]["spec"]["containers"][-1]
     last["command"] += arguments
+    # Not the scheduled job's host name: whoever shares it takes the other's locks in the repository for those of a dead run.
+    template["spec"]["template"]["spec"]["hostname"] = f"{name}-{suffix}"
     metadata = {"name": f"{name}-{suffix}", "namespace": cron_job["metadata"]["namespace"], "labels": template["metadata"]["labels"]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
 

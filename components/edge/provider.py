@@ -42,7 +42,9 @@ class _EdgeProvider(ResourceProvider):
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         olds, news = _inputs(_olds), _inputs(_news)
-        moved = "host" in (_olds.get("connection") or {}) and olds["connection"]["host"] != news["connection"]["host"]
+        there, here = (props.get("connection", {}) for props in (olds, news))
+        # One key under another address is the same machine: replacing it would delete there what was just found to be right.
+        moved = "host" in there and all(there[part] != here[part] for part in ("host", "host_key"))
         return DiffResult(changes=olds != news, replaces=["connection"] if moved else [])
 
     def create(self, props: dict[str, Any]) -> CreateResult:

@@ -90,8 +90,8 @@ class Job:
 
 
 def python(script: str, *arguments: str) -> tuple[str, ...]:
-    """A command for one of our scripts; -B, because the root file system is read-only."""
-    return ("python3", "-B", f"{SCRIPTS_DIR}/{script}", *arguments)
+    """A command for one of our scripts; -B, because the root file system is read-only, -u, for the log of one that is killed."""
+    return ("python3", "-Bu", f"{SCRIPTS_DIR}/{script}", *arguments)
 
 
 def option(name: str, value: object) -> tuple[str, ...]:

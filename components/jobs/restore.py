@@ -15,7 +15,7 @@ from components.jobs.backup import (
     repository_volumes,
     restic_binary,
 )
-from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, option, python
+from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, Scratch, option, python
 from components.listeners import IMAPS
 from components.settings.site import Site
 
@@ -23,6 +23,9 @@ DRILL = "mail-restore-drill"
 MAIL_RESTORE = "mail-restore"
 WEBMAIL_RESTORE = "webmail-restore"
 VMAIL = 5000  # the image's user that owns all mail (docker-mailserver, DMS_VMAIL_UID)
+
+# restic gives back the times of the sources' common folder too, and fails where it cannot: the image's own is read-only.
+ROOT_OF_SOURCES = Scratch("1Mi")
 
 BY_HAND = "0 0 1 * *"  # a suspended CronJob must have a schedule
 
@@ -72,7 +75,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
                 _restorer(site, MAIL, data, running=f"{site.in_cluster_host}:{IMAPS.port}", maildirs=MAILDIRS),
             ),
             volumes=repository_volumes(site, backup.target, read_only=False)
-            | {"data": Claim(site.mail.storage.claim, read_only=False), "scratch": _scratch(site)},
+            | {"data": Claim(site.mail.storage.claim, read_only=False), "sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
     if webmail:
         data = [Mount(name, f"{SOURCE_DIR}/{name}", read_only=False) for name in webmail.claims]
@@ -87,7 +90,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL, data, running=running)),
             volumes=repository_volumes(site, webmail.target, read_only=False)
             | {name: Claim(claim, read_only=False) for name, claim in webmail.claims.items()}
-            | {"scratch": _scratch(site)},
+            | {"sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
 
 
@@ -105,7 +108,7 @@ def _restorer(site: Site, host: str, data: list[Mount], *, running: str, maildir
         ),
         memory="512Mi",
         root=WRITER,
-        mounts=(*data, *repository_mounts(read_only=False)),
+        mounts=(Mount("sources", SOURCE_DIR, read_only=False), *data, *repository_mounts(read_only=False)),
     )
 
 

@@ -29,7 +29,7 @@ def job_problems(site: Site) -> Iterator[str]:
             yield f"jobs.{name}: needs secrets.backup, the Secret with the key that encrypts it"
     if jobs.backup and jobs.webmail_backup and jobs.backup.target.claim == jobs.webmail_backup.target.claim:
         yield f"jobs.webmail_backup.target.claim: {jobs.backup.target.claim} is the mail's; each repository needs a volume of its own"
-    taken = {"manifest", "scratch", "repository", "key", "tools", "scripts"}
+    taken = {"manifest", "scratch", "repository", "key", "tools", "scripts", "sources"}
     if jobs.webmail_backup and (clash := sorted(taken & jobs.webmail_backup.claims.keys())):
         yield f"jobs.webmail_backup.claims: {', '.join(clash)} is a name that the job itself uses; take another"
 
@@ -72,5 +72,8 @@ def _retention(site: Site) -> Iterator[str]:
             yield f"{setting}.mailbox: {rule.mailbox} is not in mail.mailboxes"
         if not re.fullmatch(r"[-._a-z0-9]+@[-.a-z0-9]+", rule.mailbox):
             yield f"{setting}.mailbox: {rule.mailbox} cannot be a key of a Secret; only letters, digits, '-', '.' and '_' can"
-        if re.search(r'["\\|\r\n]', rule.folder):
-            yield f"{setting}.folder: {rule.folder!r} has a quote, a backslash, a bar or a line break in it"
+        if re.search(r'[^ -~]|["\\|]', rule.folder):
+            yield (
+                f"{setting}.folder: {rule.folder!r} has a quote, a backslash, a bar or a letter beyond ASCII in it; "
+                "the latter are written as IMAP does (RFC 3501, 5.1.3), such as `Gel&APY-scht`"
+            )

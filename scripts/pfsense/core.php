@@ -73,6 +73,8 @@ function edge_items(string $path): array
 /** The configuration as it is on disk, not as a cache or an earlier call remembers it. */
 function edge_fresh_read(): void
 {
+    // Before the reading: what somebody writes meanwhile must be missed at the commit, not taken for what was read.
+    edge_run()->digest = edge_config_digest();
     if (function_exists('config_read_file')) {
         $read = config_read_file(false, false);
     } else {
@@ -82,7 +84,6 @@ function edge_fresh_read(): void
     if (!$read) {
         throw new EdgeRefusal('precondition', 'the firewall cannot read its own config.xml');
     }
-    edge_run()->digest = edge_config_digest();
 }
 
 function edge_config_digest(): string

@@ -17,18 +17,30 @@ const EDGE_FRONTEND_FIELDS = [
 ];
 const EDGE_BASE64 = ['pool' => ['advanced', 'advanced_backend'], 'frontend' => ['advanced']];
 
-function edge_haproxy_precondition(): void
+function edge_haproxy_installed(): void
 {
-    edge_step('precondition');
     if (!function_exists('haproxy_check_and_run')) {
         throw new EdgeRefusal('precondition', 'the HAProxy package is not installed: System > Package Manager > Available Packages > haproxy');
     }
+}
+
+function edge_haproxy_precondition(): void
+{
+    edge_step('precondition');
+    edge_haproxy_installed();
     $global = config_get_path('installedpackages/haproxy', []);
     if (!is_array($global) || !isset($global['enable'])) {
         throw new EdgeRefusal('precondition', 'the HAProxy package is not enabled: Services > HAProxy > Settings > Enable HAProxy');
     }
-    if (($global['carpdev'] ?? '') !== '' && !haproxy_carpipismaster($global['carpdev'])) {
-        throw new EdgeRefusal('precondition', "this firewall is not the CARP master of {$global['carpdev']}: run it against the master");
+    edge_carp_master();
+}
+
+/** The backup of a pair gets its rules from the master: a change made here would move no mail, and be called done. */
+function edge_carp_master(): void
+{
+    $address = (string) config_get_path('installedpackages/haproxy/carpdev', '');
+    if ($address !== '' && function_exists('haproxy_carpipismaster') && !haproxy_carpipismaster($address)) {
+        throw new EdgeRefusal('precondition', "this firewall is not the CARP master of {$address}: run it against the master");
     }
 }
 
@@ -85,8 +97,9 @@ function edge_frontend_read(array $item): array
             $frontend['binds'][] = '(interface ' . ($bind['extaddr'] ?? '') . "):{$port}";
             continue;
         }
+        $flaws = array_filter([($bind['extaddr_ssl'] ?? '') === 'yes' ? 'SSL' : '', trim((string) ($bind['extaddr_advanced'] ?? ''))]);
         foreach (preg_split('/ +/', (string) ($bind['extaddr_custom'] ?? ''), -1, PREG_SPLIT_NO_EMPTY) as $address) {
-            $frontend['binds'][] = edge_write_endpoint($address, $port);
+            $frontend['binds'][] = edge_write_endpoint($address, $port) . ($flaws ? ' (' . implode(', ', $flaws) . ')' : '');
         }
     }
     return $frontend;
@@ -211,7 +224,7 @@ function edge_haproxy_unused(array $wanted, array $pools, array $frontends): voi
     $gone_binds = [];
     foreach (edge_haproxy_state($wanted['owned'])['frontends'] as $name => $frontend) {
         if (in_array($name, $gone_frontends, true)) {
-            $gone_binds += array_fill_keys($frontend['binds'], $name);
+            $gone_binds += array_fill_keys(array_map(fn($bind) => explode(' ', $bind)[0], $frontend['binds']), $name);
         }
     }
     foreach (edge_items('nat/rule') as $rule) {

@@ -140,6 +140,7 @@ function edge_haproxy_is_live(array $wanted): bool
 /** @return array<string, array<string, array>> rows of `show stat` by proxy and server */
 function edge_haproxy_stat(): array
 {
+    edge_haproxy_installed();
     $lines = array_filter(array_map('trim', haproxy_socket_command('show stat') ?: []));
     $head = str_getcsv(ltrim((string) array_shift($lines), '# '), ',', '"', '\\');
     $rows = [];

@@ -55,7 +55,8 @@ function edge_destinations_meet(string $one, string $other, string $interface): 
 function edge_find_redirect(array $rules, string $name, ?array $want): ?int
 {
     return edge_find($rules, $name, $want, 'redirects', function (array $rule, array $destination) use ($want) {
-        return ($rule['interface'] ?? '') === $want['interface'] && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol']
+        return edge_takes($rule, $want)
+            && ($rule['interface'] ?? '') === $want['interface'] && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol']
             && (string) ($destination['port'] ?? '') === $want['port']
             && edge_destinations_meet(edge_side($destination), $want['destination'], $want['interface']);
     });
@@ -64,10 +65,18 @@ function edge_find_redirect(array $rules, string $name, ?array $want): ?int
 function edge_find_pass(array $rules, string $name, ?array $want): ?int
 {
     return edge_find($rules, $name, $want, 'rules', function (array $rule, array $destination) use ($want) {
-        return ($rule['type'] ?? 'pass') === 'pass' && ($rule['interface'] ?? '') === $want['interface'] && !isset($rule['associated-rule-id'])
+        return edge_takes($rule, $want)
+            && ($rule['type'] ?? 'pass') === 'pass' && ($rule['interface'] ?? '') === $want['interface'] && !isset($rule['associated-rule-id'])
             && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'] && ($rule['protocol'] ?? '') === $want['protocol']
             && ($destination['address'] ?? '') === $want['destination'] && ($destination['port'] ?? '') === $want['port'];
     });
+}
+
+/** Whether a rule is in force for everybody: an exception, or one that somebody keeps switched off, is his own. */
+function edge_takes(array $rule, array $want): bool
+{
+    return !isset($rule['disabled']) && !isset($rule['nordr']) && edge_side($rule['source'] ?? null) === $want['source']
+        && str_contains($rule['protocol'] ?? '', 'tcp');
 }
 
 function edge_find(array $rules, string $name, ?array $want, string $kind, callable $same): ?int

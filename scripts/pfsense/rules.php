@@ -133,7 +133,7 @@ function edge_alias_users(string $alias): array
             array_walk_recursive($parts, function ($value) use (&$words) {
                 $words = array_merge($words, preg_split('/[\s,]+/', (string) $value, -1, PREG_SPLIT_NO_EMPTY));
             });
-            if (in_array($alias, $words, true) && ($item['name'] ?? '') !== $alias) {
+            if (in_array($alias, $words, true) && ($path !== 'aliases/alias' || ($item['name'] ?? '') !== $alias)) {
                 $users[] = "{$what} " . ($item['name'] ?? $item['descr'] ?? $item['description'] ?? edge_side($item['destination'] ?? null));
             }
         }
@@ -314,6 +314,7 @@ function edge_rules_apply(array $wanted): array
 {
     edge_lock();
     edge_step('precondition');
+    edge_carp_master();
     edge_rules_unapplied();
     edge_fresh_read();
     $before = edge_rules_state($wanted);

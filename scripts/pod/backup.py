@@ -116,13 +116,17 @@ def check_fall(restic: Restic, found: Survey, earlier: list[Snapshot], options: 
 
 
 def verify(restic: Restic, parts: int) -> None:
-    """Read one part of the repository back, a different one each day."""
-    part = datetime.now(UTC).toordinal() % parts + 1
-    try:
-        restic.run("check", f"--read-data-subset={part}/{parts}")
-    except ProblemError as error:
-        raise VerificationError(str(error)) from None
-    print(f"repository is sound; part {part} of {parts} was read back")
+    """Read one part of the repository back, a different one each day, after the one that was damaged the last time."""
+    damaged = restic.repository / "damaged"  # restic does not mind it; another day's sound part must not hide the damage
+    today = f"{datetime.now(UTC).toordinal() % parts + 1}/{parts}"
+    for part in dict.fromkeys([*(damaged.read_text("utf-8").split() if damaged.exists() else ()), today]):
+        try:
+            restic.run("check", f"--read-data-subset={part}")
+        except ProblemError as error:
+            damaged.write_text(part, encoding="utf-8")
+            raise VerificationError(str(error)) from None
+        print(f"repository is sound; part {part} was read back")
+    damaged.unlink(missing_ok=True)
 
 
 def back_up(options: argparse.Namespace, metrics: Metrics) -> None:
@@ -182,8 +186,8 @@ def main() -> int:
     metrics, started = Metrics(), time.monotonic()
     try:
         back_up(options, metrics)
-    except ProblemError as error:
-        print(f"backup failed: {error}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the last run's success must not stand any longer
+        print(f"backup failed: {error if isinstance(error, ProblemError) else f'{type(error).__name__}: {error}'}", file=sys.stderr)
         failure = Metrics()
         failure.set("backup_success", 0, "Whether the last run saved and proved everything")
         if isinstance(error, VerificationError):

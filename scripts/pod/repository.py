@@ -28,13 +28,14 @@ UNCHECKED = "unchecked"
 
 # Dovecot builds these anew. Its uid lists, keywords, subscriptions and the Sieve scripts are kept.
 # A mail queue that is restored would be sent again, and logs are not mail.
+QUEUE = "spool-postfix"
 ASIDE = ".before-restore-"  # what a restore put out of the way
 EXCLUDED = (
     *("dovecot.index*", "dovecot.list.index*", "dovecot.mailbox.log*", "dovecot-uidlist.lock", "*.svbin", "*.log"),
-    *("spool-postfix", f"{ASIDE}*"),
+    *(QUEUE, f"{ASIDE}*"),
 )
 
-LOCK_WAIT = 1800  # seconds; restic calls a lock stale after that time
+LOCK_WAIT = 1860  # seconds; restic calls a lock stale after 1800, and only then takes it away
 LOCK_POLL = 5
 
 

@@ -19,7 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from common import ProblemError
-from repository import ASIDE, SOURCE_ROOT, Restic, Snapshot, message_id, terminate_cleanly
+from repository import ASIDE, QUEUE, SOURCE_ROOT, Restic, Snapshot, message_id, terminate_cleanly
+
+MAILBOX = re.compile(r"[\w+=-][^\s/@*?\[\]\\]*@[\w-][\w.-]*")  # a path is made of it, and restic takes that for a pattern
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,23 @@ def show(restic: Restic) -> None:
 
 
 def must_be_stopped(running: str) -> None:
-    """Raise while something answers at host:port: two writers would spoil the uid lists."""
+    """Raise while something answers at host:port, or nobody knows where that is: two writers would spoil the uid lists."""
     host, _, port = running.rpartition(":")
     try:
         socket.create_connection((host, int(port)), 3).close()
+    except socket.gaierror as error:
+        raise ProblemError(f"{running} cannot be resolved ({error.strerror}), so nobody knows whether the server is stopped") from None
     except OSError:
         return
     raise ProblemError(f"{running} still answers; stop the server first (docs/runbooks/restore.md)")
 
 
 def put_aside(folder: Path) -> Path | None:
-    """Move all that is in a folder into one below it, named by the time; None where there was nothing."""
-    present = [path for path in folder.iterdir() if not path.name.startswith(ASIDE)]
+    """Move all that is in a folder into one below it, named by the time; None where there was nothing.
+
+    But not the queue: no snapshot has it, and the mail in it was accepted and must still go out.
+    """
+    present = [path for path in folder.iterdir() if path.name != QUEUE and not path.name.startswith(ASIDE)]
     if not present:
         return None
     aside = folder / f"{ASIDE}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
@@ -132,7 +139,8 @@ def restored_maildir(restic: Restic, snapshot: Snapshot, options: argparse.Names
 def messages(maildir: Path) -> Iterator[Message]:
     if not maildir.is_dir():
         return
-    for folder in sorted(path for path in [maildir, *maildir.iterdir()] if path == maildir or path.name.startswith(".")):
+    folders = (path for path in maildir.iterdir() if path.name.startswith(".") and not path.name.startswith(ASIDE))
+    for folder in sorted([maildir, *folders]):
         for part in ("new", "cur"):
             if (folder / part).is_dir():
                 name = "" if folder == maildir else folder.name
@@ -246,6 +254,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.what in {"mailbox", "message"} and not (options.mailbox and options.maildirs):
         parser.error("--mailbox is needed")
+    if options.mailbox is not None and not MAILBOX.fullmatch(options.mailbox):
+        parser.error("--mailbox: an address such as me@example.org")
     if (options.what == "message") != bool(options.message_id):
         parser.error("--message-id belongs to --what message")
     if options.into is not None and (options.replace or not re.fullmatch(r"[\w+ -]+(\.[\w+ -]+)*", options.into)):

@@ -138,8 +138,8 @@ def main() -> int:
             counts = keep_mailbox(mailbox, folders, options)
         except ProblemError as error:
             problem = str(error)
-        except (OSError, imaplib.IMAP4.error) as error:
-            problem = f"IMAP: {type(error).__name__}"
+        except (OSError, imaplib.IMAP4.error, UnicodeError) as error:
+            problem = f"IMAP: {type(error).__name__}"  # a UnicodeError's text would show a character of the password
         failed = failed or bool(problem)
         for name, meaning in MEANINGS.items() if counts else ():
             value = 0 if options.dry_run and name.endswith("deleted") else counts[name]

@@ -170,6 +170,23 @@ def test_drift_is_shown_and_repaired(firewall, applied):
     assert frontend_item(root, "mailserver_proxy_587").findtext("max_connections") == "500", "a field that is not ours stays"
 
 
+def test_a_bind_that_speaks_tls_or_more_is_drift(firewall, applied):
+    """Offloading, ticked by somebody in the web interface: the mail server's own STARTTLS and banner would be gone."""
+
+    def meddle(root):
+        bind = frontend_item(root, "mailserver_proxy_25").find("a_extaddr/item")
+        ET.SubElement(bind, "extaddr_ssl").text = "yes"
+        ET.SubElement(bind, "extaddr_advanced").text = "accept-proxy"
+
+    firewall.edit(meddle)
+    plan = firewall.client().call("plan", "haproxy", applied)
+    bind = f"{firewall.address}:25"
+    assert differences(plan["before"], plan["after"]) == [f"~ frontend mailserver_proxy_25: bind {bind} (was {bind} (SSL, accept-proxy))"]
+    firewall.client().call("apply", "haproxy", applied)
+    item = frontend_item(firewall.config().getroot(), "mailserver_proxy_25").find("a_extaddr/item")
+    assert (item.find("extaddr_ssl"), item.find("extaddr_advanced")) == (None, None)
+
+
 def test_what_the_predecessor_left_is_adopted(firewall, wanted):
     """Same names, a literal address that listens everywhere, no redispatch: taken over in place, nothing twice."""
 

@@ -182,6 +182,8 @@ def test_moving_the_target_is_an_update_and_moving_the_firewall_a_replacement(en
     assert nat(firewall)["25"].startswith("<mailserver>")
     elsewhere = json.loads(json.dumps(legacy))
     elsewhere["connection"]["host"] = "192.0.2.1"
+    assert list(engine.diff(legacy, elsewhere).replaces) == [], "the same machine under another address"
+    elsewhere["connection"]["host_key"] = " ".join((firewall.root / "ssh/stranger.pub").read_text().split()[:2])
     assert list(engine.diff(legacy, elsewhere).replaces) == ["connection"]
 
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from components.edge.client import AgentError
-from components.edge.desired import haproxy_set
+from components.edge.desired import haproxy_set, rule_set
 from tests.contract.helpers import frontend_item, refused
 from tests.contract.standin import wait
 
@@ -68,9 +68,10 @@ def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(firewal
     assert "nobody applied" in refused(firewall, wanted, "unapplied")
 
 
-def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wanted):
-    """The change of another writer, between the test and the commit, survives; ours is refused."""
-    firewall.fault("test:after|file_put_contents($GLOBALS['g']['conf_path'] . '/config.xml', \"<!-- theirs -->\\n\", FILE_APPEND);")
+@pytest.mark.parametrize("point", ["read:after", "test:after"])
+def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wanted, point):
+    """The change of another writer, between the reading and the commit, survives; ours is refused."""
+    firewall.fault(f"{point}|file_put_contents($GLOBALS['g']['conf_path'] . '/config.xml', \"<!-- theirs -->\\n\", FILE_APPEND);")
     with pytest.raises(AgentError) as error:
         firewall.client().call("apply", "haproxy", wanted)
     assert error.value.step == "concurrent"
@@ -79,9 +80,11 @@ def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wan
     assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
 
 
-def test_a_missing_package_is_said_in_one_sentence(firewall, wanted):
+def test_a_missing_package_is_said_in_one_sentence(firewall, wanted, edge_site):
     (firewall.root / "pkg/haproxy/haproxy.inc").rename(firewall.root / "pkg/haproxy/gone")
     assert "Package Manager" in refused(firewall, wanted, "precondition")
+    assert "Package Manager" in refused(firewall, wanted, "precondition", verb="health")
+    assert "Package Manager" in refused(firewall, rule_set(edge_site()), "precondition", kind="rules")
 
 
 def test_a_disabled_package_is_not_enabled_behind_its_owner_s_back(firewall, wanted):
@@ -89,10 +92,12 @@ def test_a_disabled_package_is_not_enabled_behind_its_owner_s_back(firewall, wan
     assert "not enabled" in refused(firewall, wanted, "precondition")
 
 
-def test_the_backup_of_a_carp_pair_is_left_alone(firewall, wanted):
+def test_the_backup_of_a_carp_pair_is_left_alone(firewall, wanted, edge_site):
     firewall.edit(lambda root: ET.SubElement(root.find("installedpackages/haproxy"), "carpdev").__setattr__("text", "192.0.2.3"))
     (firewall.root / "var/run/carp.backup").touch()
     assert "CARP master" in refused(firewall, wanted, "precondition")
+    legacy = edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
+    assert "CARP master" in refused(firewall, rule_set(legacy), "precondition", kind="rules")
 
 
 def test_a_read_only_firewall_is_said_so(firewall, wanted):

@@ -181,6 +181,29 @@ def test_a_redirect_of_the_predecessor_is_adopted_in_place(firewall, edge_site):
     assert nat(firewall)["25"] == firewall.address
 
 
+def old_mail(changes: str) -> ET.Element:
+    return ET.fromstring(
+        "<rule><destination><network>wanip</network><port>25</port></destination><ipprotocol>inet</ipprotocol><protocol>tcp</protocol>"
+        f"<target>10.0.20.9</target><local-port>25</local-port><interface>wan</interface><descr>old mail</descr>{changes}</rule>"
+    )
+
+
+def test_a_redirect_that_somebody_keeps_switched_off_stays_his(firewall, edge_site):
+    firewall.edit(lambda root: root.find("nat").append(old_mail("<source><any/></source><disabled/>")))
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    firewall.client().call("apply", "rules", rule_set(edge_site()))
+    kept = rule(firewall.config().getroot(), "nat/rule", "old mail")
+    assert (kept.findtext("target"), kept.find("disabled") is not None) == ("10.0.20.9", True)
+    assert nat(firewall)["25"] == firewall.address
+
+
+@pytest.mark.parametrize("changes", ["<source><any/></source><nordr/>", "<source><address>192.0.2.25</address></source>"])
+def test_an_exception_that_somebody_made_for_our_port_is_not_taken_over(firewall, edge_site, changes):
+    firewall.edit(lambda root: root.find("nat").append(old_mail(changes)))
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    assert "old mail" in refused(firewall, rule_set(edge_site()), "conflict", kind="rules")
+
+
 @pytest.mark.parametrize("ports", ["25", "1-1024", "mail_ports"])
 def test_somebody_else_s_redirect_of_our_port_is_refused(through, edge_site, ports):
     def another(root):
@@ -221,15 +244,16 @@ def test_the_alias_goes_when_nothing_refers_to_it(through, legacy_site, edge_sit
     assert nat(through)["25"] == through.address
 
 
-@pytest.mark.parametrize("user", ["filter", "haproxy", "alias", "outbound"])
+@pytest.mark.parametrize("user", ["filter", "haproxy", "a frontend of that name", "alias", "outbound"])
 def test_the_alias_stays_while_somebody_refers_to_it(through, legacy_site, edge_site, user):
     through.client().call("apply", "rules", rule_set(legacy_site))
 
     def refer(root):
         if user == "filter":
             rule(root, "filter/rule", "NAT web").find("destination/address").text = "mailserver"
-        elif user == "haproxy":
+        elif user in ("haproxy", "a frontend of that name"):
             root.find("installedpackages/haproxy/ha_backends/item/a_extaddr/item/extaddr_custom").text += " mailserver"
+            root.find("installedpackages/haproxy/ha_backends/item/name").text = "site" if user == "haproxy" else "mailserver"
         elif user == "alias":
             root.find("aliases/alias/address").text += " mailserver"
         else:

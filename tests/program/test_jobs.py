@@ -105,7 +105,7 @@ def test_nothing_is_installed_at_run_time_and_no_program_stands_in_a_command(pro
             command = container["command"]
             assert command[0] in {"cp", "python3"}, name
             if command[0] == "python3":
-                assert command[1] == "-B" and re.fullmatch(r"/scripts/\w+\.py", command[2]), name
+                assert command[1] == "-Bu" and re.fullmatch(r"/scripts/\w+\.py", command[2]), name
 
 
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="needs Debian's busybox")
@@ -192,6 +192,15 @@ def test_the_drill_touches_no_mail_and_fills_no_nodes_disk(prod):
     assert containers(prod["mail-restore-drill"])[-1]["image"] == settings("prod")["mail"]["image"]
 
 
+def test_a_whole_restore_may_write_the_folder_that_the_sources_are_mounted_in(prod):
+    """`restic restore` sets the times of that folder last, and fails after everything is back where it may not."""
+    for name in BY_HAND:
+        mounts = {mount["mountPath"]: mount for mount in containers(prod[name])[-1]["volumeMounts"]}
+        sources = [path for path in mounts if path.startswith("/source/")]
+        assert len(sources) == 2, name
+        assert mounts["/source"]["readOnly"] is False, name
+
+
 def test_a_jobs_locks_in_the_repository_are_known_by_its_host_name(prod):
     assert {name: pod_of(thing)["hostname"] for name, thing in prod.items()} == {name: name for name in prod}
 
@@ -256,5 +265,7 @@ def test_a_job_started_by_hand_is_the_declared_one_with_more_arguments(recording
     started = job["spec"]["template"]["spec"]["containers"][0]["command"]
     assert started == [*declared["template"]["spec"]["containers"][0]["command"], "--what", "list"]
     assert job["metadata"]["namespace"] == "mailserver"
+    # Else either would remove the other's lock while both are at work on the repository.
+    assert job["spec"]["template"]["spec"]["hostname"] != declared["template"]["spec"]["hostname"]
     with pytest.raises(JobError, match="it has email-roundtrip-monitor"):
         manifest(objects, "mail-restor", [], "x")

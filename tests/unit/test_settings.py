@@ -98,6 +98,7 @@ WRONG = {
         "jobs.retention.rules.0.mailbox: nobody@viktorbarzin.me is not in mail.mailboxes",
     ),
     "retention in a folder with a quote": ({"jobs/retention/rules/0/folder": 'a"b'}, "jobs.retention.rules.0.folder"),
+    "retention in a folder that IMAP writes otherwise": ({"jobs/retention/rules/0/folder": "Gelöscht"}, "jobs.retention.rules.0.folder"),
     "several domains and none of them primary": ({"domains/example.org": {}}, "primary_domain: is required with several domains"),
     "primary domain that is none": ({"primary_domain": "example.org"}, "primary_domain: example.org is not in domains"),
     "second domain without a certificate name": (

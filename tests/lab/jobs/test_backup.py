@@ -196,6 +196,30 @@ def test_a_corrupt_byte_in_the_repository_is_found_and_the_drill_fails_too(world
     assert world.drill().returncode == 1
 
 
+def test_damage_that_was_found_stays_found_when_another_part_has_its_day(world):
+    fill(world.root / "mail", ALICE, 50, size=5000)
+    assert world.backup().returncode == 0
+    pack = max((world.repository / "data").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    sound = pack.read_bytes()
+    pack.chmod(0o600)
+    pack.write_bytes(sound[:100] + bytes([sound[100] ^ 1]) + sound[101:])
+    assert world.backup().returncode == 1
+    assert world.backup("--verify-parts", 256).returncode == 1
+    assert world.value("backup_verified") == 0
+    pack.write_bytes(sound)
+    assert world.backup("--verify-parts", 256).returncode == 0
+    assert world.value("backup_verified") == 1
+
+
+def test_a_repository_that_cannot_even_be_looked_at_is_a_failure_that_is_told(world):
+    fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    shutil.rmtree(world.repository)
+    world.repository.write_text("a file where a folder should be", encoding="utf-8")
+    assert world.backup().returncode == 1
+    assert world.value("backup_success") == 0
+
+
 def test_a_full_disk_is_a_clear_failure_and_the_next_run_recovers(world):
     fill(world.root / "mail", ALICE, 300, size=20_000)
     mount = world.repository.parent

@@ -21,7 +21,7 @@ PUBLIC = "77.32.148.25"
 MESSAGE = """\
 Return-Path: <bounces@brevo.example>
 Received: from {host} by {host} with LMTP id abc for <{box}>; Sat, 21 Nov 2026 09:00:00 +0000
-Received: from relay.brevo.example (relay.brevo.example [{client}])
+Received: from {helo} (relay.brevo.example [{client}])
 \t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits))
 \tby {host} (Postfix) with ESMTPS id 123
 \tfor <{recipient}>; Sat, 21 Nov 2026 09:00:00 +0000 (UTC)
@@ -44,7 +44,7 @@ class Setting:
 
     def __init__(self, server, gateway, job, api):
         self.server, self.gateway, self.job, self.api = server, gateway, job, api
-        self.folder, self.client = "", PUBLIC
+        self.folder, self.client, self.helo = "", PUBLIC, "relay.brevo.example"
         self.held: list[Callable[[], None]] | None = None  # arrivals that wait until the test lets them happen
         self.environment = {"BREVO_API_KEY": KEY, "EMAIL_MONITOR_IMAP_PASSWORD": PASSWORD}
         self.port = server.port
@@ -54,7 +54,8 @@ class Setting:
         return self.server.log().count("Login: user=")
 
     def deliver(self, sender, recipient, subject):
-        text = MESSAGE.format(host=NAME, box=BOX, client=self.client, recipient=recipient, sender=sender, subject=subject)
+        names = {"host": NAME, "box": BOX, "client": self.client, "helo": self.helo}
+        text = MESSAGE.format(recipient=recipient, sender=sender, subject=subject, **names)
 
         def arrive():
             deadline = time.monotonic() + 30
@@ -153,6 +154,12 @@ def test_a_private_client_address_shows_that_proxy_is_lost(world, client):
     assert world.verdict == "private_client"
     assert world.value("email_roundtrip_success") == 1
     assert world.value("email_roundtrip_client_public") == 0
+
+
+def test_what_the_client_calls_itself_is_not_its_address(world):
+    world.client, world.helo = "10.10.3.7", "[8.8.8.8]"
+    world.probe()
+    assert world.verdict == "private_client"
 
 
 def test_a_public_ipv6_client_is_ok(world):

@@ -1,6 +1,7 @@
 """Restore and its drill with the real restic and Dovecot: what was there comes back, and what is missing is found."""
 
 import imaplib
+import os
 import shutil
 import ssl
 import subprocess
@@ -101,6 +102,32 @@ def test_a_whole_restore_puts_what_is_there_aside_and_waits_for_a_stopped_server
     assert world.value("backup_messages", mailbox=ALICE) == 5  # what was put aside is no mailbox
 
 
+def test_a_whole_restore_leaves_the_live_queue_where_it_is(world):
+    """Its mail was accepted and is in no snapshot: put aside, it would never be delivered."""
+    fill(world.root / "mail", ALICE, 5)
+    queue = world.root / "state" / "spool-postfix" / "deferred"
+    queue.mkdir(parents=True)
+    (queue / "4F2A").write_text("accepted", encoding="utf-8")
+    assert world.backup().returncode == 0
+    assert world.restore("--what", "whole", "--go").returncode == 0
+    assert (queue / "4F2A").read_text() == "accepted"
+    assert len(list((world.root / "state").glob(".before-restore-*/lib-rspamd"))) == 1
+
+
+def test_a_name_that_cannot_be_resolved_is_no_stopped_server(world):
+    fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    done = world.restore("--what", "whole", "--go", running="mailserver.invalid:993")
+    assert (done.returncode, "cannot be resolved" in done.stderr) == (1, True)
+    assert not list((world.root / "mail").glob(".before-restore-*"))
+
+
+@pytest.mark.parametrize("mailbox", ["example.org", "../state@.", "*@example.org", "alice/../bob@example.org", "@example.org", ".@."])
+def test_what_is_no_address_is_no_path_either(world, mailbox):
+    done = world.restore("--what", "mailbox", "--mailbox", mailbox, "--replace", "--go")
+    assert (done.returncode, "--mailbox: an address" in done.stderr) == (2, True)
+
+
 def test_a_mailbox_gets_back_what_it_lacks_and_keeps_what_it_has(world):
     made = fill(world.root / "mail", ALICE, 20)
     sent = fill(world.root / "mail", ALICE, 5, folder=".Sent", flags="RS")
@@ -184,6 +211,20 @@ def test_a_replaced_mailbox_is_what_it_was(world):
     assert state_of(world.root / "mail") == before
 
 
+def test_a_message_that_was_put_aside_is_not_there_already(world):
+    made = fill(world.root / "mail", ALICE, 6)
+    made[5].unlink()
+    assert world.backup().returncode == 0
+    world.earlier(days=2)
+    fill(world.root / "mail", ALICE, 6)
+    assert world.backup().returncode == 0
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 86400))
+    assert world.restore("--what", "mailbox", "--mailbox", ALICE, "--replace", "--at", day, "--go").returncode == 0
+    assert not made[5].exists()
+    done = world.restore("--what", "mailbox", "--mailbox", ALICE, "--go")
+    assert "1 of 6 messages are to be added" in done.stdout
+
+
 # --- the drill ----------------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +256,18 @@ def test_the_drill_finds_a_snapshot_without_the_mail_that_its_manifest_promises(
     assert world.gateway.value("mail-restore-drill", "mail_restore_success") == 0
 
 
+def test_the_drill_misses_a_small_mailbox_too(world):
+    fill(world.root / "mail", ALICE, 40)
+    for path in fill(world.root / "mail", SPAM, 3):
+        path.write_text("Subject: no Message-ID to look for\n\nx\n", encoding="utf-8")
+    assert world.backup().returncode == 0
+    shutil.rmtree(world.root / "mail" / "example.org" / "spam")
+    world.restic("backup", "--host", JOB, "--tag", "good", *(str(world.root / name) for name in ("mail", "state", "manifest")))
+    done = world.drill()
+    assert (done.returncode, f"{SPAM} has 0 of 3 messages" in done.stderr) == (1, True)
+    assert world.gateway.value("mail-restore-drill", "mail_restore_success") == 0
+
+
 def test_the_drill_finds_a_newest_message_that_cannot_be_fetched(world):
     made = fill(world.root / "mail", ALICE, 40)
     assert world.backup().returncode == 0
@@ -227,3 +280,18 @@ def test_the_drill_finds_a_newest_message_that_cannot_be_fetched(world):
 
 def test_a_drill_without_a_backup_fails(world):
     assert world.drill().returncode == 1
+
+
+def test_a_message_id_of_any_kind_does_not_stop_the_drill(world):
+    """A stranger writes it, and the catch-all mailbox takes it."""
+    made = fill(world.root / "mail", ALICE, 5)
+    newest = max(made, key=lambda path: path.stat().st_mtime)
+    status = newest.stat()
+    newest.write_bytes(newest.read_bytes().replace(b"Message-ID: <", b"Message-ID: <\xe9"))
+    renamed = newest.with_name(newest.name.partition(",S=")[0] + f",S={newest.stat().st_size}" + newest.name[newest.name.find(":2,") :])
+    newest.rename(renamed)
+    os.utime(renamed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert world.backup().returncode == 0
+    done = world.drill()
+    assert done.returncode == 0, done.stderr
+    assert world.gateway.value("mail-restore-drill", "mail_restore_messages") == 5

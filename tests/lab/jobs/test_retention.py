@@ -180,6 +180,7 @@ def test_many_scattered_messages_go_in_commands_of_bearable_length(imap, keep):
     [
         ("password", "refused its password"),
         ("no password", "no password for it"),
+        ("a letter that no login can carry", "IMAP: UnicodeEncodeError"),
         ("folder", "there is no folder Nirgends"),
         ("server", "IMAP: "),
     ],
@@ -191,6 +192,8 @@ def test_what_cannot_be_done_is_said_and_counted(imap, gateway, keep, passwords,
         (passwords / "spam_at_example.org").write_text("wrong", encoding="utf-8")
     elif change == "no password":
         (passwords / "spam_at_example.org").unlink()
+    elif change == "a letter that no login can carry":
+        (passwords / "spam_at_example.org").write_text("geheimnisvoll-ä", encoding="utf-8")
     elif change == "folder":
         rules = ("--rule", f"{SPAM}|Nirgends|any|1")
     else:
