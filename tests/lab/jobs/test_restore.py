@@ -1,5 +1,6 @@
 """Restore and its drill with the real restic and Dovecot: what was there comes back, and what is missing is found."""
 
+import fcntl
 import imaplib
 import os
 import shutil
@@ -120,6 +121,19 @@ def test_a_name_that_cannot_be_resolved_is_no_stopped_server(world):
     done = world.restore("--what", "whole", "--go", running="mailserver.invalid:993")
     assert (done.returncode, "cannot be resolved" in done.stderr) == (1, True)
     assert not list((world.root / "mail").glob(".before-restore-*"))
+
+
+def test_a_server_that_answers_nobody_and_still_runs_is_waited_for(world):
+    fill(world.root / "mail", ALICE, 5)
+    lock = world.root / "state" / "spool-postfix" / "pid" / "master.pid"
+    lock.parent.mkdir(parents=True)
+    assert world.backup().returncode == 0
+    with lock.open("w") as file:  # as Postfix's master does while it runs
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = world.restore("--what", "whole", "--go")
+        assert (done.returncode, "Postfix still runs" in done.stderr) == (1, True)
+        assert not list((world.root / "mail").glob(".before-restore-*"))
+    assert world.restore("--what", "whole", "--go").returncode == 0
 
 
 @pytest.mark.parametrize("mailbox", ["example.org", "../state@.", "*@example.org", "alice/../bob@example.org", "@example.org", ".@."])
