@@ -168,6 +168,8 @@ def mailbox(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> 
         wanted = [message for message in wanted if message_id(message.path) in ids]
         if not wanted:
             raise ProblemError(f"{options.mailbox} has no message {options.message_id} in this snapshot")
+    if not live.is_dir() and (options.message_id or options.into):
+        raise ProblemError(f"{options.mailbox} is gone altogether; bring it back with `--what mailbox` and nothing else first")
     if options.replace or not live.is_dir():
         replace(saved, live, wanted, options)
         return

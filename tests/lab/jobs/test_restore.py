@@ -213,6 +213,16 @@ def test_one_message_comes_back_from_the_day_it_was_there(world):
     assert (early.returncode, "no snapshot" in early.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("more", [("--what", "message", "--message-id", "<2.alice@example.org>"), ("--what", "mailbox", "--into", "Old")])
+def test_a_part_of_a_mailbox_that_is_gone_does_not_become_the_whole(world, more):
+    fill(world.root / "mail", ALICE, 6)
+    assert world.backup().returncode == 0
+    shutil.rmtree(world.root / "mail" / "example.org" / "alice")
+    done = world.restore(*more, "--mailbox", ALICE, "--go")
+    assert (done.returncode, "is gone altogether" in done.stderr) == (1, True)
+    assert not (world.root / "mail" / "example.org" / "alice").exists()
+
+
 def test_a_replaced_mailbox_is_what_it_was(world):
     made = fill(world.root / "mail", ALICE, 6)
     uidlist = world.root / "mail" / "example.org" / "alice" / "dovecot-uidlist"
