@@ -1,7 +1,7 @@
 """A restic repository, and what is to be saved in it: used by backup, drill and restore.
 
 A repository holds one kind of source under fixed paths: <root>/<name>/…, so that no two sources share a name.
-A snapshot whose content was checked carries the tag `good`; nothing else is restored, and nothing else is a baseline.
+A snapshot whose content was checked carries the tag `good`; nothing else is a baseline, or restored unless somebody names it.
 """
 
 import fnmatch
@@ -242,7 +242,7 @@ def message_id(path: Path) -> str | None:
 
 def falls(before: dict[str, Any], now: dict[str, Any], max_fall: int) -> Iterator[str]:
     """Every mailbox and source that lost more than `max_fall` percent since an earlier manifest, one sentence each."""
-    small = 20  # a mailbox of a few messages is emptied every day by somebody who answers them
+    small = 20  # of a few messages most go on any day; that all of them are gone is worth a question
     for address, box in before["mailboxes"].items():
         count = now["mailboxes"].get(address, {"messages": 0})["messages"]
         if (box["messages"] > small or count == 0 < box["messages"]) and count * 100 < box["messages"] * (100 - max_fall):

@@ -6,6 +6,7 @@ while the server runs. `mailbox --replace` puts the mailbox back as it was, UIDs
 """
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
@@ -74,16 +75,28 @@ def show(restic: Restic) -> None:
         print(f"{snapshot.id[:8]}  {stamp(snapshot.time)}  {','.join(snapshot.tags)}  {boxes or manifest['sources']}")
 
 
-def must_be_stopped(running: str) -> None:
-    """Raise while something answers at host:port, or nobody knows where that is: two writers would spoil the uid lists."""
+def must_be_stopped(options: argparse.Namespace) -> None:
+    """Raise while something answers at host:port, or nobody knows where that is: two writers would spoil the uid lists.
+
+    A server that is ending, or is not ready, answers nobody and writes all the same: its Postfix holds a lock meanwhile
+    (flock, seen across containers, since a volume for one node at a time has one kernel).
+    """
+    running = options.running
     host, _, port = running.rpartition(":")
     try:
         socket.create_connection((host, int(port)), 3).close()
     except socket.gaierror as error:
         raise ProblemError(f"{running} cannot be resolved ({error.strerror}), so nobody knows whether the server is stopped") from None
     except OSError:
-        return
-    raise ProblemError(f"{running} still answers; stop the server first (docs/runbooks/restore.md)")
+        pass
+    else:
+        raise ProblemError(f"{running} still answers; stop the server first (docs/runbooks/restore.md)")
+    for file in options.root.glob(f"*/{QUEUE}/pid/master.pid"):
+        with file.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ProblemError("Postfix still runs on this volume; wait until its pod is gone (docs/runbooks/restore.md)") from None
 
 
 def put_aside(folder: Path) -> Path | None:
@@ -115,7 +128,7 @@ def whole(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> No
         print(f"source {name}: {source['files']} files, {source['bytes'] >> 20} MiB; what is there now is put aside")
     if not options.go:
         return
-    must_be_stopped(options.running)
+    must_be_stopped(options)
     for name in options.source:
         if aside := put_aside(options.root / name):
             print(f"source {name}: what was there is in {aside.name}; delete it when all is well")
@@ -155,6 +168,8 @@ def mailbox(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> 
         wanted = [message for message in wanted if message_id(message.path) in ids]
         if not wanted:
             raise ProblemError(f"{options.mailbox} has no message {options.message_id} in this snapshot")
+    if not live.is_dir() and (options.message_id or options.into):
+        raise ProblemError(f"{options.mailbox} is gone altogether; bring it back with `--what mailbox` and nothing else first")
     if options.replace or not live.is_dir():
         replace(saved, live, wanted, options)
         return
@@ -170,7 +185,7 @@ def replace(saved: Path, live: Path, wanted: list[Message], options: argparse.Na
     print(f"{options.mailbox}: the mailbox becomes what it was, {len(wanted)} messages; what is there now is put aside")
     if not options.go:
         return
-    must_be_stopped(options.running)
+    must_be_stopped(options)
     live.mkdir(parents=True, exist_ok=True)
     if aside := put_aside(live):
         print(f"what was there is in {aside.name} of the mailbox; delete it when all is well")

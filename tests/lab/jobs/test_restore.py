@@ -1,5 +1,6 @@
 """Restore and its drill with the real restic and Dovecot: what was there comes back, and what is missing is found."""
 
+import fcntl
 import imaplib
 import os
 import shutil
@@ -122,6 +123,19 @@ def test_a_name_that_cannot_be_resolved_is_no_stopped_server(world):
     assert not list((world.root / "mail").glob(".before-restore-*"))
 
 
+def test_a_server_that_answers_nobody_and_still_runs_is_waited_for(world):
+    fill(world.root / "mail", ALICE, 5)
+    lock = world.root / "state" / "spool-postfix" / "pid" / "master.pid"
+    lock.parent.mkdir(parents=True)
+    assert world.backup().returncode == 0
+    with lock.open("w") as file:  # as Postfix's master does while it runs
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = world.restore("--what", "whole", "--go")
+        assert (done.returncode, "Postfix still runs" in done.stderr) == (1, True)
+        assert not list((world.root / "mail").glob(".before-restore-*"))
+    assert world.restore("--what", "whole", "--go").returncode == 0
+
+
 @pytest.mark.parametrize("mailbox", ["example.org", "../state@.", "*@example.org", "alice/../bob@example.org", "@example.org", ".@."])
 def test_what_is_no_address_is_no_path_either(world, mailbox):
     done = world.restore("--what", "mailbox", "--mailbox", mailbox, "--replace", "--go")
@@ -197,6 +211,16 @@ def test_one_message_comes_back_from_the_day_it_was_there(world):
     assert f"{ALICE} 7" in listed
     early = world.restore(*wanted, "--at", "2001-01-01")
     assert (early.returncode, "no snapshot" in early.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("more", [("--what", "message", "--message-id", "<2.alice@example.org>"), ("--what", "mailbox", "--into", "Old")])
+def test_a_part_of_a_mailbox_that_is_gone_does_not_become_the_whole(world, more):
+    fill(world.root / "mail", ALICE, 6)
+    assert world.backup().returncode == 0
+    shutil.rmtree(world.root / "mail" / "example.org" / "alice")
+    done = world.restore(*more, "--mailbox", ALICE, "--go")
+    assert (done.returncode, "is gone altogether" in done.stderr) == (1, True)
+    assert not (world.root / "mail" / "example.org" / "alice").exists()
 
 
 def test_a_replaced_mailbox_is_what_it_was(world):
