@@ -14,7 +14,7 @@ CONFIG_MAP = "mail-jobs"
 NOBODY = 65534
 KEPT = timedelta(days=1)  # a finished job's log is wanted the morning after
 
-# No Service selects these, and no log parser of the mail server does: both go by `app`.
+# Without the label `app`, by which Services select. A log parser that goes by pod name takes `mailserver-backup-…` for the server's.
 COMPONENT_LABEL = {"app.kubernetes.io/component": "job"}
 
 

@@ -262,6 +262,7 @@ function edge_plain(string $html): string
 /** @return array{changed: bool, before: array, after: array} */
 function edge_haproxy_plan(array $wanted): array
 {
+    edge_lock(); // it writes no configuration, but the file that an apply has tested
     edge_haproxy_precondition();
     edge_fresh_read();
     $before = edge_haproxy_state($wanted['owned']);

@@ -118,7 +118,8 @@ def check_fall(restic: Restic, found: Survey, earlier: list[Snapshot], options: 
 def verify(restic: Restic, parts: int) -> None:
     """Read one part of the repository back, a different one each day, after the one that was damaged the last time."""
     damaged = restic.repository / "damaged"  # restic does not mind it; another day's sound part must not hide the damage
-    today = f"{datetime.now(UTC).toordinal() % parts + 1}/{parts}"
+    day = datetime.now(UTC).toordinal()
+    today = f"{(day + day // parts) % parts + 1}/{parts}"  # the second summand for schedules that come every `parts` days
     for part in dict.fromkeys([*(damaged.read_text("utf-8").split() if damaged.exists() else ()), today]):
         try:
             restic.run("check", f"--read-data-subset={part}")

@@ -1,0 +1,87 @@
+"""Benchmark of the firewall: what other people's items cost a plan. Needs root, PHP, HAProxy and sshd."""
+
+import copy
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.edge.desired import haproxy_set
+from components.settings.parse import parse_site
+from components.settings.site import KEY
+from tests.contract.helpers import frontend_item, pool_item
+from tests.contract.standin import StandIn
+from tools.program import ROOT
+from tools.stackfile import load_stack
+
+FOREIGN = 200  # half of them frontends, half pools
+ROUNDS = 5
+
+
+def missing() -> str | None:
+    """Why nothing can be measured here, or None."""
+    programs = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if shutil.which(program) is None]
+    return "needs root" if os.geteuid() else f"needs {', '.join(programs)}" if programs else None
+
+
+def plan_ratio() -> float:
+    """Time of a plan among foreign items over the same plan among a handful."""
+    with tempfile.TemporaryDirectory() as folder:
+        firewall = StandIn(Path(folder) / "firewall")
+        try:
+            site = json.loads(load_stack(ROOT, "prod").config[KEY])
+            site["cluster"]["nodes"] = {f"node{number}": {"address": node.address} for number, node in enumerate(firewall.nodes, 1)}
+            site["firewall"] = {"address": firewall.address}
+            wanted = haproxy_set(parse_site(json.dumps(site)))
+            client = firewall.client()
+            client.call("apply", "haproxy", wanted)
+
+            def took() -> float:
+                begun = time.perf_counter()
+                client.call("plan", "haproxy", wanted)
+                return time.perf_counter() - begun
+
+            few = [took() for _ in range(ROUNDS)]
+            firewall.edit(_crowd)
+            firewall.boot()
+            return statistics.median(took() for _ in range(ROUNDS)) / statistics.median(few)
+        finally:
+            firewall.stop()
+
+
+def _crowd(root: ET.Element) -> None:
+    haproxy = root.find("installedpackages/haproxy")
+    assert haproxy is not None  # noqa: S101 - the firewall was made with it
+    for number in range(FOREIGN // 2):
+        frontend = copy.deepcopy(frontend_item(root, "internal_https_443"))
+        pool = copy.deepcopy(pool_item(root, "traefik"))
+        for item, path, text in (
+            (frontend, "name", f"site{number}"),
+            (frontend, "a_extaddr/item/extaddr_port", f"{20000 + number}"),
+            (frontend, "backend_serverpool", f"pool{number}"),
+            (pool, "name", f"pool{number}"),
+            (pool, "id", f"{200 + number}"),
+        ):
+            part = item.find(path)
+            assert part is not None, path  # noqa: S101
+            part.text = text
+        haproxy.find("ha_backends").append(frontend)  # pyright: ignore[reportOptionalMemberAccess]
+        haproxy.find("ha_pools").append(pool)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def measurements() -> Iterator[tuple[str, float, float]]:
+    """What was compared, the ratio, and the bound it should keep."""
+    yield f"a plan among {FOREIGN} foreign items / among a handful", plan_ratio(), 2
+
+
+if __name__ == "__main__":
+    if reason := missing():
+        sys.exit(reason)
+    for what, value, bound in measurements():
+        print(f"{what}: {value:.2f} (bound {bound})")
