@@ -1,14 +1,17 @@
 """A job started by hand, with a stand-in for kubectl that answers as a cluster was seen to."""
 
+import importlib
 import os
+import re
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tools.job import JobError, start
+from tools.job import JobError, manifest, start
 from tools.program import ROOT
 
 JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}}
@@ -63,9 +66,30 @@ def test_a_job_that_is_left_with_ctrl_c_goes_on(cluster, capfd):
     assert "delete" not in (folder / "calls").read_text()
 
 
+def typed(*words: str) -> list[str]:
+    """What `make` would run for these words."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("MAKE")}
+    make = ["make", "--dry-run", "--old-file", ".venv/.locked", *words]
+    return shlex.split(subprocess.check_output(make, cwd=ROOT, env=environment, text=True).replace("\\\n", " "))
+
+
 def test_make_hands_on_what_a_person_types():
     given = {"MESSAGE_ID": "<0037$abc$1.'x'@$(host>", "MAILBOX": "o'neill@example.org", "INTO": "Old $mail"}
-    make = ["make", "--dry-run", "--old-file", ".venv/.locked", "restore", *(f"{name}={text}" for name, text in given.items())]
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("MAKE")}
-    words = shlex.split(subprocess.check_output(make, cwd=ROOT, env=environment, text=True).replace("\\\n", " "))
+    words = typed("restore", *(f"{name}={text}" for name, text in given.items()))
     assert [words[words.index(f"--{name.lower().replace('_', '-')}") + 1] for name in given] == list(given.values())
+
+
+def test_every_command_of_the_restore_runbook_is_understood_in_the_pod(recording, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "pod"))
+    parse = importlib.import_module("restore").parse
+    lines = re.findall(r"make ((?:restore|job) [^`\n#]+)", (ROOT / "docs" / "runbooks" / "restore.md").read_text("utf-8"))
+    assert len(lines) > 8
+    for line in lines:
+        words = typed(*shlex.split(line))
+        split = words.index("--")
+        name = words[words.index("tools.job") + 1]
+        job = manifest(recording("prod").kubernetes(), name, words[split + 1 :], "x")
+        program, *arguments = job["spec"]["template"]["spec"]["containers"][-1]["command"][2:]
+        if program.endswith("/restore.py"):
+            monkeypatch.setattr(sys, "argv", [program, *arguments])
+            assert parse().what in line or "WHAT" not in line
