@@ -114,17 +114,24 @@ def put_aside(folder: Path) -> Path | None:
     return aside
 
 
-def room(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> None:
-    manifest = restic.manifest(snapshot)
-    needed = sum(source["bytes"] for source in manifest["sources"].values())
-    free = shutil.disk_usage(options.root / options.source[0]).free
-    if needed * 1.1 > free:
-        raise ProblemError(f"the snapshot has {needed >> 20} MiB and the volume {free >> 20} MiB free; grow the volume first")
+def room(sources: dict[str, dict[str, int]], options: argparse.Namespace) -> None:
+    """Raise where a volume has no room for its sources beside what is on it now."""
+    volumes: dict[int, list[str]] = {}
+    for name in options.source:
+        volumes.setdefault((options.root / name).stat().st_dev, []).append(name)
+    for names in volumes.values():
+        needed = sum(sources[name]["bytes"] for name in names if name in sources)
+        free = shutil.disk_usage(options.root / names[0]).free
+        if needed * 1.1 > free:
+            raise ProblemError(
+                f"the snapshot has {needed >> 20} MiB of {', '.join(names)} and the volume {free >> 20} MiB free; grow the volume first"
+            )
 
 
 def whole(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> None:
-    room(restic, snapshot, options)
-    for name, source in restic.manifest(snapshot)["sources"].items():
+    sources = restic.manifest(snapshot)["sources"]
+    room(sources, options)
+    for name, source in sources.items():
         print(f"source {name}: {source['files']} files, {source['bytes'] >> 20} MiB; what is there now is put aside")
     if not options.go:
         return

@@ -319,3 +319,21 @@ def test_a_message_id_of_any_kind_does_not_stop_the_drill(world):
     done = world.drill()
     assert done.returncode == 0, done.stderr
     assert world.gateway.value("mail-restore-drill", "mail_restore_messages") == 5
+
+
+def test_a_volume_without_room_is_said_before_anything_is_touched(world):
+    fill(world.root / "mail", ALICE, 5)
+    volume = world.root / "state"
+    shutil.rmtree(volume)
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(volume)], check=True)
+    try:
+        (volume / "statistics").write_bytes(os.urandom(5 << 20))
+        assert world.backup().returncode == 0
+        before = state_of(world.root)
+        done = world.restore("--what", "whole", "--go")
+        assert done.returncode == 1
+        assert "5 MiB of state and the volume 3 MiB free" in done.stderr
+        assert state_of(world.root) == before
+    finally:
+        subprocess.run(["umount", "-l", str(volume)], check=True)
