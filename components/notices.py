@@ -44,7 +44,7 @@ def warnings(site: Site) -> Iterator[str]:
 
 # For use in documentation only: RFC 5737, RFC 3849, RFC 2606.
 _EXAMPLE_NETWORKS = tuple(map(ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")))
-_EXAMPLE_DOMAINS = ("example.org", "example.com", "example.net")
+_EXAMPLE_DOMAINS = (".example.org", ".example.com", ".example.net")
 
 
 def _examples(site: Site) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _examples(site: Site) -> Iterator[str]:
     found = [
         f"{setting} {address}" for setting, address in addresses.items() if any(address in net for net in _EXAMPLE_NETWORKS if address)
     ]
-    found += [f"domains.{name}" for name in site.domains if name.endswith(_EXAMPLE_DOMAINS)]
+    found += [f"domains.{name}" for name in site.domains if f".{name}".endswith(_EXAMPLE_DOMAINS)]
     if found:
         yield f"{KEY}: {', '.join(found)}: made for examples, nothing reaches it; put in your own"
 

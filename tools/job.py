@@ -48,8 +48,11 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
 
 
 def kubectl(context: str | None, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    place = ["--context", context] if context else []
-    return subprocess.run(["kubectl", *place, *arguments], input=text, text=True, capture_output=True, check=False)
+    return subprocess.run(_command(context, *arguments), input=text, text=True, capture_output=True, check=False)
+
+
+def _command(context: str | None, *arguments: str) -> list[str]:
+    return ["kubectl", *(["--context", context] if context else []), *arguments]
 
 
 def start(job: dict[str, Any], context: str | None) -> int:
@@ -75,10 +78,9 @@ def start(job: dict[str, Any], context: str | None) -> int:
 def follow(context: str | None, namespace: str, name: str) -> bool | None:
     """Show the job's log until it ends; as `_ended`. Raises JobError when it has no pod in time."""
     deadline = time.monotonic() + START_SECONDS
-    place = ["--context", context] if context else []
+    log = _command(context, "-n", namespace, "logs", "-f", f"job/{name}")
     while time.monotonic() < deadline:
         # Follows once the pod runs, and fails at once before that.
-        log = ["kubectl", *place, "-n", namespace, "logs", "-f", f"job/{name}"]
         shown = subprocess.run(log, check=False, stderr=subprocess.DEVNULL).returncode == 0
         if shown or _ended(context, namespace, name) is not None:
             break

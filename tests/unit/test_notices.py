@@ -77,6 +77,10 @@ def test_what_was_copied_from_an_example_is_named_in_production(site):
     assert "dns.hosts.mail.example.org 2001:db8::25" in copied
     assert "domains.example.net" in copied
     assert "made for examples" not in said(site("dev")) + said(site("prod"))
+    own = site(
+        "prod", {"domains/myexample.org": {}, "primary_domain": "viktorbarzin.me", "tls/names": ["*.viktorbarzin.me", "mail.myexample.org"]}
+    )
+    assert "made for examples" not in said(own)
 
 
 def test_secrets_that_nobody_makes_are_named_with_their_keys(site):
