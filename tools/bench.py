@@ -20,6 +20,7 @@ from components.dns.offline import Snapshot
 from components.dns.verify import verify
 from components.settings.parse import parse_site
 from components.settings.site import KEY
+from tests.contract import standin
 from tools import bench_edge, bench_jobs, bench_lab
 from tools.dns_view import zone_files
 from tools.lab.edge import Lab
@@ -170,7 +171,7 @@ def lab_rows() -> Iterator[Row]:
 
 def edge_rows() -> Iterator[Row]:
     """The agent on a firewall to try things on; where that can run."""
-    if bench_edge.missing() is None:
+    if not standin.missing():
         yield from (Row(*measurement) for measurement in bench_edge.measurements())
 
 

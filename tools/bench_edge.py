@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
-import shutil
 import statistics
-import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
@@ -22,12 +19,6 @@ from tools.stackfile import load_stack
 
 FOREIGN = 200  # half of them frontends, half pools
 ROUNDS = 5
-
-
-def missing() -> str | None:
-    """Why nothing can be measured here, or None."""
-    programs = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if shutil.which(program) is None]
-    return "needs root" if os.geteuid() else f"needs {', '.join(programs)}" if programs else None
 
 
 def plan_ratio() -> float:
@@ -78,10 +69,3 @@ def _crowd(root: ET.Element) -> None:
 def measurements() -> Iterator[tuple[str, float, float]]:
     """What was compared, the ratio, and the bound it should keep."""
     yield f"a plan among {FOREIGN} foreign items / among a handful", plan_ratio(), 2
-
-
-if __name__ == "__main__":
-    if reason := missing():
-        sys.exit(reason)
-    for what, value, bound in measurements():
-        print(f"{what}: {value:.2f} (bound {bound})")

@@ -41,7 +41,7 @@ exit $code
 
 def missing() -> str | None:
     """Why nothing can be measured here, or None."""
-    programs = [program for program in ("dovecot", "restic", "openssl") if shutil.which(program) is None]
+    programs = [program for program in ("dovecot", "restic") if shutil.which(program) is None]
     return "needs root" if os.getuid() else f"needs {', '.join(programs)}" if programs else None
 
 
@@ -75,16 +75,7 @@ def backup_ratios() -> tuple[float, float]:
             ]
             jobs.append(_seconds(command))
             saves.append(sum(float(line) for line in times.read_text("utf-8").split()))
-        look = [
-            "restic",
-            "--repo",
-            str(folder / "backup" / "restic"),
-            "--password-file",
-            str(folder / "key"),
-            "--no-cache",
-            "cat",
-            "config",
-        ]
+        look = ["restic", "--repo", f"{folder}/backup/restic", "--password-file", f"{folder}/key", "--no-cache", "cat", "config"]
         opening = statistics.median(_seconds(look) for _ in range(ROUNDS))
         return (saves[1] - opening) / (saves[0] - opening), jobs[1] / jobs[0]
 

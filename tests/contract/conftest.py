@@ -1,7 +1,5 @@
 """A firewall per test, with a site that fits it."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +8,14 @@ import pytest
 
 from components.edge.desired import haproxy_set
 from components.settings.site import Site
-from tests.contract.standin import StandIn
-
-_MISSING = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if not shutil.which(program)]
-LACKING = f"not installed: {', '.join(_MISSING)}" if _MISSING else "" if os.geteuid() == 0 else "mail's ports need root"
+from tests.contract.standin import StandIn, missing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = missing()
     for item in items:
-        if Path(__file__).parent in item.path.parents and LACKING and "firewall" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.skip(reason=LACKING))
+        if Path(__file__).parent in item.path.parents and reason and "firewall" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A firewall to try things on: OpenSSH, PHP and HAProxy for real, over an include tree of our own (pfsense/), below one folder."""
 
+import functools
 import itertools
 import os
 import shutil
@@ -7,23 +8,18 @@ import signal
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ET
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncssh
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from components.edge.client import COMMAND, Firewall, program
 from components.edge.ssh import Connection
 from components.listeners import LISTENERS
+from tools.lab.certificates import Authority, server_context
 
 TREE = Path(__file__).parent / "pfsense"
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -37,6 +33,12 @@ def wait(holds: Any, seconds: float = 10) -> Any:
             raise AssertionError("did not come to pass")
         time.sleep(0.02)
     return result
+
+
+def missing() -> str:
+    """Why no firewall can be stood in for here; empty when it can."""
+    programs = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if not shutil.which(program)]
+    return f"not installed: {', '.join(programs)}" if programs else "" if os.geteuid() == 0 else "mail's ports need root"
 
 
 def loopback() -> str:
@@ -285,23 +287,7 @@ class StandIn:
         return found
 
 
-_context: list[ssl.SSLContext] = []
-
-
+@functools.cache
 def _tls() -> ssl.SSLContext:
     """A server context with a certificate made on the spot."""
-    if not _context:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.org")])
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        certificate = builder.sign(key, hashes.SHA256())
-        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-            file.write(certificate.public_bytes(serialization.Encoding.PEM))
-            file.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-            file.flush()
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(file.name)
-        _context.append(context)
-    return _context[0]
+    return server_context(*Authority().issue("mail.example.org"))

@@ -9,12 +9,11 @@ from ruamel.yaml import YAML
 
 from components.settings.site import KEY
 from tests.conftest import change, settings
-from tests.contract.conftest import LACKING
 from tests.contract.helpers import frontend_item, pool_item
-from tests.contract.standin import StandIn
+from tests.contract.standin import StandIn, missing
 from tests.contract.test_rules import nat
 
-pytestmark = pytest.mark.skipif(bool(LACKING), reason=LACKING)
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 MAIL = {25, 465, 587, 993}
 EDGE = "urn:pulumi:dev::mailserver::mailserver:edge:Edge$pulumi-python:dynamic/mailserver"

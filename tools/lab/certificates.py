@@ -1,6 +1,8 @@
 """A certificate authority of the lab's own, and DKIM keys. Made anew for each lab, never kept."""
 
+import ssl
 import subprocess
+import tempfile
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -45,6 +47,16 @@ class Authority:
         host.write("/etc/ssl/certs/lab.pem", self.certificate)
         name = _openssl("x509", "-noout", "-subject_hash", stdin=self.certificate).splitlines()[0]
         host.run("ln", "-sf", "lab.pem", f"/etc/ssl/certs/{name}.0")
+
+
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """For a server that shows this certificate; both are PEM."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:  # OpenSSL takes them from a file only
+        file.write(certificate + key)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
 
 
 def dkim_key() -> tuple[str, str]:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import tempfile
 import threading
@@ -18,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tools.lab.certificates import server_context
 
 NAME = "mail.example.org"
 VMAIL = 5000
@@ -284,11 +285,7 @@ def silent_server() -> Iterator[int]:
 @contextmanager
 def tls_greeter(certificate: tuple[str, str], port: int, *, starttls: bool, address: str = "127.0.0.1") -> Iterator[None]:
     """A mail service's first words: TLS at once with an IMAP greeting, or SMTP with STARTTLS."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
-        file.writelines(certificate)
-        file.flush()
-        context.load_cert_chain(file.name)
+    context = server_context(*certificate)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.create_server((address, port), family=family)
 
