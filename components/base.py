@@ -11,7 +11,6 @@ from components.settings.site import KEY, Site
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
 NO_WAIT = {"pulumi.com/skipAwait": "true"}  # for what Pulumi would wait for though nothing here depends on its being ready
-BESIDE = "mailserver/beside"  # label of pods that mount the volume of the workload they name
 MANAGED_BY = {"app.kubernetes.io/managed-by": "pulumi", "app.kubernetes.io/part-of": "mailserver"}
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from components.edge.notices import edge_notes, edge_warnings
-from components.mail.network import unknown_tunnels
 from components.mail.secrets import handmade_secrets
+from components.mail.trust import unknown_tunnels
 from components.settings.dns import DomainRecords
 from components.settings.job_checks import relay_messages_per_day
 from components.settings.site import KEY, Site

@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from components.dns.offline import Snapshot
-from components.dns.verify import verify
+from components.checks.dns.resolver import Snapshot
+from components.checks.dns.verify import verify
 from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.contract import standin

@@ -12,11 +12,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from components.checks.dns.resolver import read_snapshot
+from components.checks.dns.verify import verify
 from components.dns.content import canonical, name
 from components.dns.gate import SNAPSHOT
-from components.dns.offline import read_snapshot
 from components.dns.records import Record, records
-from components.dns.verify import verify
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY, Site
 from components.settings.types import Fqdn

@@ -9,11 +9,11 @@ from pathlib import Path
 import dns.exception
 import dns.resolver
 
-from components.dns.findings import View
+from components.checks.dns.resolver import Snapshot, write_snapshot
+from components.checks.dns.verify import findings
+from components.checks.dns.view import View
 from components.dns.gate import SNAPSHOT
-from components.dns.offline import Snapshot, write_snapshot
 from components.dns.records import records
-from components.dns.verify import findings
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY, Site
 from tools.failure import print_errors

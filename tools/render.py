@@ -16,8 +16,8 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from components.checks.objects import unprotected, violations
 from components.mail.services import NAME
-from components.rules import unprotected, violations
 from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tools.dns_view import dns_table, zone_files

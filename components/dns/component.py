@@ -3,8 +3,8 @@
 import pulumi
 
 from components.base import Component, Context
-from components.dns.mta_sts import policy_server
 from components.dns.records import records, zones
+from components.dns.web_server import policy_server
 
 
 class Dns(Component):
@@ -17,7 +17,7 @@ class Dns(Component):
         self.records = []
         if any(zone.cloudflare for zone in known.values()):
             # Here, because the SDK takes more than a second and 100 MiB to import, and sites with another DNS host need none of it.
-            from components.dns.zone import declare  # noqa: PLC0415
+            from components.dns.cloudflare import declare  # noqa: PLC0415
 
             self.records = declare(self, known, records(self.site), self.policy_rollout)
         self.register_outputs({"zones": {zone: "cloudflare" if settings.cloudflare else "zone file" for zone, settings in known.items()}})

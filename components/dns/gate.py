@@ -7,7 +7,7 @@ from pathlib import Path
 from components.settings.parse import SettingsError
 from components.settings.site import Site
 
-SNAPSHOT = Path(__file__).parents[2] / "dns" / "snapshot.json"
+SNAPSHOT = Path(__file__).parents[2] / "snapshots" / "dns.json"
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ def verified(site: Site) -> Advice:
     if site.dns is None:
         return Advice()
     # Here, because the libraries behind it take half a second to import, and a site without DNS needs none of them.
-    from components.dns.offline import read_snapshot  # noqa: PLC0415
-    from components.dns.verify import verify  # noqa: PLC0415
+    from components.checks.dns.resolver import read_snapshot  # noqa: PLC0415
+    from components.checks.dns.verify import verify  # noqa: PLC0415
 
     today = date.today()
     try:

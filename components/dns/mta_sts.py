@@ -1,127 +1,29 @@
-"""The policy server: a ConfigMap with what it serves, nginx in front of it, and the way in from the Internet."""
+"""The MTA-STS policy: its text and its id, both from the one list of mail hosts."""
 
 import hashlib
-from collections.abc import Mapping
 
-import pulumi
-import pulumi_kubernetes as k8s
-
-from components.base import NO_WAIT, Component
-from components.dns.web import HEALTH_PATH, PORT, files, served
-from components.settings.dns import Certificate, PolicyServer
+from components.settings.site import Site
 from components.settings.types import Fqdn
 
-NAME = "mta-sts"
-LABELS = {"app": NAME}
-FOLDER = "/site"
-NGINX_USER = 101  # of the official image
+POLICY_HOST = "mta-sts"
+POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 section 3.3
 
 
-def policy_server(component: Component) -> list[pulumi.Resource]:
-    """The objects that have to be ready before a policy may be announced; nothing when no domain has one."""
-    dns, texts = component.site.dns, files(component.site)
-    if dns is None or not texts:
-        return []
-    config = k8s.core.v1.ConfigMap(
-        NAME, metadata=component.metadata(NAME, labels=LABELS), data=texts, opts=component.child("ConfigMap", NAME)
-    )
-    deployment = k8s.apps.v1.Deployment(
-        NAME,
-        metadata=component.metadata(NAME, labels=LABELS),
-        spec=k8s.apps.v1.DeploymentSpecArgs(
-            replicas=dns.policy_server.replicas,
-            selector=k8s.meta.v1.LabelSelectorArgs(match_labels=LABELS),
-            template=k8s.core.v1.PodTemplateSpecArgs(
-                # A changed policy is a new pod, so that a finished rollout means that the new policy is served.
-                metadata=k8s.meta.v1.ObjectMetaArgs(labels=LABELS, annotations={"checksum/config": _checksum(texts)}),
-                spec=_pod(dns.policy_server),
-            ),
-        ),
-        opts=component.child("Deployment", NAME, depends_on=[config]),
-    )
-    service = k8s.core.v1.Service(
-        NAME,
-        metadata=component.metadata(NAME, labels=LABELS, annotations=NO_WAIT),
-        spec=k8s.core.v1.ServiceSpecArgs(
-            selector=LABELS, ports=[k8s.core.v1.ServicePortArgs(name="http", protocol="TCP", port=80, target_port=PORT)]
-        ),
-        opts=component.child("Service", NAME),
-    )
-    return [deployment, service, *_ingresses(component, dns.policy_server, served(component.site))]
+def mail_exchangers(site: Site, domain: Fqdn) -> dict[Fqdn, int]:
+    """The domain's mail hosts with their preference, the preferred one first, among equals in the order of their names."""
+    hosts = site.domains[domain].dns.mx or {site.host(domain): 10}
+    return dict(sorted(hosts.items(), key=lambda host: (host[1], host[0])))
 
 
-def _checksum(texts: Mapping[str, str]) -> str:
-    return hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sorted(texts.items())).encode()).hexdigest()
+def policy_text(site: Site, domain: Fqdn) -> str:
+    """The policy file, lines ended by CRLF (RFC 8461 section 3.2; LF is allowed too, but not every reader knows)."""
+    mta_sts = site.domains[domain].dns.mta_sts
+    if mta_sts is None:
+        raise ValueError(f"{domain} has no MTA-STS")
+    hosts = [f"mx: {host}" for host in mail_exchangers(site, domain)]
+    return "".join(f"{line}\r\n" for line in ("version: STSv1", f"mode: {mta_sts.mode}", *hosts, f"max_age: {mta_sts.max_age}"))
 
 
-def _pod(server: PolicyServer) -> k8s.core.v1.PodSpecArgs:
-    probe = k8s.core.v1.HTTPGetActionArgs(path=HEALTH_PATH, port=PORT)
-    return k8s.core.v1.PodSpecArgs(
-        automount_service_account_token=False,
-        enable_service_links=False,
-        security_context=k8s.core.v1.PodSecurityContextArgs(
-            run_as_non_root=True,
-            run_as_user=NGINX_USER,
-            run_as_group=NGINX_USER,
-            seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault"),
-        ),
-        containers=[
-            k8s.core.v1.ContainerArgs(
-                name="nginx",
-                image=server.image,
-                # Not the image's entry point, which wants to write below /etc.
-                command=["nginx", "-p", f"{FOLDER}/", "-c", "nginx.conf", "-e", "/dev/stderr"],
-                ports=[k8s.core.v1.ContainerPortArgs(name="http", container_port=PORT, protocol="TCP")],
-                resources=k8s.core.v1.ResourceRequirementsArgs(requests={"cpu": "5m", "memory": "16Mi"}, limits={"memory": "64Mi"}),
-                readiness_probe=k8s.core.v1.ProbeArgs(http_get=probe, period_seconds=10),
-                liveness_probe=k8s.core.v1.ProbeArgs(http_get=probe, period_seconds=30),
-                security_context=k8s.core.v1.SecurityContextArgs(
-                    allow_privilege_escalation=False,
-                    read_only_root_filesystem=True,
-                    capabilities=k8s.core.v1.CapabilitiesArgs(drop=["ALL"]),
-                ),
-                volume_mounts=[
-                    k8s.core.v1.VolumeMountArgs(name="site", mount_path=FOLDER, read_only=True),
-                    k8s.core.v1.VolumeMountArgs(name="tmp", mount_path="/tmp"),  # noqa: S108 - an emptyDir of the pod's own
-                ],
-            )
-        ],
-        volumes=[
-            k8s.core.v1.VolumeArgs(name="site", config_map=k8s.core.v1.ConfigMapVolumeSourceArgs(name=NAME)),
-            k8s.core.v1.VolumeArgs(name="tmp", empty_dir=k8s.core.v1.EmptyDirVolumeSourceArgs(medium="Memory", size_limit="8Mi")),
-        ],
-    )
-
-
-def _ingresses(component: Component, server: PolicyServer, hosts: Mapping[Fqdn, Certificate]) -> list[k8s.networking.v1.Ingress]:
-    """One Ingress for each certificate: cert-manager fills one Secret for all names of an Ingress."""
-    grouped: dict[Certificate, list[Fqdn]] = {}
-    for host, certificate in hosts.items():
-        grouped.setdefault(certificate, []).append(host)
-    return [_ingress(component, server, certificate, names) for certificate, names in grouped.items()]
-
-
-def _ingress(component: Component, server: PolicyServer, certificate: Certificate, hosts: list[Fqdn]) -> k8s.networking.v1.Ingress:
-    name = f"{NAME}-{certificate.secret}"
-    annotations = NO_WAIT | server.annotations
-    if server.middlewares:
-        annotations["traefik.ingress.kubernetes.io/router.middlewares"] = ",".join(server.middlewares)
-    if certificate.cluster_issuer:
-        annotations["cert-manager.io/cluster-issuer"] = certificate.cluster_issuer
-    backend = k8s.networking.v1.IngressBackendArgs(
-        service=k8s.networking.v1.IngressServiceBackendArgs(name=NAME, port=k8s.networking.v1.ServiceBackendPortArgs(name="http"))
-    )
-    path = k8s.networking.v1.HTTPIngressPathArgs(path="/", path_type="Prefix", backend=backend)
-    return k8s.networking.v1.Ingress(
-        f"ingress-{name}",
-        metadata=component.metadata(name, labels=LABELS, annotations=annotations),
-        spec=k8s.networking.v1.IngressSpecArgs(
-            ingress_class_name=server.ingress_class,
-            tls=[k8s.networking.v1.IngressTLSArgs(hosts=hosts, secret_name=certificate.secret)],
-            rules=[
-                k8s.networking.v1.IngressRuleArgs(host=host, http=k8s.networking.v1.HTTPIngressRuleValueArgs(paths=[path]))
-                for host in hosts
-            ],
-        ),
-        opts=component.child("Ingress", name),
-    )
+def policy_id(site: Site, domain: Fqdn) -> str:
+    """The id in the record: 20 hexadecimal digits of the policy's hash, so that it changes whenever the policy does."""
+    return hashlib.sha256(policy_text(site, domain).encode()).hexdigest()[:20]

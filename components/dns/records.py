@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from components.dns.content import txt
-from components.dns.policy import POLICY_HOST, mail_exchangers, policy_id
-from components.dns.web import AUTOCONFIG_HOST
+from components.dns.mta_sts import POLICY_HOST, mail_exchangers, policy_id
+from components.dns.web_pages import AUTOCONFIG_HOST
 from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
 from components.settings.secrets import DkimKey
 from components.settings.site import Domain, Site

@@ -7,22 +7,11 @@ interface. Every value is text, as in its config.xml; times are milliseconds.
 from dataclasses import dataclass
 from typing import TypedDict
 
-from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION, SUBMISSIONS, Listener
+from components.listeners import LISTENERS, SMTP, TEST_FRONTEND, TEST_POOL, TEST_PORT, Listener
 from components.settings.cluster import Node
 from components.settings.site import Site
 
-# Names of live objects (adopted where they exist already).
-POOLS = {
-    SMTP.name: "mailserver_nodes_smtp",
-    SUBMISSIONS.name: "mailserver_nodes_smtps",
-    SUBMISSION.name: "mailserver_nodes_sub",
-    IMAPS.name: "mailserver_nodes_imaps",
-}
-TEST_POOL = "mailserver_nodes"
-TEST_FRONTEND = "mailserver_proxy_test"
-TEST_PORT = 2525
 ALIAS = "mailserver"
-IMPLICIT_TLS = {SUBMISSIONS.name, IMAPS.name}  # TLS from the first byte (RFC 8314, section 3)
 
 CHECK_INTERVAL = 2000
 CONNECT_TIMEOUT = 1000
@@ -145,8 +134,8 @@ def haproxy_set(site: Site) -> HaproxySet:
         "pools": {path.pool: _pool(site, path.listener) for path in paths},
         "frontends": {path.frontend: _frontend(site, path) for path in paths},
         "owned": {
-            "pools": sorted([*POOLS.values(), TEST_POOL]),
-            "frontends": sorted([*map(_frontend_name, LISTENERS), TEST_FRONTEND]),
+            "pools": sorted([*(listener.pool for listener in LISTENERS), TEST_POOL]),
+            "frontends": sorted([*(listener.frontend for listener in LISTENERS), TEST_FRONTEND]),
         },
         "node_ports": {listener.name: _node_ports(site, listener) for listener in site.listeners},
     }
@@ -169,16 +158,12 @@ def rule_set(site: Site) -> RuleSet:
         "passes": passes,
         "aliases": aliases,
         "absent_aliases": [ALIAS] if firewall.remove_legacy_alias else [],
-        "gates": {_frontend_name(listener): _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
+        "gates": {listener.frontend: _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
         "owned": {
             "redirects": [_redirect_name(listener) for listener in LISTENERS],
             "passes": [_pass_name(listener) for listener in LISTENERS],
         },
     }
-
-
-def _frontend_name(listener: Listener) -> str:
-    return f"mailserver_proxy_{listener.port}"
 
 
 def _redirect_name(listener: Listener) -> str:
@@ -223,17 +208,17 @@ def _rule(interface: str, family: str, destination: str, listener: Listener, des
 
 def _gate(site: Site, listener: Listener) -> Gate:
     return {
-        "pool": POOLS[listener.name],
+        "pool": listener.pool,
         "address": str(site.firewall.address),
         "port": str(listener.port),
-        "tls": "yes" if listener.name in IMPLICIT_TLS else "",
-        "banner": "220" if listener.on_postfix else "* OK",
+        "tls": "yes" if listener.tls == "implicit" else "",
+        "banner": listener.greeting,
     }
 
 
 def _paths(site: Site) -> list[_Path]:
     paths = [
-        _Path(_frontend_name(listener), POOLS[listener.name], listener.port, listener, f"{listener.name}, real client address by PROXY v2")
+        _Path(listener.frontend, listener.pool, listener.port, listener, f"{listener.name}, real client address by PROXY v2")
         for listener in site.listeners
     ]
     if site.firewall.test_frontend:

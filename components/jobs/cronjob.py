@@ -6,21 +6,20 @@ from datetime import timedelta
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.base import BESIDE, MANAGED_BY, Component
+from components.base import MANAGED_BY, Component
 from components.jobs.job import SCRIPTS_DIR, Claim, Container, Job, OwnVolume, Scratch, SecretFiles, Volume
+from components.pods import BESIDE, JOB_LABEL, affinity, pod_spec, rights
 from components.settings.schedule import most_runs_per_day, period
 
 CONFIG_MAP = "mail-jobs"
 NOBODY = 65534
 KEPT = timedelta(days=1)  # a finished job's log is wanted the morning after
 
-# Without the label `app`, by which Services select. A log parser that goes by pod name takes `mailserver-backup-…` for the server's.
-COMPONENT_LABEL = {"app.kubernetes.io/component": "job"}
-
 
 def labels(job: Job) -> dict[str, str]:
+    """Without `app`, by which Services select. A log parser that goes by pod name takes `mailserver-backup-…` for the server's."""
     beside = {BESIDE: job.beside} if job.beside else {}
-    return MANAGED_BY | COMPONENT_LABEL | {"app.kubernetes.io/name": job.name} | beside
+    return MANAGED_BY | JOB_LABEL | {"app.kubernetes.io/name": job.name} | beside
 
 
 def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resource]) -> k8s.batch.v1.CronJob:
@@ -60,38 +59,17 @@ def _reasons(job: Job) -> dict[str, str] | None:
 
 def _pod(job: Job) -> k8s.core.v1.PodSpecArgs:
     *first, last = [_container(container) for container in job.containers]
-    return k8s.core.v1.PodSpecArgs(
+    return pod_spec(
         restart_policy="Never",
         hostname=job.name,  # restic writes it into its locks, so that a job knows those of its own dead runs
-        automount_service_account_token=False,
-        enable_service_links=False,
         termination_grace_period_seconds=60,
-        affinity=_affinity(job),
+        affinity=affinity({"app": job.beside}, required=job.only_beside) if job.beside else None,
         init_containers=first or None,
         containers=[last],
-        # No fsGroup: it would hand every Maildir to another group.
-        security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
         volumes=[
             k8s.core.v1.VolumeArgs(name="scripts", config_map=k8s.core.v1.ConfigMapVolumeSourceArgs(name=CONFIG_MAP)),
             *(_volume(name, volume) for name, volume in job.volumes.items()),
         ],
-    )
-
-
-def _affinity(job: Job) -> k8s.core.v1.AffinityArgs | None:
-    """On the node that holds the volume: a claim for one node at a time cannot be mounted elsewhere."""
-    if job.beside is None:
-        return None
-    term = k8s.core.v1.PodAffinityTermArgs(
-        label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={"app": job.beside}), topology_key="kubernetes.io/hostname"
-    )
-    if job.only_beside:
-        return k8s.core.v1.AffinityArgs(
-            pod_affinity=k8s.core.v1.PodAffinityArgs(required_during_scheduling_ignored_during_execution=[term])
-        )
-    preferred = k8s.core.v1.WeightedPodAffinityTermArgs(weight=100, pod_affinity_term=term)
-    return k8s.core.v1.AffinityArgs(
-        pod_affinity=k8s.core.v1.PodAffinityArgs(preferred_during_scheduling_ignored_during_execution=[preferred])
     )
 
 
@@ -105,14 +83,7 @@ def _container(container: Container) -> k8s.core.v1.ContainerArgs:
         resources=k8s.core.v1.ResourceRequirementsArgs(
             requests={"cpu": "10m", "memory": container.memory}, limits={"memory": container.memory}
         ),
-        security_context=k8s.core.v1.SecurityContextArgs(
-            run_as_user=0 if container.root else NOBODY,
-            run_as_group=0 if container.root else NOBODY,
-            run_as_non_root=container.root is None,
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=k8s.core.v1.CapabilitiesArgs(drop=["ALL"], add=list(container.root.capabilities) if container.root else None),
-        ),
+        security_context=rights(0 if container.root else NOBODY, capabilities=container.root.capabilities if container.root else ()),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),
             *(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from components.jobs.job import Container, Job, Mount, SecretFiles, option, python
-from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION
+from components.listeners import IMAPS, LISTENERS, SUBMISSION
 from components.settings.jobs import probe_recipient, probe_sender
 from components.settings.schedule import Schedule
 from components.settings.secrets import ProbeSecret
@@ -23,7 +23,7 @@ def probe_jobs(site: Site) -> Iterator[Job]:
     probe, secret = site.jobs.probe, site.secrets.probe
     if probe is None or secret is None:
         return
-    edge = [f"{s.name}:{s.port}:{'starttls' if s in (SMTP, SUBMISSION) else 'tls'}" for s in LISTENERS] if probe.edge else []
+    edge = [f"{s.name}:{s.port}:{s.tls}" for s in LISTENERS] if probe.edge else []
     inbound = (
         *option("recipient", probe_recipient(probe, site.primary)),
         *option("sender", probe_sender(probe, site.primary)),

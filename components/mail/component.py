@@ -9,7 +9,7 @@ from components.base import MANAGED_BY, Component, Context
 from components.external_secret import external_secret
 from components.mail.deployment import CONFIG_MAP, PRIORITY_CLASS, SCRIPTS_MAP, deployment
 from components.mail.files import config_files, config_map_key
-from components.mail.policies import ingress_policy
+from components.mail.network_policy import ingress_policy
 from components.mail.secrets import mounted_secrets, secret_plans
 from components.mail.services import SELECTOR, cluster_service, legacy_service, proxy_service
 from components.mail.storage import claim, mail_claim

@@ -1,18 +1,18 @@
 """The mail server's Deployment: one pod, its init container, probes, volumes and rights."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.base import BESIDE, Component
+from components.base import Component
 from components.listeners import IMAPS, LISTENERS, SMTP
 from components.mail.files import config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.secrets import mounted_secrets
-from components.mail.services import NAME, PROXY_PORT_NAMES, SELECTOR, STOCK_PORT_NAMES
+from components.mail.services import NAME, SELECTOR
 from components.mail.storage import MOUNTS
+from components.pods import BESIDE, affinity, checksum, pod_spec, rights
 
 CONFIG_MAP = "mailserver.config"
 SCRIPTS_MAP = "mailserver-user-patches"
@@ -58,7 +58,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
             template=k8s.core.v1.PodTemplateSpecArgs(
                 metadata=k8s.meta.v1.ObjectMetaArgs(
                     labels=SELECTOR | {"role": "mail"},
-                    annotations={"checksum/config": _checksum({**config_files(site), **scripts})},
+                    annotations=checksum({**config_files(site), **scripts}),
                 ),
                 spec=_pod(component),
             ),
@@ -67,18 +67,9 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
     )
 
 
-def _checksum(texts: Mapping[str, str]) -> str:
-    digest = hashlib.sha256()
-    for name, text in sorted(texts.items()):
-        digest.update(f"{name}\0{text}\0".encode())
-    return digest.hexdigest()
-
-
 def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
     site = component.site
-    return k8s.core.v1.PodSpecArgs(
-        automount_service_account_token=False,
-        enable_service_links=False,
+    return pod_spec(
         priority_class_name=PRIORITY_CLASS if site.mail.priority is not None else None,
         termination_grace_period_seconds=GRACE_SECONDS,
         tolerations=[
@@ -87,22 +78,10 @@ def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
             )
             for state in ("not-ready", "unreachable")
         ],
-        affinity=_near_a_running_backup(),
-        security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
+        affinity=affinity({BESIDE: NAME}),  # a running backup ties the volume to its node
         init_containers=[_assemble(component)],
         containers=[_mail_server(component)],
         volumes=_volumes(component),
-    )
-
-
-def _near_a_running_backup() -> k8s.core.v1.AffinityArgs:
-    """A job that still mounts the volume ties it to its node; started elsewhere, the pod would wait for the job to end."""
-    term = k8s.core.v1.PodAffinityTermArgs(
-        label_selector=k8s.meta.v1.LabelSelectorArgs(match_labels={BESIDE: NAME}), topology_key="kubernetes.io/hostname"
-    )
-    preferred = k8s.core.v1.WeightedPodAffinityTermArgs(weight=100, pod_affinity_term=term)
-    return k8s.core.v1.AffinityArgs(
-        pod_affinity=k8s.core.v1.PodAffinityArgs(preferred_during_scheduling_ignored_during_execution=[preferred])
     )
 
 
@@ -114,7 +93,7 @@ def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:
         image=site.mail.image,
         command=["python3", f"{SCRIPTS_DIR}/assemble.py", "--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR, *flags],
         resources=k8s.core.v1.ResourceRequirementsArgs(requests={"cpu": "25m", "memory": "64Mi"}, limits={"memory": "128Mi"}),
-        security_context=_rights(INIT_CAPABILITIES, escalation=False, read_only=True),
+        security_context=rights(0, capabilities=INIT_CAPABILITIES),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
             k8s.core.v1.VolumeMountArgs(name="config", mount_path=SOURCE_DIR, read_only=True),
@@ -136,8 +115,8 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
         image_pull_policy="IfNotPresent",
         env=[k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in environment(site).items()],
         ports=[
-            *(k8s.core.v1.ContainerPortArgs(name=STOCK_PORT_NAMES[s.name], container_port=s.port, protocol="TCP") for s in LISTENERS),
-            *(k8s.core.v1.ContainerPortArgs(name=PROXY_PORT_NAMES[s.name], container_port=s.proxy_port, protocol="TCP") for s in LISTENERS),
+            *(k8s.core.v1.ContainerPortArgs(name=s.port_name, container_port=s.port, protocol="TCP") for s in LISTENERS),
+            *(k8s.core.v1.ContainerPortArgs(name=s.proxy_port_name, container_port=s.proxy_port, protocol="TCP") for s in LISTENERS),
         ],
         resources=k8s.core.v1.ResourceRequirementsArgs(
             requests={"cpu": resources.cpu_request, "memory": resources.memory_request}, limits={"memory": resources.memory_limit}
@@ -150,21 +129,12 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
             tcp_socket=k8s.core.v1.TCPSocketActionArgs(port=IMAPS.port), period_seconds=60, timeout_seconds=15, failure_threshold=3
         ),
         # Escalation stays allowed: postdrop is set-group-id, and Sieve's redirect and vacation hand their mail to it.
-        security_context=_rights(tuple(CAPABILITIES), escalation=True, read_only=False),
+        security_context=rights(0, capabilities=tuple(CAPABILITIES), escalation=True, read_only=False),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
             k8s.core.v1.VolumeMountArgs(name="tls", mount_path=TLS_DIR, read_only=True),
             *(k8s.core.v1.VolumeMountArgs(name="data", mount_path=path, sub_path=folder) for folder, path in MOUNTS.items()),
         ],
-    )
-
-
-def _rights(capabilities: tuple[str, ...], *, escalation: bool, read_only: bool) -> k8s.core.v1.SecurityContextArgs:
-    return k8s.core.v1.SecurityContextArgs(
-        run_as_user=0,
-        allow_privilege_escalation=escalation,
-        read_only_root_filesystem=read_only,
-        capabilities=k8s.core.v1.CapabilitiesArgs(drop=["ALL"], add=list(capabilities)),
     )
 
 

@@ -1,7 +1,7 @@
 """Dovecot: what is put behind the image's own configuration (its local.conf, read last)."""
 
 from components.listeners import IMAPS
-from components.mail.network import edge_networks
+from components.mail.trust import edge_networks
 from components.settings.site import Site
 
 

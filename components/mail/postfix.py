@@ -2,7 +2,7 @@
 
 from components.listeners import LISTENERS
 from components.mail.image import CONFIG_DIR
-from components.mail.network import Net, edge_networks, trusted_relay_networks
+from components.mail.trust import Net, edge_networks, trusted_relay_networks
 from components.settings.site import Site
 
 SEND_AS = "postfix-send-as.cf"
@@ -64,7 +64,7 @@ def send_as(site: Site) -> str:
 
 def proxy_listeners() -> str:
     """What user-patches.sh adds to master.cf: `stock-service port syslog-name`, one line for each PROXY twin."""
-    return "".join(f"{twin.name} {twin.proxy_port} postfix/smtpd-proxy{twin.port}\n" for twin in LISTENERS if twin.on_postfix)
+    return "".join(f"{twin.name} {twin.proxy_port} postfix/smtpd-proxy{twin.port}\n" for twin in LISTENERS if twin.protocol == "smtp")
 
 
 def _inline_cidr(networks: tuple[Net, ...], action: str) -> str:

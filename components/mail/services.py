@@ -12,10 +12,6 @@ SELECTOR = {"app": NAME}  # live objects rely on it: changing it replaces the De
 PROXY_SERVICE = f"{NAME}-proxy"
 LEGACY_SERVICE = f"{NAME}-legacy"
 
-# The live Service's names of its ports.
-PROXY_PORT_NAMES = {"smtp": "smtp-proxy", "submissions": "smtps-proxy", "submission": "sub-proxy", "imaps": "imaps-proxy"}
-STOCK_PORT_NAMES = {"smtp": "smtp", "submissions": "smtp-secure", "submission": "smtp-auth", "imaps": "imap-secure"}
-
 
 def cluster_service(component: Component) -> k8s.core.v1.Service:
     """`mailserver`: 25, 465, 587 and 993 without PROXY, for pods."""
@@ -26,7 +22,7 @@ def proxy_service(component: Component) -> k8s.core.v1.Service:
     """`mailserver-proxy`: NodePorts to the PROXY listeners, and beside each one to its stock listener for health checks."""
     ports = []
     for listener in component.site.listeners:
-        name = PROXY_PORT_NAMES[listener.name]
+        name = listener.proxy_port_name
         ports.append(
             k8s.core.v1.ServicePortArgs(
                 name=name, protocol="TCP", port=listener.port, target_port=listener.proxy_port, node_port=listener.node_port
@@ -49,7 +45,7 @@ def _former_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
     """NodePorts that are about to go: open beside the new ones, so that mail finds one whichever HAProxy still uses."""
     return [
         k8s.core.v1.ServicePortArgs(
-            name=f"{PROXY_PORT_NAMES[listener.name]}-{kind}",
+            name=f"{listener.proxy_port_name}-{kind}",
             protocol="TCP",
             port=node_port,  # nobody connects to it, and it must differ from every other port of the Service
             target_port=target,
@@ -78,8 +74,7 @@ def legacy_service(component: Component) -> k8s.core.v1.Service | None:
 
 def _stock_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
     return [
-        k8s.core.v1.ServicePortArgs(name=STOCK_PORT_NAMES[s.name], protocol="TCP", port=s.port, target_port=s.port)
-        for s in component.site.listeners
+        k8s.core.v1.ServicePortArgs(name=s.port_name, protocol="TCP", port=s.port, target_port=s.port) for s in component.site.listeners
     ]
 
 

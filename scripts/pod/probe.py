@@ -341,7 +341,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sender", required=True)
     parser.add_argument("--recipient", required=True)
     parser.add_argument("--api", help="base URL of the relay's API; needed inbound")
-    parser.add_argument("--edge", action="append", default=[], metavar="SERVICE:PORT:tls|starttls", help="look at it through --name")
+    parser.add_argument("--edge", action="append", default=[], metavar="SERVICE:PORT:implicit|starttls", help="look at it through --name")
     parser.add_argument("--polls", type=int, default=15)
     parser.add_argument("--interval", type=float, default=20, help="seconds between two looks into the mailbox")
     parser.add_argument("--timeout", type=float, default=10, help="seconds that a server may be silent")

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from components.edge.desired import POOLS
 from components.edge.haproxy_cfg import backend_name
 from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION, SUBMISSIONS
 from tests.lab.support import Known, Log
@@ -62,7 +61,7 @@ def test_a_dead_node_fails_nobody(lab: Lab, log: Log, edge, fault: str) -> None:
     seen = during(lab, lambda: getattr(lab.nodes, fault)(node), seconds=12)
     assert seen.failed == 0
     assert seen.slowest <= 1.5
-    assert lab.haproxy.states()[f"{backend_name(POOLS[SUBMISSION.name])}/{node}"].startswith("DOWN")
+    assert lab.haproxy.states()[f"{backend_name(SUBMISSION.pool)}/{node}"].startswith("DOWN")
 
 
 def test_a_node_that_hangs_costs_no_more_than_its_own_share(lab: Lab, log: Log, edge) -> None:

@@ -14,8 +14,8 @@ from xml.etree import ElementTree as Xml
 import pytest
 from checkdmarc.mta_sts import mx_in_mta_sts_patterns, parse_mta_sts_policy
 
-from components.dns.mta_sts import NAME
-from components.dns.web import HEALTH_PATH, PORT
+from components.dns.web_pages import HEALTH_PATH, PORT
+from components.dns.web_server import NAME
 from components.settings.site import Site
 from tools.lab.certificates import Authority
 from tools.program import Recording
@@ -181,7 +181,7 @@ def test_the_policy_is_fetched_as_a_sending_server_fetches_it(server: Server, si
 
 def test_the_record_announces_this_very_policy(server: Server):
     body = server.ask(POLICY_HOST, POLICY_PATH)["body"]
-    zone = (Path(__file__).parents[1] / "unit" / "zones" / "dev" / "example.org.zone").read_text("utf-8")
+    zone = (Path(__file__).parents[1] / "unit" / "dns" / "zones" / "dev" / "example.org.zone").read_text("utf-8")
     assert f"id={hashlib.sha256(body.encode()).hexdigest()[:20]}" in zone
 
 

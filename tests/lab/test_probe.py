@@ -8,7 +8,7 @@ from http.server import ThreadingHTTPServer
 import pytest
 
 from components.jobs.job import SCRIPTS
-from components.listeners import LISTENERS, SMTP, SUBMISSION
+from components.listeners import LISTENERS
 from tests.lab.support import Log
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
@@ -38,7 +38,7 @@ class Edge:
         lab = self.lab
         where = ("--job", JOB, "--name", lab.site.hostname, "--address", POD, "--mailbox", BOX)
         who = ("--sender", self.sender, "--recipient", "smoke-test@example.org", "--api", f"{self.brevo.url}/v3")
-        edge = [f"--edge={s.name}:{s.port}:{'starttls' if s in (SMTP, SUBMISSION) else 'tls'}" for s in LISTENERS]
+        edge = [f"--edge={s.name}:{s.port}:{s.tls}" for s in LISTENERS]
         pace = ("--polls", str(polls), "--interval", "1", "--timeout", "15", "--pushgateway", self.gateway.url)
         variables = {"BREVO_API_KEY": KEY, "EMAIL_MONITOR_IMAP_PASSWORD": lab.passwords[BOX], "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
         command = ("python3", "-B", "/scripts/probe.py", "inbound", *where, *who, *edge, *pace, *arguments)

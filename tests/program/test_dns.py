@@ -8,9 +8,9 @@ import kubernetes_validate
 import pulumi
 import pytest
 
-from components.dns.policy import policy_id, policy_text
+from components.checks.objects import violations
+from components.dns.mta_sts import policy_id, policy_text
 from components.dns.records import records
-from components.rules import violations
 from components.settings.site import Site
 from tools.program import Recording, Resource
 
@@ -112,7 +112,7 @@ def test_the_policy_server_keeps_the_rules_and_the_schemas(stack: str, recording
         kubernetes_validate.validate(resource.inputs, KUBERNETES, strict=True)
     pod = objects["Deployment"].inputs["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     # Where it writes is memory; everything else it needs is the ConfigMap, mounted as a folder so that a change arrives.

@@ -13,8 +13,8 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from components.dns.offline import Snapshot, read_snapshot, write_snapshot
-from components.dns.verify import verify
+from components.checks.dns.resolver import Snapshot, read_snapshot, write_snapshot
+from components.checks.dns.verify import verify
 from components.settings.site import Site
 from tools.dns_snapshot import look
 

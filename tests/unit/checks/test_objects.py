@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from components.rules import unprotected, violations
+from components.checks.objects import unprotected, violations
 
 POD = {
     "volumes": [{"name": "tls", "secret": {"secretName": "tls"}}],

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from components.dns.offline import OfflineResolver, Snapshot
+from components.checks.dns.resolver import OfflineResolver, Snapshot
 from components.dns.records import Record, zones
 from components.settings.site import Site
 

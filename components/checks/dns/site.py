@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from components.checks.dns.resolver import STALE_DAYS
+from components.checks.dns.view import Finding, View, error, warning
 from components.dns.content import txt_value
-from components.dns.findings import Finding, View, error, warning
-from components.dns.offline import STALE_DAYS
 from components.settings.dns import FLIGHT_DAYS, PUBLISH_DAYS
 from components.settings.secrets import DkimKey
 from components.settings.types import Fqdn, domain_of
@@ -111,6 +111,6 @@ def snapshot(view: View) -> Iterator[Finding]:
     unknown = sorted(view.resolver.unknown)
     if unknown:
         names = ", ".join(f"{name} {kind}" for name, kind in unknown)
-        yield warning("snapshot", f"nothing is known of {names}; what they cost and say was not counted, {_REFRESH}", "dns/snapshot.json")
+        yield warning("snapshot", f"nothing is known of {names}; what they cost and say was not counted, {_REFRESH}", "snapshots/dns.json")
     if view.snapshot.taken and (days := (view.today - view.snapshot.taken).days) > STALE_DAYS:
-        yield warning("snapshot", f"is {days} days old; {_REFRESH}", "dns/snapshot.json")
+        yield warning("snapshot", f"is {days} days old; {_REFRESH}", "snapshots/dns.json")

@@ -5,27 +5,27 @@ from datetime import date
 
 from checkdmarc.utils import DNS_CACHE
 
-from components.dns import rules_auth, rules_site, rules_tls, rules_zone
-from components.dns.findings import Finding, View
-from components.dns.offline import Snapshot
+from components.checks.dns import auth, site, tls, zone
+from components.checks.dns.resolver import Snapshot
+from components.checks.dns.view import Finding, View
 from components.dns.records import Record, records
 from components.settings.site import Site
 
 RULES = (
-    rules_zone.form,
-    rules_zone.conflicts,
-    rules_zone.sizes,
-    rules_zone.limits,
-    rules_zone.mail_hosts,
-    rules_auth.spf,
-    rules_auth.dkim,
-    rules_auth.dmarc,
-    rules_tls.mta_sts,
-    rules_tls.certificates,
-    rules_tls.tls_reports,
-    rules_site.rotation,
-    rules_site.reports,
-    rules_site.snapshot,  # last: it names what the others asked for in vain
+    zone.form,
+    zone.conflicts,
+    zone.sizes,
+    zone.limits,
+    zone.mail_hosts,
+    auth.spf,
+    auth.dkim,
+    auth.dmarc,
+    tls.mta_sts,
+    tls.certificates,
+    tls.tls_reports,
+    site.rotation,
+    site.reports,
+    site.snapshot,  # last: it names what the others asked for in vain
 )
 
 

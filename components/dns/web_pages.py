@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from xml.etree import ElementTree as Xml
 
-from components.dns.policy import POLICY_HOST, POLICY_PATH, policy_text
+from components.dns.mta_sts import POLICY_HOST, POLICY_PATH, policy_text
 from components.settings.dns import Certificate
 from components.settings.site import Site
 from components.settings.types import Fqdn
@@ -13,8 +13,7 @@ AUTOCONFIG_PATH = "/mail/config-v1.1.xml"
 PORT = 8080
 HEALTH_PATH = "/healthz"
 
-# Of the services in the table: as Thunderbird calls them, in the order that a client should try them.
-_CLIENT_SERVICES = {"imaps": ("imap", "SSL"), "submissions": ("smtp", "SSL"), "submission": ("smtp", "STARTTLS")}
+_SOCKET_TYPES = {"implicit": "SSL", "starttls": "STARTTLS"}  # Thunderbird's words for the table's
 
 
 def served(site: Site) -> dict[Fqdn, Certificate]:
@@ -91,13 +90,13 @@ def autoconfig(site: Site, domain: Fqdn) -> str:
     provider = Xml.SubElement(root, "emailProvider", id=domain)
     for tag, text in (("domain", domain), ("displayName", domain), ("displayShortName", domain)):
         Xml.SubElement(provider, tag).text = text
-    ports = {listener.name: listener.port for listener in site.listeners}
-    for service, (kind, socket) in _CLIENT_SERVICES.items():
-        server = Xml.SubElement(provider, "incomingServer" if kind == "imap" else "outgoingServer", type=kind)
+    # Clients try the servers in this order: IMAP, then sending with TLS from the start, then with STARTTLS.
+    for listener in sorted((s for s in site.listeners if s.for_users), key=lambda s: (s.protocol, s.tls)):
+        server = Xml.SubElement(provider, "incomingServer" if listener.protocol == "imap" else "outgoingServer", type=listener.protocol)
         for tag, text in (
             ("hostname", site.host(domain)),
-            ("port", str(ports[service])),
-            ("socketType", socket),
+            ("port", str(listener.port)),
+            ("socketType", _SOCKET_TYPES[listener.tls]),
             ("authentication", "password-cleartext"),  # inside TLS
             ("username", "%EMAILADDRESS%"),
         ):

@@ -8,8 +8,8 @@ from components.mail import dovecot, postfix, rspamd
 from components.mail.accounts import quotas, sieve_scripts, virtual
 from components.mail.files import config_files, config_map_key
 from components.mail.image import environment
-from components.mail.network import edge_networks
 from components.mail.secrets import mounted_secrets, secret_plans
+from components.mail.trust import edge_networks
 
 
 def parameter(text: str, name: str) -> str:

@@ -6,7 +6,7 @@ import pulumi
 import pulumi_cloudflare as cloudflare
 
 from components.base import Component
-from components.dns.policy import POLICY_HOST
+from components.dns.mta_sts import POLICY_HOST
 from components.dns.records import Record
 from components.settings.dns import Zone
 from components.settings.types import Fqdn

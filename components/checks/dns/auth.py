@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from publicsuffixlist import PublicSuffixList
 
+from components.checks.dns.view import Finding, View, error, warning
 from components.dns.content import txt_value
-from components.dns.findings import Finding, View, error, warning
 from components.settings.types import Fqdn
 
 RSA_BITS = 2048  # RFC 8301 section 3.2

@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from components.checks.dns.resolver import Snapshot
+from components.checks.dns.verify import verify
+from components.checks.dns.view import Finding
 from components.dns.content import txt, txt_value
-from components.dns.findings import Finding
-from components.dns.offline import Snapshot
 from components.dns.records import Record, records
-from components.dns.verify import verify
 from components.settings.site import Site
 from tests.conftest import Settings
 

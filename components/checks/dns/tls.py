@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from checkdmarc.mta_sts import MTASTSError, mx_in_mta_sts_patterns, parse_mta_sts_policy, parse_mta_sts_record
 from checkdmarc.smtp_tls_reporting import SMTPTLSReportingError, parse_smtp_tls_reporting_record
 
-from components.dns.findings import Finding, View, error, warning
-from components.dns.policy import POLICY_HOST, policy_id, policy_text
-from components.dns.rules_auth import texts
-from components.dns.web import served
+from components.checks.dns.auth import texts
+from components.checks.dns.view import Finding, View, error, warning
+from components.dns.mta_sts import POLICY_HOST, policy_id, policy_text
+from components.dns.web_pages import served
 from components.settings.types import Fqdn
 
 DAY = 86_400

@@ -6,10 +6,10 @@ from datetime import date
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.checks.dns.resolver import Snapshot
+from components.checks.dns.verify import verify
 from components.dns.content import txt
-from components.dns.offline import Snapshot
 from components.dns.records import Record, records
-from components.dns.verify import verify
 from components.settings.parse import parse_site
 from components.settings.site import Site
 from tests.conftest import settings as stack_settings

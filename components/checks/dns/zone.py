@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import dns.exception
 import dns.resolver
 
+from components.checks.dns.view import Finding, View, error, warning
 from components.dns.content import STRING_OCTETS, canonical, name, txt_strings
-from components.dns.findings import Finding, View, error, warning
-from components.dns.policy import mail_exchangers
+from components.dns.mta_sts import mail_exchangers
 from components.dns.records import zone_of, zones
 
 UDP_OCTETS = 512  # an answer without EDNS (RFC 1035 section 4.2.1)

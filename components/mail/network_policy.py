@@ -3,9 +3,9 @@
 import pulumi_kubernetes as k8s
 
 from components.base import Component
-from components.jobs.cronjob import COMPONENT_LABEL
-from components.mail.network import Net, edge_networks, host_network
 from components.mail.services import SELECTOR
+from components.mail.trust import Net, edge_networks, host_network
+from components.pods import JOB_LABEL
 
 
 def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
@@ -36,7 +36,7 @@ def _clients(namespaces: tuple[str, ...] | None) -> list[k8s.networking.v1.Netwo
     selector = k8s.meta.v1.LabelSelectorRequirementArgs(key="kubernetes.io/metadata.name", operator="In", values=list(namespaces))
     return [
         k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_expressions=[selector])),
-        k8s.networking.v1.NetworkPolicyPeerArgs(pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=COMPONENT_LABEL)),  # our own jobs
+        k8s.networking.v1.NetworkPolicyPeerArgs(pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=JOB_LABEL)),  # our own jobs
     ]
 
 
