@@ -34,6 +34,8 @@ OPTIONS = (
     "importId",
     "ignoreChanges",
     "deleteBeforeReplace",
+    "replaceOnChanges",
+    "replaceWith",
     "customTimeouts",
     "dependencies",
     "additionalSecretOutputs",
