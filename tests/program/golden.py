@@ -48,6 +48,8 @@ def outline(recording: Recording) -> Outline:
             shown["secretInputs"] = list(resource.secret_inputs)
         if resource.inputs:
             shown["inputs"] = _reviewable(resource.inputs, scripts)
+        if resource.urn in recording.outputs:
+            shown["outputs"] = recording.outputs[resource.urn]
         resources[_short(resource.urn)] = shown
     return {"exports": recording.exports, "resources": resources}
 
