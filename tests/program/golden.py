@@ -15,7 +15,7 @@ from tools.render import yaml_text
 
 FOLDER = Path(__file__).parent / "golden"
 
-ROLLED_BACK = {"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"}
+ROLLED_BACK = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"}
 STACKS: dict[str, tuple[str, dict[str, Any]]] = {"dev": ("dev", {}), "prod": ("prod", {}), "prod-legacy": ("prod", ROLLED_BACK)}
 
 # These change with every edit of a script or a text, which have tests of their own.
