@@ -96,8 +96,8 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
         zone = zone_of(name, known)
         if zone is not None:
             prefix = "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
-            keys = {name: f"{prefix}{more[name]}" for name in ("former", "unit") if more.get(name)}
-            found.append(Record(zone, f"{prefix}{kind}", name, type_, content, **more | keys))
+            more |= {field: f"{prefix}{more[field]}" for field in ("former", "unit") if more.get(field)}
+            found.append(Record(zone, f"{prefix}{kind}", name, type_, content, **more))
 
     for host, addresses in hosts.items():
         for address in _addresses(addresses.addresses):
@@ -222,7 +222,7 @@ def spf_value(spf: Spf) -> str:
     terms += ["mx"] if spf.mx else []
     terms += [f"a:{host}" for host in spf.hosts]
     terms += [f"include:{include}" for include in spf.includes]
-    return " ".join(["v=spf1", *terms, _ALL[spf.others]])
+    return " ".join(["v=spf1", *terms, _ALL[spf.all]])
 
 
 def _spf_network(network: Any) -> str:

@@ -93,7 +93,7 @@ def test_an_enforced_policy_is_announced_before_a_new_mail_host(recording: Calla
 
     policy = "domains/viktorbarzin.me/dns/mta_sts"
     assert waiting({}) == set()
-    enforced = {f"{policy}/mode": "enforce", f"{policy}/watched_since": "2026-01-01"}
+    enforced = {f"{policy}/mode": "enforce", f"{policy}/testing_since": "2026-01-01"}
     assert waiting(enforced) == {"mx-mail.viktorbarzin.me", "mx-mx2.viktorbarzin.me"}
 
 
