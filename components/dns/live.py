@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from components.dns.content import name
 from components.settings.types import Fqdn
 
 COMMENT = "managed by pulumi: mailserver"  # on every record made here; Cloudflare shows it in its dashboard
@@ -94,7 +95,7 @@ def parse(answer: Any) -> tuple[list[Live], int]:
         found.append(
             Live(
                 id=str(row["id"]),
-                name=str(row["name"]).lower(),
+                name=_name(str(row["name"])),
                 type=str(row["type"]),
                 content=str(row["content"]),
                 priority=int(priority) if isinstance(priority, int | float) else None,
@@ -106,6 +107,13 @@ def parse(answer: Any) -> tuple[list[Live], int]:
     info = answer.get("result_info") if isinstance(answer, dict) else None
     total = info.get("total_count") if isinstance(info, dict) else None
     return found, total if isinstance(total, int) else len(found)
+
+
+def _name(text: str) -> str:
+    try:
+        return name(text)
+    except ValueError:  # a name that someone else chose, and that none of ours can be
+        return text.lower()
 
 
 def remedy(code: int, zone: str) -> str | None:

@@ -95,9 +95,9 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
     def add(owner: Fqdn, kind: str, name: str, type_: str, content: str, **more: Any) -> None:
         zone = zone_of(name, known)
         if zone is not None:
-            prefix = "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
-            more |= {field: f"{prefix}{more[field]}" for field in ("former", "unit") if more.get(field)}
-            found.append(Record(zone, f"{prefix}{kind}", name, type_, content, **more))
+            before = prefix(owner, zone)
+            more |= {field: f"{before}{more[field]}" for field in ("former", "unit") if more.get(field)}
+            found.append(Record(zone, f"{before}{kind}", name, type_, content, **more))
 
     for host, addresses in hosts.items():
         for address in _addresses(addresses.addresses):
@@ -172,6 +172,15 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
         yield key, name, "CAA", f"{flags} {caa.tag} {txt(caa.value)}", {"data": data, "former": former}
 
 
+def prefix(owner: Fqdn, zone: Fqdn) -> str:
+    """What a key begins with when its owner is not the zone's own name."""
+    return "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
+
+
+def address_key(address: str) -> str:
+    return f"{'aaaa' if ':' in address else 'a'}-{address.replace(':', '-')}"
+
+
 class _AddressRow(NamedTuple):
     key: str
     type: str
@@ -188,8 +197,7 @@ def _addresses(addresses: Iterable[Address]) -> list[_AddressRow]:
         type_ = "A" if address.version == 4 else "AAAA"
         number = f"-{seen[address.version]}" if seen[address.version] > 1 else ""
         content = address.compressed
-        key = f"{type_.lower()}-{content.replace(':', '-')}"
-        rows[address.version, int(address)] = _AddressRow(key, type_, content, f"{type_.lower()}{number}")
+        rows[address.version, int(address)] = _AddressRow(address_key(content), type_, content, f"{type_.lower()}{number}")
     return [rows[place] for place in sorted(rows)]
 
 
