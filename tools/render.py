@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     site = parse_site(stack.config[KEY])
     if breaches := list(rule_breaches(recording, production=site.production)):
         raise RenderError("\n".join(breaches))
-    write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
+    write([*artefacts(recording), *zone_files(site, datetime.now(UTC)), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
         console.print(dns_table(site))

@@ -50,6 +50,12 @@ def _cloudflare_id(value: str) -> str:
     return value
 
 
+def _key_digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("write a SHA-256 digest: 64 digits and letters from a to f, in lower case")
+    return value
+
+
 def _unique(values: tuple) -> tuple:
     if len(set(values)) < len(values):
         raise ValueError("holds an entry twice")
@@ -60,6 +66,7 @@ Text = Annotated[str, AfterValidator(_printable)]
 Selector = Annotated[str, AfterValidator(_selector)]
 ReportAddress = Annotated[str, AfterValidator(_report_address)]
 Middleware = Annotated[str, AfterValidator(_middleware)]
+KeyDigest = Annotated[str, AfterValidator(_key_digest)]
 Addresses = Annotated[tuple[Address, ...], AfterValidator(_unique)]
 RecordId = Annotated[str, AfterValidator(_cloudflare_id)]
 
@@ -69,6 +76,11 @@ class MailHost(Model):
 
     addresses: Addresses = Field(min_length=1, description="public addresses")
     internal: Addresses = Field(default=(), description="addresses for clients inside; a first one brings the zone's internal view")
+    tlsa: Annotated[tuple[KeyDigest, ...], AfterValidator(_unique)] = Field(
+        default=(),
+        description="SHA-256 of the public key that serves port 25, for TLSA records (DANE); in a zone with DNSSEC only, "
+        "and only for a key that renewals keep",
+    )
     reverse_name: Fqdn | None = Field(
         default=None, description="what the reverse look-up answers where that cannot be changed; the doctor then accepts it"
     )
@@ -95,6 +107,7 @@ class Zone(Model):
     """A DNS zone that the records are put into."""
 
     cloudflare: RecordId | None = Field(default=None, description="zone id at Cloudflare; null leaves it at the zone file")
+    dnssec: bool = Field(default=False, description="the zone is signed and its parent has the DS record; TLSA records need it")
     other_records: int = Field(default=0, ge=0, description="records in the zone that others own, counted against its limit")
     record_limit: int = Field(default=200, ge=1, description="how many records Cloudflare's plan allows (200 in a free zone)")
     adopt: dict[str, RecordId | None] = Field(
@@ -200,7 +213,17 @@ class Caa(Model):
 
     tag: Literal["issue", "issuewild", "issuemail", "iodef"] = Field(description="what is allowed, or where refusals are reported")
     value: Text = Field(description="the authority, or a mailto: or https: address")
+    account: str | None = Field(
+        default=None,
+        pattern=r"^https://[^\s;\"]+$",
+        description="URI of the only account of that authority that may (accounturi, RFC 8657); ACME clients show theirs",
+    )
     critical: bool = Field(default=False, description="an authority that does not know the tag must refuse")
+
+    @property
+    def text(self) -> str:
+        """The record's value with its parameters."""
+        return f"{self.value}; accounturi={self.account}" if self.account else self.value
 
 
 class DomainRecords(Model):
