@@ -1,8 +1,8 @@
 """Writes the golden outlines anew: `.venv/bin/python -m tests.program.golden`."""
 
 from tests.program.test_graph import GOLDEN, outline
-from tools.program import ROOT, run
-from tools.stackfile import load_stack
+from tools.offline.program import run
+from tools.offline.stackfile import ROOT, load_stack
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
