@@ -1,6 +1,7 @@
 """The resources of both stacks: names that live objects rely on, options that keep mail safe, edges that order an up."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,13 @@ def test_the_certificate_is_mounted_as_a_folder(recording):
     assert "subPath" not in mount
 
 
-def test_the_startup_probe_asks_for_all_eight_sockets(recording):
-    command = container(recording("prod"))["startupProbe"]["exec"]["command"][-1]
-    assert [command.count(f":{port}'") for port in (25, 465, 587, 993, 2525, 4465, 5587, 10993)] == [1] * 8
+def test_the_pod_counts_as_started_and_ready_only_while_the_filter_listens(recording):
+    def ports(probe: str) -> list[int]:
+        return [int(port) for port in re.findall(r"sport = :(\d+)'", container(recording("prod"))[probe]["exec"]["command"][-1])]
+
+    milter = 11332
+    assert sorted(ports("startupProbe")) == sorted([25, 465, 587, 993, 2525, 4465, 5587, 10993, milter])
+    assert sorted(ports("readinessProbe")) == [25, 993, milter]
 
 
 def test_the_pod_runs_with_listed_capabilities_only(recording):
