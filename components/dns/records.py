@@ -14,6 +14,7 @@ from components.settings.secrets import DkimKey
 from components.settings.site import Domain, Site
 from components.settings.types import Address, Fqdn, domain_of
 
+AUTOMATIC = 1  # Cloudflare's word for a TTL of its choice
 NOT_OFFERED = ("imap", "pop3", "pop3s")  # without TLS from the start, or not at all
 LABEL_LENGTH = 40  # of a proof's label in its key; some proofs are one long word
 
@@ -71,6 +72,12 @@ def records(site: Site) -> tuple[Record, ...]:
     if dns is None:
         return ()
     return _records(site, dns.hosts, dns.web)
+
+
+def ttl_of(site: Site, record: Record) -> int:
+    """Seconds at Cloudflare; AUTOMATIC where it decides, as it does for every proxied record."""
+    ttl = site.dns.ttl if site.dns else None
+    return AUTOMATIC if record.proxied or ttl is None else ttl
 
 
 def internal_records(site: Site) -> tuple[Record, ...]:

@@ -116,7 +116,7 @@ def mail_hosts(view: View) -> Iterator[Finding]:
                 yield error(where, "a null MX stands alone; remove it or the others", "RFC 7505 section 3")
             continue
         target = record.content if record.type == "MX" else dict(record.data).get("target")
-        if record.type not in {"MX", "SRV"} or not target:
+        if record.type not in {"MX", "SRV"} or not target or target == ".":  # `.` says that there is no such service
             continue
         source = "RFC 5321 section 5.1" if record.type == "MX" else "RFC 2782"
         yield from _reachable(view, where, str(target), source)

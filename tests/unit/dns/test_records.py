@@ -14,7 +14,7 @@ from components.dns.records import Record, internal_records, records, zone_of, z
 from components.dns.zonefile import rdata, serial, zone_text
 from components.settings.site import Site
 from tests.conftest import Settings
-from tools.dns_view import zone_files
+from tools.offline.dns_view import zone_files
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 ZONES = Path(__file__).parent / "zones"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.dns import gate
+from components.errors import UserError
 from components.notices import warnings
-from components.settings.parse import SettingsError
 from components.settings.site import Site
 from tests.conftest import Settings
 
@@ -47,7 +47,7 @@ CASES: dict[str, tuple[Settings, str]] = {
 @pytest.mark.parametrize("what", CASES)
 def test_is_refused_by_name(what: str, site: Callable[..., Site]):
     changes, expected = CASES[what]
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(UserError) as refusal:
         site("prod", changes)
     assert expected in str(refusal.value)
     assert str(refusal.value).startswith("mailserver:site.")
@@ -58,7 +58,7 @@ def test_a_snapshot_that_is_none_is_refused_in_one_line(site: Callable[..., Site
     assert "other people's DNS: never looked at" in gate.verified(site("prod")).notes
     gate.SNAPSHOT.parent.mkdir()
     gate.SNAPSHOT.write_text("<<<<<<< HEAD")
-    with pytest.raises(SettingsError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
+    with pytest.raises(UserError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
         gate.verified(site("prod"))
 
 
