@@ -16,7 +16,6 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from components.checks.objects import unprotected, violations
 from components.mail.services import NAME
 from components.settings.parse import parse_site
 from components.settings.site import KEY
@@ -31,16 +30,6 @@ INDEX = "resources.json"  # its presence marks a folder that an earlier render m
 
 class RenderError(Exception):
     """Nothing was written; the text says why."""
-
-
-def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
-    """Every rule that a rendered object breaks, one sentence each."""
-    for resource in recording.resources:
-        if not resource.type.startswith("kubernetes:") or "kind" not in resource.inputs:
-            continue
-        yield from violations(resource.inputs)
-        if production:
-            yield from unprotected(resource.inputs["kind"], resource.inputs["metadata"]["name"], resource.options)
 
 
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
@@ -125,8 +114,6 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     except pulumi.RunError as error:
         raise RenderError(str(error)) from None
     site = parse_site(stack.config[KEY])
-    if breaches := list(rule_breaches(recording, production=site.production)):
-        raise RenderError("\n".join(breaches))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
