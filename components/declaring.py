@@ -11,7 +11,7 @@ from pulumi._types import input_type_to_dict, is_input_type  # not public: the n
 from components.checks import objects, references, values
 from components.checks.finding import run
 from components.checks.objects import Declared, Rendered
-from components.settings.parse import SettingsError
+from components.errors import UserError
 from components.settings.site import Site
 
 
@@ -35,11 +35,11 @@ class Declaring:
         if error is None:
             findings = run([objects.AREA, references.AREA, values.AREA], Rendered(self._site, self._declared))
             if findings:
-                error = SettingsError("\n".join(map(str, findings)))
+                error = UserError("\n".join(map(str, findings)))
         if error is None:
             self._end.set_result([])
             return
-        refusal = pulumi.RunError(str(error)) if isinstance(error, SettingsError) else error
+        refusal = pulumi.RunError(str(error)) if isinstance(error, UserError) else error
         self._end.set_exception(refusal)
         self._end.exception()  # seen, even where no resource waits for it
         if kind is None:

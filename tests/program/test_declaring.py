@@ -7,8 +7,8 @@ import pytest
 
 from components import declaring
 from tests.conftest import change, settings
-from tools import program
-from tools.stackfile import Stack
+from tools.offline import program
+from tools.offline.stackfile import Stack
 
 
 @pytest.fixture
