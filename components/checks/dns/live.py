@@ -1,8 +1,8 @@
-"""Rules that compare the records with those that a zone at Cloudflare holds now."""
+"""Rules that compare the records with those that a zone at Cloudflare holds now, and what to demand where nobody could ask it."""
 
 from collections.abc import Iterator, Sequence
 
-from components.dns.live import Live
+from components.dns.live import TOKEN, Live
 from components.dns.match import by_name, matches, rivals
 from components.dns.mta_sts import enforced, mail_exchangers
 from components.dns.records import Record, address_key, prefix, records, zones
@@ -11,6 +11,32 @@ from components.settings.types import Fqdn
 
 SHOWN = 60  # characters of a content
 Found = Iterator[tuple[str, str, str]]  # setting, what is wrong, remedy
+
+
+def incomplete_adoption(site: Site, zone: Fqdn) -> Found:
+    """Some live records are taken over, and nothing says whether those that must not be published twice are live too."""
+    adopt = zones(site)[zone].adopt
+    if not adopt:
+        return
+    for record in records(site):
+        single = record.type == "MX" or record.key.rpartition(":")[2] in {"spf", "dmarc", "mta-sts"}
+        if record.zone == zone and single and record.key not in adopt:
+            text = f"does not say whether {record.name} {record.type} is live already"
+            yield f"dns.zones.{zone}.adopt", text, f"add {record.key!r} with its id, or with null if there is none; or set {TOKEN}"
+
+
+def findings(site: Site, zone: Fqdn, live: Sequence[Live]) -> tuple[list[str], list[str]]:
+    """Errors and warnings, one line each."""
+    errors = list(wrong_zone(zone, live))
+    if not errors:
+        errors = [found for rule in (unadopted, unknown_ids, vanishing, forgotten_mx, full) for found in rule(site, zone, live)]
+    warnings = [] if errors else list(duplicated(site, zone, live))
+    return [line(found) for found in errors], [line(found) for found in warnings]
+
+
+def line(found: tuple[str, str, str]) -> str:
+    setting, text, remedy = found
+    return f"{setting}: {text}; {remedy}"
 
 
 def wrong_zone(zone: Fqdn, live: Sequence[Live]) -> Found:
