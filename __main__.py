@@ -23,8 +23,8 @@ def main() -> None:
     context = Context(site, cluster_provider(site))
 
     mail = MailServer("mail", context)
-    if site.firewall.ssh:
-        Edge("edge", context, site.firewall.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
+    if site.edge.ssh:
+        Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
     Jobs("jobs", context, mail)
     if site.dns:
         Dns("dns", context)

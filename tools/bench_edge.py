@@ -28,7 +28,7 @@ def plan_ratio() -> float:
         try:
             site = json.loads(load_stack(ROOT, "prod").config[KEY])
             site["cluster"]["nodes"] = {f"node{number}": {"address": node.address} for number, node in enumerate(firewall.nodes, 1)}
-            site["firewall"] = {"address": firewall.address}
+            site["edge"] = {"address": firewall.address}
             wanted = haproxy_set(parse_site(json.dumps(site)))
             client = firewall.client()
             client.call("apply", "haproxy", wanted)

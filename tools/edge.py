@@ -84,13 +84,13 @@ def plan(site: Site, firewall: Firewall, console: Console) -> None:
 
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
     """Lead the redirects and their pass rules to the legacy address, in one step."""
-    if site.legacy is None:
-        raise EdgeError(f"{KEY}.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first")
-    back = site.model_copy(update={"firewall": site.firewall.model_copy(update={"target": "legacy", "remove_legacy_alias": False})})
+    if site.edge.legacy is None:
+        raise EdgeError(f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first")
+    back = site.model_copy(update={"edge": site.edge.model_copy(update={"target": "legacy", "remove_legacy_alias": False})})
     answer = firewall.call("apply", "rules", rule_set(back))
     _show(answer, console)
     console.print(
-        "the redirects lead to the legacy address, and Pulumi does not know; set firewall.target to legacy before the next `make up`"
+        "the redirects lead to the legacy address, and Pulumi does not know; set edge.target to legacy before the next `make up`"
     )
 
 
@@ -111,9 +111,9 @@ def _show(answer: dict[str, Any], console: Console) -> None:
 
 def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
     """The stack's firewall, not yet connected to. Raises EdgeError where the settings name none, or its key cannot be read."""
-    if site.firewall.ssh is None:
-        raise EdgeError(f"{KEY}.firewall.ssh: is not set, so this stack has no firewall to talk to")
-    there = connection(site, site.firewall.ssh)
+    if site.edge.ssh is None:
+        raise EdgeError(f"{KEY}.edge.ssh: is not set, so this stack has no firewall to talk to")
+    there = connection(site, site.edge.ssh)
     return Firewall(
         Connection(there["host"], int(there["port"]), there["user"], there["host_key"], there["key_file"] or None),
         private_key(stack, ssh_key_file),

@@ -22,7 +22,7 @@ from tools.stackfile import Stack, StackFileError, load_stack
 def show_firewall(stack: Stack) -> None:
     """What an up would change on the live firewall. The engine cannot show that: it asks no provider for a first creation in a preview."""
     site = parse_site(stack.config.get(KEY, "{}"))
-    if site.firewall.ssh is None:
+    if site.edge.ssh is None:
         return
     print("on the firewall:")
     try:

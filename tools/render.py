@@ -16,10 +16,12 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from components.checks.objects import unprotected, violations
+from components.checks.finding import Finding
+from components.checks.finding import run as run_rules
+from components.checks.objects import AREA, Declared, Rendered
 from components.mail.services import NAME
 from components.settings.parse import parse_site
-from components.settings.site import KEY
+from components.settings.site import KEY, Site
 from tools.dns_view import dns_table, zone_files
 from tools.edge import edge_artefacts, edge_summary
 from tools.failure import print_errors
@@ -33,14 +35,10 @@ class RenderError(Exception):
     """Nothing was written; the text says why."""
 
 
-def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
-    """Every rule that a rendered object breaks, one sentence each."""
-    for resource in recording.resources:
-        if not resource.type.startswith("kubernetes:") or "kind" not in resource.inputs:
-            continue
-        yield from violations(resource.inputs)
-        if production:
-            yield from unprotected(resource.inputs["kind"], resource.inputs["metadata"]["name"], resource.options)
+def object_findings(recording: Recording, site: Site) -> list[Finding]:
+    """Every rule that a rendered object breaks."""
+    objects = [resource for resource in recording.resources if resource.type.startswith("kubernetes:") and "kind" in resource.inputs]
+    return run_rules([AREA], Rendered(site, [Declared(resource.inputs, resource.options) for resource in objects]))
 
 
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
@@ -125,8 +123,8 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     except pulumi.RunError as error:
         raise RenderError(str(error)) from None
     site = parse_site(stack.config[KEY])
-    if breaches := list(rule_breaches(recording, production=site.production)):
-        raise RenderError("\n".join(breaches))
+    if findings := object_findings(recording, site):
+        raise RenderError("\n".join(map(str, findings)))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:

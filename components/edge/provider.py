@@ -20,7 +20,7 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
-SSH_KEY = "mailserver:firewallSshKey"  # config secret with the private key's text
+SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
 
 _keys: dict[str, str | None] = {}
 
@@ -89,7 +89,7 @@ class HaproxySetProvider(_EdgeProvider):
             CheckFailure(
                 "wanted",
                 f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it uses the new pair; "
-                f"add `former: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
+                f"add `previous: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
             )
             for service, ports in before.items()
             if not set(ports[:2]) <= set(after.get(service, ports))

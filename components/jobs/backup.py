@@ -54,8 +54,8 @@ def repository_mounts(*, read_only: bool) -> tuple[Mount, ...]:
 
 
 def repository_volumes(site: Site, target: BackupTarget, *, read_only: bool) -> dict[str, Volume]:
-    assert site.secrets.backup is not None  # noqa: S101 - checks.py
-    return {"repository": Claim(target.claim, read_only), "key": SecretFiles(site.secrets.backup.name), "tools": Scratch("64Mi")}
+    assert site.jobs.backup.key is not None  # noqa: S101 - checks.py
+    return {"repository": Claim(target.claim, read_only), "key": SecretFiles(site.jobs.backup.key.name), "tools": Scratch("64Mi")}
 
 
 def repository_options() -> tuple[str, ...]:
@@ -92,8 +92,8 @@ def _job(
                     *option("maildirs", maildirs),
                     *repository_options(),
                     *("--scratch", SCRATCH_DIR),
-                    *("--max-fall", str(backup.max_fall), "--verify-parts", str(jobs.verify_parts)),
-                    *("--keep-daily", str(jobs.keep_daily), "--keep-weekly", str(jobs.keep_weekly)),
+                    *("--max-fall", str(backup.max_loss_percent), "--verify-parts", str(backup.verify_parts)),
+                    *("--keep-daily", str(backup.keep_daily), "--keep-weekly", str(backup.keep_weekly)),
                     *option("pushgateway", jobs.pushgateway),
                 ),
                 memory="512Mi",

@@ -38,7 +38,7 @@ def probe_jobs(site: Site) -> Iterator[Job]:
 
 def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, secret: ProbeSecret, variables: tuple[str, ...]) -> Job:
     # A heartbeat says that mail comes in; whether it also gets out has metrics of its own.
-    heartbeats = site.secrets.heartbeats if name == INBOUND else None
+    heartbeats = site.jobs.heartbeats if name == INBOUND else None
     return Job(
         name=name,
         schedule=schedule,

@@ -42,7 +42,7 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
         (secrets.accounts, ACCOUNTS_KEY, True),
         (secrets.aliases, ALIASES_KEY, True),
         (secrets.relay, RELAY_KEY, site.mail.relay is not None),
-        (secrets.backup, "password", True),
+        (jobs.backup.key, "password", True),
         (secrets.webmail_database, "password", True),
     ):
         if wanted and secret:

@@ -52,14 +52,14 @@ def _former_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
             node_port=node_port,
         )
         for listener in component.site.listeners
-        if (former := component.site.cluster.former_node_ports(listener.name))
+        if (former := component.site.cluster.previous_node_ports(listener.name))
         for kind, node_port, target in (("old", former[0], listener.proxy_port), ("oldcheck", former[1], listener.port))
     ]
 
 
 def legacy_service(component: Component) -> k8s.core.v1.Service | None:
     """`mailserver-legacy`: the LoadBalancer that keeps client addresses by itself, while the settings ask for it."""
-    legacy = component.site.legacy
+    legacy = component.site.edge.legacy
     if legacy is None:
         return None
     return _service(

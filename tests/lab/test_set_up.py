@@ -103,7 +103,7 @@ def test_what_is_missing_or_wrong_stops_the_pod_with_one_line(fresh: MailServer,
 
 def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
     fresh.secrets.aliases = json.dumps("# third persons\nclub@example.org me@elsewhere.example, you@elsewhere.example\n")
-    fresh.site = lab_site({"secrets/aliases": {"name": "mailserver-aliases"}})
+    fresh.site = lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}})
     fresh.assemble()
     fresh.site = lab_site()
     lines = fresh.host.path(f"{CONFIG_DIR}/postfix-virtual.cf").read_text().splitlines()

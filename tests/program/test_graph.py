@@ -91,7 +91,7 @@ def test_proxy_ports_admit_the_edge_and_no_pod_by_selector(recording):
 
 def test_stock_ports_admit_every_namespace_or_the_listed_ones(recording):
     assert {"namespaceSelector": {}} in admitted(recording("prod"), 587)
-    narrowed = admitted(recording("prod", {"mail/clients": ["ebooks"]}), 587)
+    narrowed = admitted(recording("prod", {"mail/allowed_namespaces": ["ebooks"]}), 587)
     assert {"namespaceSelector": {}} not in narrowed
     assert any(s.get("namespaceSelector", {}).get("matchExpressions", [{}])[0].get("values") == ["ebooks"] for s in narrowed)
 
@@ -108,7 +108,7 @@ def test_local_traffic_policy_reaches_the_service(recording):
 
 def test_the_legacy_way_in_exists_only_on_demand(recording):
     assert not [t for t in recording("prod").kubernetes() if t["metadata"]["name"] == "mailserver-legacy"]
-    back = recording("prod", {"legacy": {"address": "10.0.20.202"}})
+    back = recording("prod", {"edge/legacy": {"address": "10.0.20.202"}})
     service = find(back, "Service", "mailserver-legacy")
     assert service["spec"]["externalTrafficPolicy"] == "Local"
     assert service["metadata"]["annotations"]["metallb.io/loadBalancerIPs"] == "10.0.20.202"

@@ -231,15 +231,15 @@ def test_what_is_off_leaves_nothing_behind(recording):
     assert not any("--pushgateway" in container["command"] for thing in jobs.values() for container in containers(thing))
     assert (
         "--heartbeats"
-        not in containers(cron_jobs(recording("prod", {"secrets/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
+        not in containers(cron_jobs(recording("prod", {"jobs/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
     )
 
 
 def test_jobs_may_reach_the_stock_ports_when_clients_are_narrowed_down(recording):
-    (policy,) = [t for t in recording("prod", {"mail/clients": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
+    (policy,) = [t for t in recording("prod", {"mail/allowed_namespaces": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
     stock = next(rule for rule in policy["spec"]["ingress"] if any(port["port"] == 993 for port in rule["ports"]))
     (ours,) = [source["podSelector"]["matchLabels"] for source in stock["from"] if "podSelector" in source]
-    for name, thing in cron_jobs(recording("prod", {"mail/clients": ["ebooks"]})).items():
+    for name, thing in cron_jobs(recording("prod", {"mail/allowed_namespaces": ["ebooks"]})).items():
         assert ours.items() <= thing["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"].items(), name
 
 

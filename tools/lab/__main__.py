@@ -20,7 +20,7 @@ from tools.stackfile import StackFileError, load_stack
 
 def guide(lab: Lab) -> str:
     """What to type in another terminal, as root; every line was made for this very lab."""
-    address, host = str(lab.site.firewall.address), lab.site.hostname
+    address, host = str(lab.site.edge.address), lab.site.hostname
     mailbox = next(iter(lab.site.mail.mailboxes))
     password = lab.passwords[mailbox]
     outside = lab.relay if lab.site.mail.relay else lab.sender

@@ -15,7 +15,7 @@ D = "domains/viktorbarzin.me"
 CASES: dict[str, tuple[Settings, str]] = {
     "a DMARC tag that is gone": ({f"{D}/dns/dmarc/pct": 100}, "domains.viktorbarzin.me.dns.dmarc.pct: unknown setting"),
     "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
-    "+all": ({f"{D}/dns/spf/others": "pass"}, "dns.spf.others: Input should be 'fail', 'softfail' or 'neutral'"),
+    "+all": ({f"{D}/dns/spf/all": "pass"}, "dns.spf.all: Input should be 'fail', 'softfail' or 'neutral'"),
     "a report address without scheme": ({f"{D}/dns/tls_reports": ["me@viktorbarzin.me"]}, "dns.tls_reports.0: write mailto:"),
     "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: holds an entry twice"),
     "a code with an umlaut": ({f"{D}/dns/verification": ["prüfung=1"]}, "dns.verification.0: write printable ASCII"),
