@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab test lint bench lock setup
+.PHONY: preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab test golden lint bench lock setup
 
 preview: setup ## what an up would change; REFRESH=1 asks cluster, firewall and DNS first
 	@$(RUN) tools.engine preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)
@@ -44,6 +44,9 @@ job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
 test: setup ## every test; installs Debian's packages where root may
 	@tools/packages.sh
 	@$(RUN) pytest -n 2
+
+golden: setup ## write tests/program/golden anew, after a change of what is registered that is meant
+	@$(RUN) tests.program.golden
 
 lint: setup
 	@tools/packages.sh

@@ -85,13 +85,13 @@ def plan(site: Site, firewall: Firewall, console: Console) -> None:
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
     """Lead the redirects and their pass rules to the legacy address, in one step."""
     if site.edge.legacy is None:
-        raise EdgeError(f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first")
+        raise EdgeError(
+            f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first"
+        )
     back = site.model_copy(update={"edge": site.edge.model_copy(update={"target": "legacy", "remove_legacy_alias": False})})
     answer = firewall.call("apply", "rules", rule_set(back))
     _show(answer, console)
-    console.print(
-        "the redirects lead to the legacy address, and Pulumi does not know; set edge.target to legacy before the next `make up`"
-    )
+    console.print("the redirects lead to the legacy address, and Pulumi does not know; set edge.target to legacy before the next `make up`")
 
 
 def health(site: Site, firewall: Firewall, console: Console) -> None:

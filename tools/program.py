@@ -65,6 +65,7 @@ class Recording:
 
     resources: list[Resource] = field(default_factory=list)
     exports: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)  # of components, by URN
     messages: list[tuple[str, str]] = field(default_factory=list)
 
     def kubernetes(self) -> list[dict[str, Any]]:
@@ -149,10 +150,10 @@ class _Echo(mocks.Mocks):
     """Answers with what it was asked. An id is the provider's to give, so a preview does not know it."""
 
     def __init__(self, *, preview: bool) -> None:
-        self._preview = preview
+        self.preview = preview
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
-        return None if self._preview else f"{args.name}-id", args.inputs
+        return None if self.preview else f"{args.name}-id", args.inputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict, None]:
         raise ProgramError(f"{args.token}: asks a provider for data, so the plan would depend on more than the settings")
@@ -174,6 +175,7 @@ class _Monitor(mocks.MockMonitor):
         super().__init__(echo)
         self._stack = stack
         self._recording = recording
+        self._preview = echo.preview
         self._lock = threading.Lock()
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
@@ -203,6 +205,13 @@ class _Monitor(mocks.MockMonitor):
                 raise ProgramError(f"{resource.urn}: two resources have this name")
             self._recording.resources.append(resource)
         return response
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 - the name of the gRPC method
+        if request.urn.split("::")[2] != STACK_TYPE and not self._preview:  # the stack's are the exports; a preview does not know all
+            outputs, _ = _plain(MessageToDict(request).get("outputs", {}), request.urn)
+            with self._lock:
+                self._recording.outputs[request.urn] = outputs
+        return super().RegisterResourceOutputs(request)
 
 
 def _plain(inputs: dict[str, Any], resource: str) -> tuple[dict[str, Any], set[str]]:

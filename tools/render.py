@@ -44,7 +44,7 @@ def object_findings(recording: Recording, site: Site) -> list[Finding]:
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
     """Path and text of every file that a render writes."""
     for thing in recording.kubernetes():
-        yield f"kubernetes/{thing['kind'].lower()}-{thing['metadata']['name']}.yaml", _yaml(thing)
+        yield f"kubernetes/{thing['kind'].lower()}-{thing['metadata']['name']}.yaml", yaml_text(thing)
     yield from _mail_files(recording.kubernetes())
     yield INDEX, json.dumps([dataclasses.asdict(resource) for resource in recording.resources], indent=2) + "\n"
 
@@ -61,7 +61,7 @@ def _mail_files(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
                 yield from ((f"mail/scripts/{name}", text) for name, text in maps[source["name"]].items())
 
 
-def _yaml(thing: dict[str, Any]) -> str:
+def yaml_text(thing: dict[str, Any]) -> str:
     def readable(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: readable(part) for key, part in value.items()}

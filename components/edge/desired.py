@@ -57,7 +57,7 @@ class Frontend(TypedDict):
 class HaproxySet(TypedDict):
     """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched.
 
-    `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the former pair if any.
+    `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the previous pair if any.
     """
 
     pools: dict[str, Pool]
@@ -145,14 +145,14 @@ def rule_set(site: Site) -> RuleSet:
     """Redirects, pass rules and the alias of this site; what they need to be safe stands in `gates`."""
     edge = site.edge
     to_haproxy = edge.target == "haproxy"
-    target = str(firewall.address) if to_haproxy else ALIAS
+    target = str(edge.address) if to_haproxy else ALIAS
     redirects = {_redirect_name(listener): _redirect(site, listener, target) for listener in site.listeners}
     passes: dict[str, PassRule] = {}
     if edge.ipv6_address is not None:
         passes = {_pass_name(listener): _pass(site, listener, str(edge.ipv6_address)) for listener in site.listeners}
     aliases: dict[str, Alias] = {}
-    if site.edge.legacy is not None:
-        aliases[ALIAS] = {"type": "host", "address": str(site.edge.legacy.address), "descr": "mail server, legacy LoadBalancer"}
+    if edge.legacy is not None:
+        aliases[ALIAS] = {"type": "host", "address": str(edge.legacy.address), "descr": "mail server, legacy LoadBalancer"}
     return {
         "redirects": redirects,
         "passes": passes,
@@ -254,8 +254,8 @@ def _server(node: Node, listener: Listener) -> Server:
 
 
 def _node_ports(site: Site, listener: Listener) -> list[str]:
-    former = site.cluster.previous_node_ports(listener.name) or ()
-    return [str(port) for port in (listener.node_port, listener.health_node_port, *former)]
+    previous = site.cluster.previous_node_ports(listener.name) or ()
+    return [str(port) for port in (listener.node_port, listener.health_node_port, *previous)]
 
 
 def _frontend(site: Site, path: _Path) -> Frontend:

@@ -11,6 +11,7 @@ from components.mail.image import CONFIG_DIR, DKIM_DIR
 from components.settings.site import Site
 from tests.lab.support import lab_site
 from tools.lab.certificates import Authority, dkim_key
+from tools.lab.compare import differences
 from tools.lab.hosts import Host, LabError
 from tools.lab.image import MailServer, Secrets
 from tools.lab.paths import NAMESERVER
@@ -151,3 +152,16 @@ class TestUserPatches:
 def _options(pod: MailServer, service: str) -> dict[str, str]:
     rows = (line.split(" = ", 1) for line in pod.host.run("postconf", "-P", service).stdout.splitlines())
     return {name.removeprefix(f"{service}/").rstrip(" ="): (value[0] if value else "") for name, *value in rows}
+
+
+def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailServer) -> None:
+    fresh.assemble()
+    fresh.set_up()
+    found = {line.partition(": ")[0] for line in differences(lambda *command: fresh.host.run(*command).stdout)}
+    assert found == {"mynetworks", "milter_default_action", "dms_smtpd_sender_restrictions", "smtp_tls_security_level"}
+
+    fresh.host.run("postconf", "-P", "submission/inet/smtpd_tls_security_level=may")
+    fresh.host.run("sh", "-c", "echo 'auth_verbose = no' >>/etc/dovecot/dovecot.conf")
+    found = list(differences(lambda *command: fresh.host.run(*command).stdout))
+    assert "master.cf submission/inet/smtpd_tls_security_level: 'encrypt', but 'may'" in found
+    assert "dovecot auth_verbose: 'yes', but 'no'" in found

@@ -230,8 +230,7 @@ def test_what_is_off_leaves_nothing_behind(recording):
     assert set(jobs) == {"mailserver-backup", "roundcube-backup", "mail-restore", "webmail-restore"}
     assert not any("--pushgateway" in container["command"] for thing in jobs.values() for container in containers(thing))
     assert (
-        "--heartbeats"
-        not in containers(cron_jobs(recording("prod", {"jobs/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
+        "--heartbeats" not in containers(cron_jobs(recording("prod", {"jobs/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
     )
 
 

@@ -164,6 +164,7 @@ class MailServer:
         host.write("/etc/postfix/main.cf", "")
         host.settle_postfix()
         rows = (f"{fact.name}={fact.name.replace('/', ' ')} {fact.value}" for fact in facts.POSTFIX_MASTER)
+        host.run("postconf", "-MX", "pickup/unix")  # Debian's; the image has a fifo
         host.run("postconf", "-M", *rows)
         for service in host.run("postconf", "-F", "*/*/chroot").stdout.splitlines():
             if service.endswith("= y"):

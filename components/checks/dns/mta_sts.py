@@ -17,7 +17,7 @@ WATCH_DAYS = 28  # four weeks of reports see the monthly senders once
 
 AREA = Area[View]("mta-sts", "MTA-STS: TLS that senders insist on")
 
-_TEST_FIRST = f"publish `testing`, read the TLS reports for {WATCH_DAYS} days, and say so in mta_sts.watched_since"
+_TEST_FIRST = f"publish `testing`, read the TLS reports for {WATCH_DAYS} days, and say so in mta_sts.testing_since"
 
 
 def _label(domain: Fqdn) -> str:
@@ -149,9 +149,9 @@ def _enforced(view: View) -> Iterator[tuple[Fqdn, MtaSts]]:
 def untested(view: View) -> Found:
     """Enforcing by surprise loses mail: senders do not deliver to an MX with a wrong certificate."""
     for domain, settings in _enforced(view):
-        if settings.watched_since is None:
+        if settings.testing_since is None:
             yield _setting(domain), "enforce was never tested"
-        elif (watched := (view.today - settings.watched_since).days) < WATCH_DAYS:
+        elif (watched := (view.today - settings.testing_since).days) < WATCH_DAYS:
             yield _setting(domain), f"testing was watched for {watched} days only"
 
 

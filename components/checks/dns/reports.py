@@ -96,13 +96,13 @@ def _destinations(view: View, address: str) -> list[str]:
 
 @AREA.error(
     "no-mailbox",
-    remedy="add it to mail.aliases, or to dns.other_mail_addresses when the secret store has it",
+    remedy="add it to mail.aliases, or to dns.external_report_addresses when the secret store has it",
     source="RFC 9989 section 4.7",
 )
 def no_mailbox(view: View) -> Found:
     """Reports are asked for at an address that takes no mail."""
     for address in _own_addresses(view):
-        if not _destinations(view, address) and not (view.site.dns and address in view.site.dns.other_mail_addresses):
+        if not _destinations(view, address) and not (view.site.dns and address in view.site.dns.external_report_addresses):
             yield address, "is asked to take reports, but is neither a mailbox nor an alias"
 
 

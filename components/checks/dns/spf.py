@@ -109,7 +109,7 @@ def own_address_not_named(view: View) -> Found:
             yield _label(domain), "mail leaves from your own address, which the record does not name"
 
 
-@AREA.warning("softfail", remedy="set spf.others to fail when all senders are known", source="RFC 7208 section 5.1")
+@AREA.warning("softfail", remedy="set spf.all to fail when all senders are known", source="RFC 7208 section 5.1")
 def softfail(view: View) -> Found:
     """`~all` and `?all` leave it to each receiver what becomes of a forgery."""
     for domain, parked, record in _records(view):

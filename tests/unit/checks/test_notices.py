@@ -50,7 +50,7 @@ def test_a_preview_says_which_traffic_policy_holds_and_what_it_leaves_open(site)
 
 
 def test_jobs_that_prove_nothing_are_named(site):
-    assert "jobs.backup: is off" in said(site("prod", {"jobs/backup": None}))
+    assert "jobs.backup: is off" in said(site("prod", {"jobs/backup": None, "jobs/webmail_backup": None}))
     assert "jobs.backup.drill: is off" in said(site("prod", {"jobs/backup/drill": None}))
     assert "jobs.backup" not in said(site("prod"))
 
@@ -79,8 +79,8 @@ def test_secrets_that_nobody_makes_are_named_with_their_keys(site):
 
     assert "mailserver-accounts (accounts), mailserver-dkim (example.org.mail), mail-tls (tls.crt, tls.key);" in by_hand("dev")
     assert "mailserver-accounts" not in by_hand("prod")
-    stored = {f"secrets/{name}/source": None for name in ("accounts", "relay")}
-    alone = by_hand("prod", {**stored, "jobs/probe/credentials/brevo": None})
+    named = ("mail/accounts", "mail/relay/credentials", "jobs/probe/credentials")
+    alone = by_hand("prod", {f"{name}/source": None for name in named})
     for expected in (
         "mailserver-relay (sasl_passwd)",
         "mailserver-probe-secrets (BREVO_API_KEY, EMAIL_MONITOR_IMAP_PASSWORD)",

@@ -74,7 +74,7 @@ WRONG = {
     "schedule that never comes": ({"jobs/backup/schedule": "0 0 31 2 *"}, "mailserver:site.jobs.backup.schedule: write five cron fields"),
     "schedule faster than a probe": ({"jobs/probe/schedule": "*/5 * * * *"}, "is faster than a probe may take (15 minutes)"),
     "time zone that is none": ({"jobs/time_zone": "Sofia"}, "mailserver:site.jobs.time_zone: write an IANA time zone"),
-    "probe without credentials": ({"jobs/probe/credentials": ...}, "jobs.probe: needs secrets.probe"),
+    "probe without a mailbox": ({"jobs/probe/mailbox": ...}, "jobs.probe.mailbox: is required"),
     "probe to a stranger": ({"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient: x@example.com is not in one of our domains"),
     "outbound probe to ourselves": (
         {"jobs/probe/outbound": {"recipient": "me@viktorbarzin.me"}},
@@ -84,7 +84,7 @@ WRONG = {
         {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "mail/relay": None},
         "jobs.probe.outbound: tries the way through the relay, and there is none",
     ),
-    "backup without a key": ({"jobs/backup/key": ...}, "jobs.backup: needs jobs.backup.key"),
+    "backup of the webmail alone": ({"jobs/backup": None}, "jobs.webmail_backup: needs jobs.backup, whose key and retention it shares"),
     "two backups on one volume": (
         {"jobs/webmail_backup/target/claim": "mailserver-backup-host"},
         "jobs.webmail_backup.target.claim: mailserver-backup-host is the mail's",
@@ -120,7 +120,7 @@ WRONG = {
     "neither cluster nor folder": ({"cluster/context": ...}, "mailserver:site.cluster.context: set either it or render_to"),
     "selector twice": ({"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "a selector stands twice"),
     "store without external-secrets": ({"cluster/external_secrets": None}, "secret_store: needs external-secrets"),
-    "source without a store": ({"secret_store": ...}, "secret_store: is missing, yet secrets.accounts names a source in it"),
+    "source without a store": ({"secret_store": ...}, "secret_store: is missing, yet mail.accounts names a source in it"),
     "probe without its mailbox": ({"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "smoke@viktorbarzin.me is not in mail.mailboxes"),
 }
 
