@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from tools.render import object_findings
+from tools.commands.render import object_findings
 
 CRDS = Path(__file__).parents[1] / "crds"
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from components.settings.parse import SettingsError, parse_site
+from components.errors import UserError
+from components.settings.parse import parse_site
 from tests.conftest import change, settings
 
 WRONG = {
@@ -131,7 +132,7 @@ def test_a_mistake_gets_one_line_that_names_its_setting(case):
     base = settings("prod")
     for path, value in changes.items():
         change(base, path, value)
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(UserError) as refused:
         parse_site(json.dumps(base))
     lines = str(refused.value).splitlines()
     assert any(expected in line for line in lines), lines
@@ -142,7 +143,7 @@ def test_all_mistakes_are_told_at_once():
     base = settings("prod")
     change(base, "mail/relay/port", "x")
     change(base, "tls/secret", ...)
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(UserError) as refused:
         parse_site(json.dumps(base))
     assert len(str(refused.value).splitlines()) == 2
 
