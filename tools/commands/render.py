@@ -14,12 +14,8 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from components.checks.finding import Finding
-from components.checks.finding import run as run_rules
-from components.checks.objects import AREA, Declared, Rendered
 from components.errors import UserError
 from components.mail.services import NAME
-from components.settings.site import Site
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.dns_view import dns_table, zone_files
 from tools.offline.edge_view import edge_artefacts, edge_summary
@@ -27,12 +23,6 @@ from tools.offline.program import Recording, run
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
 INDEX = "resources.json"  # its presence marks a folder that an earlier render made and this one may replace
-
-
-def object_findings(recording: Recording, site: Site) -> list[Finding]:
-    """Every rule that a rendered object breaks."""
-    objects = [resource for resource in recording.resources if resource.type.startswith("kubernetes:") and "kind" in resource.inputs]
-    return run_rules([AREA], Rendered(site, [Declared(resource.inputs, resource.options) for resource in objects]))
 
 
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
@@ -114,8 +104,6 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
     recording = run(stack)
     site = site_of(stack)
-    if findings := object_findings(recording, site):
-        raise UserError("\n".join(map(str, findings)))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
