@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from components.dns.live import Live, parse
 from components.dns.match import matches
-from components.dns.records import records
+from components.dns.records import records, zones
 from components.settings.site import Site
 from tests.standins.cloudflare import Cloudflare
 from tools.commands.dns_adopt import dns_adopt_command, report
@@ -130,9 +130,10 @@ def test_a_listing_of_another_zone_is_refused(tmp_path: Path):
     assert "is the id of another zone, which holds www.example.net" in str(command(ZONE, str(tmp_path / "records.json")).exception)
 
 
-def test_without_a_file_cloudflare_is_asked(api: Cloudflare, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_file_cloudflare_is_asked(api: Cloudflare, monkeypatch: pytest.MonkeyPatch, site: Callable[..., Site]):
     assert "set CLOUDFLARE_API_TOKEN (it needs Zone > DNS > Edit), or name a file" in str(command(ZONE).exception)
     monkeypatch.setenv("CLOUDFLARE_API_TOKEN", api.token)
-    assert "copy the zone id of viktorbarzin.me" in str(command(ZONE).exception)  # prod has an id of zeros
-    api.zones["0" * 32], api.names["0" * 32] = {}, ZONE
+    assert "copy the zone id of viktorbarzin.me" in str(command(ZONE).exception)
+    zone_id = zones(site("prod"))[ZONE].cloudflare or ""
+    api.zones[zone_id], api.names[zone_id] = {}, ZONE
     assert command(ZONE).output.splitlines()[0] == "adopt:"

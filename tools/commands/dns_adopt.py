@@ -57,15 +57,16 @@ def report(site: Site, zone: Fqdn, live: Sequence[Live]) -> Iterator[str]:
         if "._domainkey." in row.name and row.name not in selectors:
             yield f"undeclared: {row.name} {row.type} {row.content[: rules.SHOWN]} is a selector of others; it stays as it is"
     after = adopting(site, zone, found)
-    for rule in (rules.unadopted, rules.full):
-        yield from (f"in the way: {text}; {remedy}" for _, text, remedy in rule(after, zone, live))
+    subject = rules.LiveZone(after, zone, live)
+    for rule in (rules.unadopted, rules.over_limit):
+        yield from (f"in the way: {found.text}; {found.remedy}" for found in rule(subject))
 
     names = {record.name for record in ours}
     concerned = [row for row in live if row.name in names or "._domainkey." in row.name]
     today = [Record(zone, row.id, row.name, row.type, row.content, row.priority, proxied=row.proxied) for row in concerned]
     others = [record for record in records(site) if record.zone != zone]
     for finding in verify(site, read_snapshot(SNAPSHOT), date.today(), found=[*today, *others]):
-        yield f"{'wrong' if finding.error else 'doubtful'} today: {finding}"
+        yield f"{'wrong' if finding.level == 'error' else 'doubtful'} today: {finding}"
 
 
 def _changes(site: Site, ours: Record, live: Live) -> Iterator[str]:
@@ -95,8 +96,8 @@ def dns_adopt_command(zone: str, file: TextIO | None, stack: str) -> None:
     if zone not in known:
         raise UserError(f"{zone}: stack {stack} has no such zone; it has {', '.join(known) or 'none'}")
     live = _from_file(file) if file else _from_cloudflare(zone, known[zone].cloudflare)
-    for setting, text, remedy in rules.wrong_zone(zone, live):
-        raise UserError(f"{setting if file is None else zone}: {text}; {remedy}")
+    for found in rules.wrong_zone(rules.LiveZone(site, zone, live)):
+        raise UserError(str(found))
     for line in report(site, zone, live):
         print(line)
 

@@ -15,7 +15,6 @@ from tests.conftest import Settings
 ZONE = "viktorbarzin.me"
 Z = f"dns/zones/{ZONE}"
 P = f"domains/{ZONE}/dns"
-PER_ZONE = (rules.unadopted, rules.duplicated, rules.unknown_ids, rules.vanishing, rules.forgotten_mx, rules.full)
 
 
 def zone_of(site: Site, comment: str | None = COMMENT) -> dict[str, Live]:
@@ -32,11 +31,12 @@ def others(*rows: tuple[str, str, str]) -> Iterator[Live]:
         yield Live(f"{number + 0xF000:032x}", name, kind, content)
 
 
-def said(site: Site, live: Sequence[Live]) -> dict[str, list[str]]:
-    """Each rule that finds something, with what it finds."""
-    found = {rule.__name__: [f"{setting}: {text}; {remedy}" for setting, text, remedy in rule(site, ZONE, live)] for rule in PER_ZONE}
-    found["wrong_zone"] = [text for _, text, _ in rules.wrong_zone(ZONE, live)]
-    return {name: texts for name, texts in found.items() if texts}
+def said(site: Site, live: Sequence[Live] | None) -> dict[str, list[str]]:
+    """The code of each rule that finds something, with what it finds."""
+    found: dict[str, list[str]] = {}
+    for finding in rules.AREA.run(rules.LiveZone(site, ZONE, live)):
+        found.setdefault(finding.code.removeprefix("live."), []).append(str(finding))
+    return found
 
 
 FOREIGN = [
@@ -112,15 +112,17 @@ def test_no_record_beside_ours_is_a_rival_without_reason(site: Callable[..., Sit
 
 
 def test_an_id_that_no_record_has_is_named(site: Callable[..., Site]):
-    changed = site("prod", {f"{Z}/adopt": {"spf": "a" * 32, "dmarc": None}})
+    changed, code = site("prod", {f"{Z}/adopt": {"spf": "a" * 32, "dmarc": None}}), "[live.unknown-id]"
     assert said(changed, []) == {
-        "unknown_ids": [f"dns.zones.{ZONE}.adopt.spf: no live record has the id {'a' * 32}; list the zone again, or remove the entry"]
+        "unknown-id": [f"dns.zones.{ZONE}.adopt.spf: no live record has the id {'a' * 32}; list the zone again, or remove the entry {code}"]
     }
 
 
 def test_a_zone_id_of_another_zone_is_named(site: Callable[..., Site]):
     rows = list(others(("example.net", "A", "192.0.2.1")))
-    assert said(site("prod"), rows)["wrong_zone"] == ["is the id of another zone, which holds example.net"]
+    found = said(site("prod"), rows)
+    assert found.keys() == {"other-zone"}
+    assert "dns.zones.viktorbarzin.me.cloudflare: is the id of another zone, which holds example.net" in found["other-zone"][0]
 
 
 # An edit that takes away what mail depends on, and the key of the record that would go.
@@ -148,7 +150,7 @@ def test_an_mx_leaves_an_enforced_policy_after_the_zone(site: Callable[..., Site
     enforced: Settings = {f"{P}/mta_sts/mode": "enforce", f"{P}/mta_sts/testing_since": "2026-01-01"}
     live = list(zone_of(site("prod")).values())
     fewer = enforced | {f"{P}/mx": {"mail.viktorbarzin.me": 1}, f"{Z}/release": ["*"]}
-    (refusal,) = said(site("prod", fewer), live)["forgotten_mx"]
+    (refusal,) = said(site("prod", fewer), live)["mx-left-policy"]
     assert refusal.startswith(f"domains.{ZONE}.dns.mta_sts.former_mx: mx2.viktorbarzin.me is still an MX")
     assert said(site("prod", fewer | {f"{P}/mta_sts/former_mx": ["mx2.viktorbarzin.me"]}), live) == {}
     assert said(site("prod", fewer | {f"{P}/mta_sts/mode": "testing"}), live) == {}
@@ -159,4 +161,15 @@ def test_the_plan_is_counted_in_the_zone(site: Callable[..., Site]):
     ours = len(zone_of(prod))
     crowd = list(others(*[(f"h{number}.{ZONE}", "A", "192.0.2.1") for number in range(201 - ours)]))
     assert said(prod, crowd[1:]) == {}
-    assert said(prod, crowd).keys() == {"full"}
+    assert said(prod, crowd).keys() == {"over-limit"}
+
+
+def test_a_zone_that_cannot_be_asked_needs_a_whole_adoption_or_none(site: Callable[..., Site]):
+    assert said(site("prod"), None) == {}
+    partial = said(site("prod", {f"{Z}/adopt": {"spf": "a" * 32, "mx-mail.viktorbarzin.me": None}}), None)
+    assert partial.keys() == {"incomplete-adoption"}
+    missing = {"dmarc", "mta-sts", "mx-mx2.viktorbarzin.me"}
+    assert len(partial["incomplete-adoption"]) == len(missing)
+    assert all(any(f"add {key!r} with its id, or with null" in text for text in partial["incomplete-adoption"]) for key in missing)
+    whole = {f"{Z}/adopt": dict.fromkeys(missing | {"mx-mail.viktorbarzin.me"}) | {"spf": "a" * 32}}
+    assert said(site("prod", whole), None) == {}
