@@ -16,7 +16,6 @@ from components.dns.content import txt_value
 from components.settings.types import Fqdn
 
 RSA_BITS = 2048  # RFC 8301 section 3.2
-LOOKUPS = 10  # RFC 7208 section 4.6.4
 _SUFFIXES = PublicSuffixList()
 
 
