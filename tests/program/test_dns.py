@@ -15,7 +15,7 @@ from components.settings.site import Site
 from tools.offline.program import Recording, Resource
 
 KUBERNETES = "1.30"
-ZONE_ID = "0" * 32
+ZONE_ID = "fd2c5dd4efe8fe38958944e74d0ced6d"
 RECORD = "cloudflare:index/dnsRecord:DnsRecord"
 
 

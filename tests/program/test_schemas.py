@@ -19,7 +19,12 @@ SITES = {
     "prod with an old external-secrets": ("prod", {"cluster/external_secrets": "v1beta1"}),
     "prod with everything else": (
         "prod",
-        {"mail/allowed_namespaces": ["ebooks"], "mail/priority": None, "mail/rspamd": {"oletools": "olefy:11343"}, "mail/relay": None},
+        {
+            "mail/allowed_namespaces": ["ebooks"],
+            "mail/priority_class": None,
+            "mail/rspamd": {"oletools": "olefy:11343"},
+            "mail/relay": None,
+        },
     ),
 }
 
