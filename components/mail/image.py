@@ -18,7 +18,7 @@ def environment(site: Site) -> dict[str, str]:
         "SPOOF_PROTECTION": "1",
         "POSTSCREEN_ACTION": "enforce",
         "ENABLE_DNSBL": "0",
-        "POSTFIX_MESSAGE_SIZE_LIMIT": str(mail.message_size_limit),
+        "POSTFIX_MESSAGE_SIZE_LIMIT": str(in_bytes(mail.message_size_limit)),
         # `manual`: the image copies the files, and its change detector copies them again when they are renewed.
         "SSL_TYPE": "manual",
         "SSL_CERT_PATH": f"{TLS_DIR}/tls.crt",
