@@ -11,11 +11,13 @@ from pathlib import Path
 
 import asyncssh
 
+from components.errors import UserError
+
 CONNECT_SECONDS = 10
 LOGIN_SECONDS = 15
 
 
-class TransportError(Exception):
+class TransportError(UserError):
     """The firewall was not reached, or the connection broke; the text names host and reason and holds no secret."""
 
 

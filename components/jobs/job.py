@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from components.settings.schedule import Schedule
 from components.settings.quantity import Bytes
+from components.settings.schedule import Schedule
 from components.settings.types import Image
 
 SCRIPTS_DIR = "/scripts"

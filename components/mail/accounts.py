@@ -1,7 +1,7 @@
 """Mailboxes and aliases as the image's files. Passwords are not here: the init container adds them in the pod."""
 
-from components.settings.site import Site
 from components.settings.quantity import in_bytes
+from components.settings.site import Site
 
 
 def virtual(site: Site) -> str:

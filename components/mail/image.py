@@ -1,5 +1,6 @@
 """What we rely on of the docker-mailserver image: its folders, and the variables that choose what runs in it."""
 
+from components.settings.quantity import in_bytes
 from components.settings.site import Site
 
 CONFIG_DIR = "/tmp/docker-mailserver"  # noqa: S108 - where the image reads its configuration

@@ -65,7 +65,10 @@ ReportAddress = Annotated[
 ReportAddresses = Annotated[tuple[ReportAddress, ...], AfterValidator(_unique)]
 Middleware = Annotated[str, AfterValidator(_middleware)]
 Addresses = Annotated[tuple[Address, ...], AfterValidator(_unique)]
-RecordId = Annotated[str, *text("Cloudflare id", r"[0-9a-f]{32}", "write Cloudflare's id: 32 hexadecimal digits")]
+RecordId = Annotated[
+    str,
+    *text("Cloudflare id", "[0-9a-f]{32}", "write an id as Cloudflare shows it: 32 digits and letters from a to f, in lower case"),
+]
 
 
 class MailHost(Model):
@@ -109,14 +112,32 @@ class Zone(Model):
     )
     other_records: int = Field(default=0, ge=0, description="number of records in the zone that are not managed here; they count too")
     record_limit: int = Field(default=200, ge=1, description="number of records that the Cloudflare plan allows (200 in a free zone)")
-    adopt: dict[str, RecordId] = Field(
+    adopt: dict[str, RecordId | None] = Field(
         default={},
-        description="live records to adopt: key as the render prints it, and record id; remove again after the `up`",
+        description="live records to adopt, by the key that the render prints: record id, or null where no such record is live; "
+        "remove again after the `up`",
     )
+    release: tuple[str, ...] = Field(
+        default=(),
+        description="keys of protected records that may be deleted, `*` for all; needs an `up` of its own first",
+    )
+
+    @model_validator(mode="after")
+    def _one_key_for_each_id(self) -> "Zone":
+        keys: dict[str, str] = {}
+        for key, record_id in self.adopt.items():
+            if record_id and record_id in keys:
+                raise ValueError(f"adopt.{key}: has the id of {keys[record_id]!r}; each live record can be adopted only once")
+            if record_id:
+                keys[record_id] = key
+        return self
+
+    def releases(self, key: str) -> bool:
+        return key in self.release or "*" in self.release
 
 
 class PolicyServer(Model):
-    """The small web server behind mta-sts.<domain> and autoconfig.<domain>."""
+    """The small web server behind `mta-sts.<domain>` and `autoconfig.<domain>`."""
 
     image: Image = Field(default="docker.io/library/nginx:1.28.0-alpine", description="nginx image; it runs as user 101")
     replicas: int = Field(default=2, ge=1, le=10, description="number of pods; two survive the loss of a node")
@@ -134,7 +155,7 @@ class PolicyServer(Model):
 
 
 class Certificate(Model):
-    """The certificate of mta-sts.<domain> or autoconfig.<domain>: a Secret, renewed elsewhere or by cert-manager."""
+    """The certificate of `mta-sts.<domain>` or `autoconfig.<domain>`: a Secret, renewed elsewhere or by cert-manager."""
 
     secret: ObjectName = Field(description="Secret of type kubernetes.io/tls in the stack's namespace", examples=["mta-sts-tls"])
     cluster_issuer: ObjectName | None = Field(
@@ -195,8 +216,13 @@ class MtaSts(Model):
         description="day since which `testing` has been live and its TLS reports are read; `enforce` requires four weeks of it",
         examples=["2026-01-31"],
     )
+    previous_mx: tuple[Fqdn, ...] = Field(
+        default=(),
+        description="hosts that the policy still names though they are no longer in mx, until senders' caches have expired",
+        examples=[["mx2.example.org"]],
+    )
     max_age: int = Field(default=604_800, ge=0, le=31_557_600, description="seconds for which senders cache the policy")
-    certificate: Certificate = Field(description="certificate of mta-sts.<domain>")
+    certificate: Certificate = Field(description="certificate of `mta-sts.<domain>`")
 
 
 class Caa(Model):
@@ -236,7 +262,8 @@ class DomainRecords(Model):
     )
     caa: tuple[Caa, ...] = Field(default=(), description="who may issue certificates; empty: any authority")
     autoconfig: Certificate | None = Field(
-        default=None, description="serves autoconfig.<domain> for Thunderbird from the policy server, with this certificate; null: not served"
+        default=None,
+        description="certificate of `autoconfig.<domain>`, which the policy server serves for Thunderbird; null: not served",
     )
 
 
@@ -256,7 +283,7 @@ class Dns(Model):
         description="every mail host that the MX of a domain names",
         examples=[{"mail.example.org": {"addresses": ["192.0.2.25"]}}],
     )
-    web: WebHost | None = Field(default=None, description="where mta-sts.<domain> and autoconfig.<domain> are reached")
+    web: WebHost | None = Field(default=None, description="where `mta-sts.<domain>` and `autoconfig.<domain>` are reached")
     zones: dict[Fqdn, Zone] = Field(
         default={}, description="zones by name; a domain that lies in none of them is a zone of its own", examples=[{"example.org": {}}]
     )

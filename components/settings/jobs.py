@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.settings.quantity import Bytes
 from components.settings.schedule import Schedule
@@ -32,26 +32,30 @@ class ProbeSecret(Secret):
     api_key: SecretKey = Field(default="api_key", description="key of the Secret that holds the API key")
     password: SecretKey = Field(default="password", description="key of the Secret that holds the mailbox's password")
 
+    @model_validator(mode="after")
+    def _two_keys(self) -> "ProbeSecret":
+        if self.api_key == self.password:
+            raise ValueError("password: must be another key than api_key")
+        return self
+
 
 class Probe(Model):
     """The round-trip probe: from a sending service's HTTP API through the MX into a mailbox that it reads over IMAP."""
 
     schedule: Schedule = Field(default="*/20 * * * *", description="each run uses one message of the relay's daily quota")
     recipient: MailAddress | None = Field(
-        default=None, description="address the probe writes to; it must be delivered to `mailbox`. null: smoke-test@<primary domain>"
+        default=None, description="address the probe writes to; it must be delivered to `mailbox`. null: `smoke-test@<primary domain>`"
     )
     mailbox: MailAddress = Field(description="mailbox that receives the probe's messages", examples=["me@example.org"])
     credentials: ProbeSecret = Field(default=ProbeSecret(), description="Secret with the API key and the mailbox's password")
-    sender: MailAddress | None = Field(default=None, description="sender of the probe's messages; null: monitoring@<primary domain>")
+    sender: MailAddress | None = Field(default=None, description="sender of the probe's messages; null: `monitoring@<primary domain>`")
     api: Annotated[
         str, *text("URL", r"https://[^\s?]*[^\s?/]", "write a URL such as https://api.example.org/v3, without a slash at the end")
     ] = Field(
         description="base URL of the HTTP API that sends the message: Brevo's, or one with the same `POST …/smtp/email`",
         examples=["https://api.brevo.com/v3"],
     )
-    edge: bool = Field(
-        default=True, description="also check greeting, STARTTLS and certificate at the public name, over IPv4 and IPv6"
-    )
+    edge: bool = Field(default=True, description="also check greeting, STARTTLS and certificate at the public name, over IPv4 and IPv6")
     outbound: Outbound | None = Field(default=None, description="also test the outbound path; null: only inbound")
 
 
@@ -190,12 +194,12 @@ class Jobs(Model):
     """The CronJobs beside the mail server; each is off while it is null."""
 
     time_zone: str = Field(default="Etc/UTC", description="time zone of all schedules (IANA name)")
-    python_image: Image = Field(default="docker.io/library/python:3.12.11-alpine3.22", description="image that runs probe, retention and backups")
+    python_image: Image = Field(
+        default="docker.io/library/python:3.12.11-alpine3.22", description="image that runs probe, retention and backups"
+    )
     restic_image: Image = Field(default="docker.io/restic/restic:0.18.1", description="image that the restic binary is taken from")
     pushgateway: (
-        Annotated[
-            str, *text("URL", r"https?://[^\s?]*[^\s?/]", "write a URL such as http://pushgateway:9091, without a slash at the end")
-        ]
+        Annotated[str, *text("URL", r"https?://[^\s?]*[^\s?/]", "write a URL such as http://pushgateway:9091, without a slash at the end")]
         | None
     ) = Field(
         default=None,

@@ -150,11 +150,11 @@ class Mail(Model):
     dkim: DkimSecret = Field(default=DkimSecret(), description="Secret with a key `<domain>.<selector>` for each DKIM key: PEM")
     relay: Relay | None = Field(default=None, description="smart host for outgoing mail; null: delivered directly to the recipients' MX")
     trusted_relays: tuple[TrustedRelay, ...] = Field(
-        default=(), description="mail servers of yours that pass mail on to this one", examples=[[{"name": "mx2", "addresses": ["192.0.2.26"]}]]
+        default=(),
+        description="mail servers of yours that pass mail on to this one",
+        examples=[[{"name": "mx2", "addresses": ["192.0.2.26"]}]],
     )
-    require_reverse_name: bool = Field(
-        default=True, description="refuse external senders whose address has no matching host name (450)"
-    )
+    require_reverse_name: bool = Field(default=True, description="refuse external senders whose address has no matching host name (450)")
     srs: bool = Field(default=True, description="rewrite the sender of forwarded mail so that it passes SPF at the next server")
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
     resources: Resources = Field(default=Resources(), description="CPU and memory")

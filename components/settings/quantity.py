@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity
-_QUANTITY = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?")
+_NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
+_QUANTITY = re.compile(rf"{_NUMBER}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{{1,2}})?")
 _FACTORS = {suffix: Decimal(1000) ** power for power, suffix in enumerate("num kMGTPE", start=-3)} | {
     f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", start=1)
 }
@@ -24,14 +25,14 @@ def _amount(quantity: str) -> Decimal | None:
 
 def _bytes(value: str) -> str:
     amount = _amount(value)
-    if amount is None or amount % 1 or not 0 < amount <= _MOST or value[-1] in "num":
+    if amount is None or not 0 < amount <= _MOST or amount % 1 or value[-1] in "num":
         raise ValueError("write a size such as 512Mi, 1.5Gi or 2G")
     return value
 
 
 def _cpu(value: str) -> str:
     amount = _amount(value)
-    if amount is None or amount * 1000 % 1 or not 0 < amount <= _MOST or value.endswith("i"):
+    if amount is None or not 0 < amount <= _MOST or amount * 1000 % 1 or value.endswith("i"):
         raise ValueError("write CPU time such as 250m (a quarter of a core), 0.5 or 2")
     return value
 
@@ -47,13 +48,13 @@ Bytes = Annotated[
     str,
     BeforeValidator(_number_as_text),
     AfterValidator(_bytes),
-    WithJsonSchema({"title": "size", "type": ["string", "number"], "pattern": r"^([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTPE]i|[kMGTPE]|[eE][+]?[0-9]{1,2})?$"}),
+    WithJsonSchema({"title": "size", "type": ["string", "number"], "pattern": rf"^{_NUMBER}([KMGTPE]i|[kMGTPE]|[eE][+]?[0-9]{{1,2}})?$"}),
 ]
 Cpu = Annotated[
     str,
     BeforeValidator(_number_as_text),
     AfterValidator(_cpu),
-    WithJsonSchema({"title": "CPU time", "type": ["string", "number"], "pattern": r"^([0-9]+\.?[0-9]*|\.[0-9]+)([numk]|[eE][+-]?[0-9]{1,2})?$"}),
+    WithJsonSchema({"title": "CPU time", "type": ["string", "number"], "pattern": rf"^{_NUMBER}([numk]|[eE][+-]?[0-9]{{1,2}})?$"}),
 ]
 
 

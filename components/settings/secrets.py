@@ -24,9 +24,9 @@ class SecretStore(Model):
     kind: Literal["ClusterSecretStore", "SecretStore"] = Field(
         default="ClusterSecretStore", description="kind of the store object; a SecretStore is looked for in the stack's namespace"
     )
-    refresh_interval: Annotated[
-        str, *text("duration", _DURATION, "write a Go duration such as 15m, 1h or 1h30m")
-    ] = Field(default="15m", description="how often external-secrets reads the store again")
+    refresh_interval: Annotated[str, *text("duration", _DURATION, "write a Go duration such as 15m, 1h or 1h30m")] = Field(
+        default="15m", description="how often external-secrets reads the store again"
+    )
 
 
 def secret_name(default: Any) -> Any:

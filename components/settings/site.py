@@ -21,7 +21,7 @@ class Domain(Model):
     """A mail domain that is served here."""
 
     host: Fqdn | None = Field(
-        default=None, description="name of this domain's mail server; null: mail.<domain>", examples=["mail.example.org"]
+        default=None, description="name of this domain's mail server; null: `mail.<domain>`", examples=["mail.example.org"]
     )
     dkim: tuple[DkimKey, ...] = Field(
         default=(), description="DKIM keys; every key in the stage `signing` signs", examples=[[{"selector": "mail"}]]

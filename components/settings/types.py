@@ -64,7 +64,12 @@ Fqdn = Annotated[
     ),
 ]
 CertificateName = Annotated[
-    str, *text("certificate name", rf"(\*\.)?(?!.{{254}}){_FQDN}", "write a name such as mail.example.org or *.example.org, in lower case")
+    str,
+    *text(
+        "certificate name",
+        rf"(\*\.)?(?!.{{254}}){LABEL}(\.{LABEL})*",
+        "write a name such as mail.example.org or *.example.org, in lower case",
+    ),
 ]
 MailAddress = Annotated[
     str, *text("mail address", rf"{_LOCAL_PART}@(?!.{{254}}){_FQDN}", "write an address like user@example.org in lower case")
@@ -78,10 +83,10 @@ AliasName = Annotated[
         "write an address like user@example.org, or @example.org for a catch-all, in lower case",
     ),
 ]
-Image = Annotated[
-    str, *text("image", _IMAGE.pattern, "write registry/repository:tag, followed by @sha256:… to pin the exact image")
+Image = Annotated[str, *text("image", _IMAGE.pattern, "write registry/repository:tag, followed by @sha256:… to pin the exact image")]
+ObjectName = Annotated[
+    str, *text("Kubernetes name", _OBJECT_NAME, "write a Kubernetes object name: lower-case letters, digits, '-' and '.'")
 ]
-ObjectName = Annotated[str, *text("Kubernetes name", _OBJECT_NAME, "write a Kubernetes object name: lower-case letters, digits, '-' and '.'")]
 ServiceName = Annotated[str, *choice([listener.name for listener in LISTENERS])]
 UserServiceName = Annotated[str, *choice([listener.name for listener in LISTENERS if listener.for_users])]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -18,7 +18,7 @@ from components.edge.desired import haproxy_set, rule_set
 from components.edge.provider import SSH_KEY, HaproxySetProvider, RuleSetProvider
 from components.edge.resources import connection
 from tests.contract.test_rules import nat
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 pytestmark = pytest.mark.contract
 

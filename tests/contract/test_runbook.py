@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from components.edge.desired import haproxy_set, rule_set
 from tests.conftest import change, copy_checkout, settings
 from tests.contract.test_rules import nat, passes
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 pytestmark = pytest.mark.contract
 

@@ -14,7 +14,7 @@ from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.paths import CLIENT_DOMAIN, EDGE_IPV6, POD
 from tools.lab.servers import Brevo, Gateway, Handler
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 BOX, SENDER = "spam@example.org", f"probe@{CLIENT_DOMAIN}"
 JOB, KEY = "email-roundtrip-monitor", "the key of the relay's API"

@@ -10,8 +10,8 @@ from typing import Any
 
 from components.mail.component import POD_SCRIPTS
 from tests.conftest import change, recording_of, settings
-from tools.program import Recording
-from tools.render import yaml_text
+from tools.commands.render import yaml_text
+from tools.offline.program import Recording
 
 FOLDER = Path(__file__).parent / "golden"
 

@@ -8,14 +8,15 @@ import sys
 
 import pytest
 
+from components.errors import UserError
 from components.jobs.backup import MAIL_FOLDERS
 from components.jobs.bounds import overdue_bounds
 from components.jobs.job import SCRIPTS
 from components.mail.storage import MOUNTS
 from components.settings.schedule import period
 from tests.conftest import settings
-from tools.job import JobError, manifest
-from tools.program import ROOT
+from tools.commands.job import manifest
+from tools.offline.stackfile import ROOT
 
 LIVE_NAMES = {"email-roundtrip-monitor", "mailserver-backup", "roundcube-backup", "spam-retention"}
 BY_HAND = {"mail-restore", "webmail-restore"}
@@ -266,5 +267,5 @@ def test_a_job_started_by_hand_is_the_declared_one_with_more_arguments(recording
     assert job["metadata"]["namespace"] == "mailserver"
     # Else either would remove the other's lock while both are at work on the repository.
     assert job["spec"]["template"]["spec"]["hostname"] != declared["template"]["spec"]["hostname"]
-    with pytest.raises(JobError, match="it has email-roundtrip-monitor"):
+    with pytest.raises(UserError, match="it has email-roundtrip-monitor"):
         manifest(objects, "mail-restor", [], "x")

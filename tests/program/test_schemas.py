@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from tools.render import rule_breaches
+from tools.commands.render import rule_breaches
 
 CRDS = Path(__file__).parents[1] / "crds"
 

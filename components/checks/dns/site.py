@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from components.checks.dns.resolver import STALE_DAYS
 from components.checks.dns.view import Finding, View, error, warning
 from components.dns.content import txt_value
-from components.settings.dns import FLIGHT_DAYS, PUBLISH_DAYS
 from components.settings.dkim import DkimKey
+from components.settings.dns import FLIGHT_DAYS, PUBLISH_DAYS
 from components.settings.types import Fqdn, domain_of
 
 _REFRESH = "refresh it with `make dns-snapshot`"

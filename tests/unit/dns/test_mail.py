@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from components.settings.parse import parse_site
 from components.settings.site import Site
 from tests.conftest import change, settings
-from tools.dns_view import zone_files
+from tools.offline.dns_view import zone_files
 
 DOMAIN = "example.org"
 MESSAGE = b"""\

@@ -10,9 +10,9 @@ from components.edge.client import differences
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.haproxy_cfg import haproxy_cfg
 from components.edge.provider import HaproxySetProvider
+from components.errors import UserError
 from components.listeners import LISTENERS
 from components.notices import notes, warnings
-from components.settings.parse import SettingsError
 
 LEGACY = {"address": "10.0.20.202"}
 
@@ -61,7 +61,7 @@ def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
     assert (leads[31145], leads[30145]) == (25, 25)
     numbers = [port["port"] for port in service["spec"]["ports"]]
     assert len(set(numbers)) == len(numbers)
-    with pytest.raises(SettingsError, match="30126 is taken by"):
+    with pytest.raises(UserError, match="30126 is already used by"):
         site(changes={"cluster/node_ports": {"smtp": ports | {"previous": [30126, 30145]}}})
 
 
@@ -147,7 +147,7 @@ def test_haproxy_accepts_the_rendered_configuration(site, tmp_path, stack):
     ],
 )
 def test_settings_that_would_harm_mail_are_refused_by_name(site, changes, sentence):
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(UserError) as error:
         site(changes=changes)
     assert f"mailserver:site.{sentence}" in str(error.value)
 

@@ -1,49 +1,25 @@
 """The firewall by hand: what would change there, the way back to the legacy address, the state of HAProxy's servers."""
 
-import argparse
-import json
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 
-from components.edge.agent import agent_digest
-from components.edge.client import AgentError, Firewall, Kind, differences
+from components.edge.client import Firewall, Kind, differences
 from components.edge.desired import haproxy_set, rule_set
-from components.edge.haproxy_cfg import haproxy_cfg
 from components.edge.provider import SSH_KEY
 from components.edge.resources import connection
-from components.edge.ssh import Connection, TransportError
-from components.settings.parse import SettingsError, parse_site
+from components.edge.ssh import Connection
+from components.errors import UserError
 from components.settings.site import KEY, Site
-from tools.failure import print_errors
-from tools.program import ROOT
+from tools.commands.shared import CONSOLE, stack_option
+from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 from tools.pulumi_cli import EngineError, environment, find_engine
-from tools.stackfile import Stack, StackFileError, load_stack
 
 CONFIG_SECONDS = 60  # a backend in the cloud may be asked for the stack's key
-
-
-class EdgeError(Exception):
-    """Nothing was done; the text says why."""
-
-
-def edge_artefacts(site: Site) -> Iterator[tuple[str, str]]:
-    """Path and text: what the firewall should hold, and the configuration that its HAProxy package makes of it."""
-    wanted = {"agent": agent_digest(), "haproxy": haproxy_set(site), "rules": rule_set(site)}
-    yield "edge/haproxy.json", json.dumps(wanted, indent=2) + "\n"
-    yield "edge/haproxy.cfg", haproxy_cfg(haproxy_set(site))
-
-
-def edge_summary(site: Site, console: Console) -> None:
-    """The plan against a firewall that holds nothing yet."""
-    console.print("firewall, if it were empty:", markup=False)
-    for wanted in (haproxy_set(site), rule_set(site)):
-        for line in differences({}, wanted):
-            console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
@@ -52,11 +28,11 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
         try:
             return ssh_key_file.expanduser().read_text("utf-8")
         except OSError as error:
-            raise EdgeError(f"KEY: {ssh_key_file}: {error.strerror}") from None
+            raise UserError(f"KEY: {ssh_key_file}: {error.strerror}") from None
     if SSH_KEY not in stack.config:
         return None
     if SSH_KEY not in stack.secret_keys:
-        raise EdgeError(f"{SSH_KEY}: stands in the stack file in the open; set it again with `pulumi config set --secret`")
+        raise UserError(f"{SSH_KEY}: stands in the stack file in the open; set it again with `pulumi config set --secret`")
     try:
         result = subprocess.run(
             [find_engine(), "--non-interactive", "config", "get", SSH_KEY, "--stack", stack.name],
@@ -68,9 +44,9 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
             check=True,
         )
     except EngineError as error:
-        raise EdgeError(f"{SSH_KEY}: is encrypted, and there is no engine to read it ({error}); name the key's file with KEY=…") from None
+        raise UserError(f"{SSH_KEY}: is encrypted, and there is no engine to read it ({error}); name the key's file with KEY=…") from None
     except subprocess.SubprocessError:
-        raise EdgeError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
+        raise UserError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
     return result.stdout
 
 
@@ -85,7 +61,7 @@ def plan(site: Site, firewall: Firewall, console: Console) -> None:
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
     """Lead the redirects and their pass rules to the legacy address, in one step."""
     if site.edge.legacy is None:
-        raise EdgeError(
+        raise UserError(
             f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first"
         )
     back = site.model_copy(update={"edge": site.edge.model_copy(update={"target": "legacy", "remove_legacy_alias": False})})
@@ -110,9 +86,9 @@ def _show(answer: dict[str, Any], console: Console) -> None:
 
 
 def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
-    """The stack's firewall, not yet connected to. Raises EdgeError where the settings name none, or its key cannot be read."""
+    """The stack's firewall, not yet connected to. Raises UserError where the settings name none, or its key cannot be read."""
     if site.edge.ssh is None:
-        raise EdgeError(f"{KEY}.edge.ssh: is not set, so this stack has no firewall to talk to")
+        raise UserError(f"{KEY}.edge.ssh: is not set, so this stack has no firewall to talk to")
     there = connection(site, site.edge.ssh)
     return Firewall(
         Connection(there["host"], int(there["port"]), there["user"], there["host_key"], there["key_file"] or None),
@@ -120,24 +96,32 @@ def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall
     )
 
 
-COMMANDS = {"plan": plan, "flip-back": flip_back, "health": health}
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    return stack_option(click.option("--key", type=click.Path(path_type=Path), help="file of the private SSH key")(command))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--stack", default="dev")
-    parser.add_argument("--key", type=Path, help="file of the private SSH key")
-    options = parser.parse_args()
-    try:
-        stack = load_stack(ROOT, options.stack)
-        site = parse_site(stack.config.get(KEY, "{}"))
-        COMMANDS[options.command](site, firewall_of(site, stack, options.key), Console(highlight=False, width=160))
-    except (StackFileError, SettingsError, EdgeError, AgentError, TransportError, OSError) as error:
-        print_errors(error)
-        return 1
-    return 0
+def _call(action: Callable[[Site, Firewall, Console], None], stack_name: str, key: Path | None) -> None:
+    stack = load_stack(ROOT, stack_name)
+    site = site_of(stack)
+    action(site, firewall_of(site, stack, key), CONSOLE)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@click.command()
+@_options
+def edge_plan_command(stack: str, key: Path | None) -> None:
+    """What an `up` would change on the firewall, asked of the firewall itself."""
+    _call(plan, stack, key)
+
+
+@click.command()
+@_options
+def edge_flip_back_command(stack: str, key: Path | None) -> None:
+    """Points the redirects back to the legacy address, without Pulumi's state."""
+    _call(flip_back, stack, key)
+
+
+@click.command()
+@_options
+def edge_health_command(stack: str, key: Path | None) -> None:
+    """The state of each server, as HAProxy on the firewall sees it."""
+    _call(health, stack, key)

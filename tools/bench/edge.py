@@ -14,8 +14,7 @@ from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.contract.helpers import frontend_item, pool_item
 from tests.contract.standin import StandIn
-from tools.program import ROOT
-from tools.stackfile import load_stack
+from tools.offline.stackfile import ROOT, load_stack
 
 FOREIGN = 200  # half of them frontends, half pools
 ROUNDS = 5
