@@ -7,7 +7,7 @@ import pulumi_kubernetes as k8s
 
 from components.base import MANAGED_BY, Component, Context
 from components.external_secret import external_secret
-from components.mail.deployment import CONFIG_MAP, PRIORITY_CLASS, SCRIPTS_MAP, deployment
+from components.mail.deployment import CONFIG_MAP, SCRIPTS_MAP, deployment
 from components.mail.files import config_files, config_map_key
 from components.mail.network_policy import ingress_policy
 from components.mail.secrets import mounted_secrets, secret_plans
@@ -45,8 +45,9 @@ class MailServer(Component):
             programs,
             *(self.external_secrets[s] for s in mounted_secrets(site).values() if s in self.external_secrets),
         ]
-        if site.mail.priority is not None:
-            needed.append(self._priority_class(site.mail.priority))
+        priority = site.mail.priority_class
+        if priority and priority.value is not None:
+            needed.append(self._priority_class(priority.name, priority.value))
 
         self.deployment = deployment(self, scripts, needed)
         self.service = cluster_service(self)
@@ -80,11 +81,11 @@ class MailServer(Component):
             opts=self.child("ConfigMap", name),
         )
 
-    def _priority_class(self, value: int) -> k8s.scheduling.v1.PriorityClass:
+    def _priority_class(self, name: str, value: int) -> k8s.scheduling.v1.PriorityClass:
         return k8s.scheduling.v1.PriorityClass(
             "priority",
-            metadata=k8s.meta.v1.ObjectMetaArgs(name=PRIORITY_CLASS, labels=MANAGED_BY),
+            metadata=k8s.meta.v1.ObjectMetaArgs(name=name, labels=MANAGED_BY),
             value=value,
             description="Mail: evicted after ordinary workloads",
-            opts=self.child("PriorityClass", PRIORITY_CLASS),
+            opts=self.child("PriorityClass", name),
         )

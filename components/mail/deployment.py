@@ -14,10 +14,10 @@ from components.mail.secrets import mounted_secrets
 from components.mail.services import NAME, SELECTOR
 from components.mail.storage import MOUNTS
 from components.pods import BESIDE, affinity, checksum, pod_spec, rights
+from components.settings.site import Site
 
 CONFIG_MAP = "mailserver.config"
 SCRIPTS_MAP = "mailserver-user-patches"
-PRIORITY_CLASS = "mailserver"
 
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
@@ -48,7 +48,7 @@ INIT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")  # keys go to _rspamd, a
 def deployment(component: Component, scripts: Mapping[str, str], depends_on: Sequence[pulumi.Resource]) -> k8s.apps.v1.Deployment:
     """One replica, stopped before its successor starts: the volume is for one node, the mail store for one writer."""
     site = component.site
-    annotations = {}
+    annotations = dict(site.cluster.workload_annotations)
     if site.cluster.reloader:
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
@@ -74,7 +74,8 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
 def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
     site = component.site
     return pod_spec(
-        priority_class_name=PRIORITY_CLASS if site.mail.priority is not None else None,
+        priority_class_name=site.mail.priority_class.name if site.mail.priority_class else None,
+        dns_config=_dns_config(site),
         termination_grace_period_seconds=GRACE_SECONDS,
         tolerations=[
             k8s.core.v1.TolerationArgs(
@@ -90,6 +91,12 @@ def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
         containers=[_mail_server(component)],
         volumes=_volumes(component),
     )
+
+
+def _dns_config(site: Site) -> k8s.core.v1.PodDNSConfigArgs | None:
+    if site.mail.dns_ndots is None:
+        return None
+    return k8s.core.v1.PodDNSConfigArgs(options=[k8s.core.v1.PodDNSConfigOptionArgs(name="ndots", value=str(site.mail.dns_ndots))])
 
 
 def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:

@@ -29,7 +29,7 @@ def environment(site: Site) -> dict[str, str]:
         "ENABLE_RSPAMD_REDIS": _flag(mail.rspamd.redis),
         "RSPAMD_LEARN": _flag(mail.rspamd.redis),  # learning has nowhere to go without Redis
         "ENABLE_QUOTAS": _flag(mail.quotas),
-        "ENABLE_SRS": _flag(mail.srs),
+        "ENABLE_SRS": _flag(site.srs),
         "ENABLE_AMAVIS": "0",
         "ENABLE_CLAMAV": "0",
         "ENABLE_FAIL2BAN": "0",
@@ -39,7 +39,7 @@ def environment(site: Site) -> dict[str, str]:
         "ENABLE_SPAMASSASSIN": "0",
         "ENABLE_UPDATE_CHECK": "0",  # the settings name the version
     }
-    if mail.srs:
+    if site.srs:
         # postsrsd leaves only its own domain alone; without this it would rewrite the senders of our other domains.
         variables["SRS_EXCLUDE_DOMAINS"] = ",".join(site.domains)
     if mail.relay:

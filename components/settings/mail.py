@@ -101,7 +101,9 @@ class Resources(Model):
 
     cpu_request: Cpu = Field(default="25m", description="measured on an idle server")
     memory_request: Bytes = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
-    memory_limit: Bytes = Field(default="1Gi", description="twice the request: Rspamd briefly doubles when it reloads its maps")
+    memory_limit: Bytes = Field(
+        default="1536Mi", description="0.4 GiB and five times mail.message_size_limit: Rspamd holds two of the largest messages at once"
+    )
 
 
 class Storage(Model):
@@ -117,6 +119,15 @@ class Storage(Model):
         default={},
         description="retired claims to keep, with their size: not mounted, protected from deletion",
         examples=[{"mailserver-old": "5Gi"}],
+    )
+
+
+class PriorityClass(Model):
+    """Which pods are evicted first when a node runs out of resources. With a value below its neighbours', mail goes first."""
+
+    name: ObjectName = Field(default="mailserver", description="name of the PriorityClass")
+    value: int | None = Field(
+        default=100_000, le=1_000_000_000, description="creates the class with this value; null: the class exists already"
     )
 
 
@@ -155,11 +166,22 @@ class Mail(Model):
         examples=[[{"name": "mx2", "addresses": ["192.0.2.26"]}]],
     )
     require_reverse_name: bool = Field(default=True, description="refuse external senders whose address has no matching host name (450)")
-    srs: bool = Field(default=True, description="rewrite the sender of forwarded mail so that it passes SPF at the next server")
+    srs: bool | None = Field(
+        default=None,
+        description="rewrite envelope senders so that forwarded mail passes SPF at the next server; it changes the envelope of all "
+        "inbound mail. null: on where an alias of the settings forwards to an external address",
+    )
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
     resources: Resources = Field(default=Resources(), description="CPU and memory")
     storage: Storage = Field(default=Storage(), description="volume with mail, state and logs")
-    priority: int | None = Field(default=100_000, description="value of the pod's PriorityClass; null: no class")
+    priority_class: PriorityClass | None = Field(default=PriorityClass(), description="priority of the pod; null: none is set")
+    dns_ndots: int | None = Field(
+        default=1,
+        ge=1,
+        le=15,
+        description="`ndots` of the pod's resolver; Kubernetes' 5 turns each lookup of a client's name into four. "
+        "null: dnsConfig is left to the cluster, for example where a policy controller sets it",
+    )
     unreachable_toleration_seconds: int = Field(
         default=60, ge=0, description="how long the pod stays on a node that does not respond before it is moved"
     )

@@ -12,7 +12,7 @@ from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
 from components.settings.secrets import Secret, SecretStore, secret_name
-from components.settings.types import CertificateName, Fqdn, Model, ObjectName, covers
+from components.settings.types import CertificateName, Fqdn, Model, ObjectName, covers, domain_of
 
 KEY = "mailserver:site"
 
@@ -99,6 +99,17 @@ class Site(Model):
     def hostname(self) -> Fqdn:
         """The name the server gives itself: its banner, its HELO, its certificate."""
         return self.host(self.primary)
+
+    @property
+    def external_aliases(self) -> tuple[str, ...]:
+        """Aliases of the settings that forward to another provider."""
+        aliases = self.mail.aliases.items()
+        return tuple(alias for alias, targets in aliases if any(domain_of(target) not in self.domains for target in targets))
+
+    @property
+    def srs(self) -> bool:
+        """Whether envelope senders are rewritten."""
+        return bool(self.external_aliases) if self.mail.srs is None else self.mail.srs
 
     @property
     def in_cluster_host(self) -> str:

@@ -14,7 +14,6 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from components.checks.objects import unprotected, violations
 from components.errors import UserError
 from components.mail.services import NAME
 from tools.commands.shared import CONSOLE, stack_option
@@ -24,16 +23,6 @@ from tools.offline.program import Recording, run
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
 INDEX = "resources.json"  # its presence marks a folder that an earlier render made and this one may replace
-
-
-def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
-    """Every rule that a rendered object breaks, one sentence each."""
-    for resource in recording.resources:
-        if not resource.type.startswith("kubernetes:") or "kind" not in resource.inputs:
-            continue
-        yield from violations(resource.inputs)
-        if production:
-            yield from unprotected(resource.inputs["kind"], resource.inputs["metadata"]["name"], resource.options)
 
 
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
@@ -115,8 +104,6 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
     recording = run(stack)
     site = site_of(stack)
-    if breaches := list(rule_breaches(recording, production=site.production)):
-        raise UserError("\n".join(breaches))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
