@@ -12,6 +12,8 @@ from components.settings.types import Fqdn, Image, MailAddress, Model, ObjectNam
 
 SecretKey = Annotated[str, *text("key of a Secret", r"[-._a-zA-Z0-9]+", "write a key of letters, digits, '-', '_' and '.'")]
 
+PROBE_MINUTES = 15  # how long a probe may take; a run that is due earlier would be skipped
+
 
 class Outbound(Model):
     """The probe in the other direction: submitted here, sent through the relay to another provider, and expected back."""
