@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from components.dns.content import txt
 from components.dns.mta_sts import POLICY_HOST, mail_exchangers, policy_id
 from components.dns.web_pages import AUTOCONFIG_HOST
+from components.settings.dkim import DkimKey
 from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
-from components.settings.secrets import DkimKey
 from components.settings.site import Domain, Site
 from components.settings.types import Address, Fqdn, domain_of
 
@@ -184,9 +184,8 @@ def _services(site: Site, name: Fqdn, domain: Domain) -> Iterator[_Row]:
     """Where mail programs find the services, and which of those they may look for there are not."""
     if domain.dns.srv:
         ports = {listener.name: listener.port for listener in site.listeners}
-        for service, wanted in domain.dns.srv:
-            if wanted:
-                yield _srv(name, service, ports[service], site.host(name))
+        for service in domain.dns.srv:
+            yield _srv(name, service, ports[service], site.host(name))
         for service in NOT_OFFERED:
             yield _srv(name, service, 0, ".")
 

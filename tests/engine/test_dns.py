@@ -187,8 +187,8 @@ def test_an_enforced_policy_names_a_mail_host_before_the_zone_does(stack: Stack)
     calls = [text.split(" ")[:3] for verb, text in stack.up(enforce | more) if verb != "DELETE"]
     announced, published = (calls.index(call) for call in (["_mta-sts.example.org", "TXT", calls_id(stack)], ["example.org", "MX", "20"]))
     assert announced < published
-    assert "former_mx: mx2.example.org is still an MX of example.org" in stack.refused(enforce)
-    stack.up(enforce | {f"{D}/mta_sts/former_mx": ["mx2.example.org"]})
+    assert "previous_mx: mx2.example.org is still an MX of example.org" in stack.refused(enforce)
+    stack.up(enforce | {f"{D}/mta_sts/previous_mx": ["mx2.example.org"]})
     assert not any("MX 20 mx2" in text for text in stack.api.texts(stack.zone))
     stack.up(enforce)
     stack.holds()

@@ -148,11 +148,11 @@ def forgotten_mx(subject: LiveZone) -> Found:
         mta_sts = settings.dns.mta_sts
         if mta_sts is None or not enforced(site, domain):
             continue
-        named = {*mail_exchangers(site, domain), *mta_sts.former_mx}
+        named = {*mail_exchangers(site, domain), *mta_sts.previous_mx}
         for row in subject.rows:
             if row.ours and row.type == "MX" and row.name == domain and row.content not in named:
                 text = f"{row.content} is still an MX of {domain}, and the policy that is enforced would no longer name it"
-                yield f"domains.{domain}.dns.mta_sts.former_mx", text
+                yield f"domains.{domain}.dns.mta_sts.previous_mx", text
 
 
 @AREA.error("over-limit", remedy="remove some, or raise record_limit with the plan", source="Cloudflare's limits")

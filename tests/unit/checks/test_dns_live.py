@@ -151,8 +151,8 @@ def test_an_mx_leaves_an_enforced_policy_after_the_zone(site: Callable[..., Site
     live = list(zone_of(site("prod")).values())
     fewer = enforced | {f"{P}/mx": {"mail.viktorbarzin.me": 1}, f"{Z}/release": ["*"]}
     (refusal,) = said(site("prod", fewer), live)["mx-left-policy"]
-    assert refusal.startswith(f"domains.{ZONE}.dns.mta_sts.former_mx: mx2.viktorbarzin.me is still an MX")
-    assert said(site("prod", fewer | {f"{P}/mta_sts/former_mx": ["mx2.viktorbarzin.me"]}), live) == {}
+    assert refusal.startswith(f"domains.{ZONE}.dns.mta_sts.previous_mx: mx2.viktorbarzin.me is still an MX")
+    assert said(site("prod", fewer | {f"{P}/mta_sts/previous_mx": ["mx2.viktorbarzin.me"]}), live) == {}
     assert said(site("prod", fewer | {f"{P}/mta_sts/mode": "testing"}), live) == {}
 
 
