@@ -165,10 +165,12 @@ def backend(rendered: Rendered) -> Found:
 
 @AREA.error("priority-class", remedy="declare the PriorityClass")
 def priority_class(rendered: Rendered) -> Found:
-    """A pod has a priority class that is not declared; the API server refuses it."""
+    """A pod has a priority class that is neither declared nor named in the settings as existing; the API server refuses it."""
+    priority = rendered.site.mail.priority_class
+    known = _named(rendered, "PriorityClass").keys() | ({priority.name} if priority and priority.value is None else set())
     for label, pod in rendered.pods():
         name = pod.get("priorityClassName")
-        if name is not None and name not in _named(rendered, "PriorityClass"):
+        if name is not None and name not in known:
             yield label, f"the PriorityClass {name} is not declared"
 
 

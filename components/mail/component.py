@@ -39,7 +39,10 @@ class MailServer(Component):
         config = self._config_map(CONFIG_MAP, {config_map_key(path): text for path, text in config_files(site).items()})
         scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in ("assemble.py", "user-patches.sh")}
         programs = self._config_map(SCRIPTS_MAP, scripts)
+        # First, and last to go: without it any host may speak PROXY to the pod and claim any client address.
+        self.policy = ingress_policy(self)
         needed = [
+            self.policy,
             self.claim,
             config,
             programs,
@@ -53,7 +56,6 @@ class MailServer(Component):
         self.service = cluster_service(self)
         self.proxy_service = proxy_service(self)
         self.legacy_service = legacy_service(self)
-        self.policy = ingress_policy(self)
         self.register_outputs({"hostname": site.hostname})
 
     def _external_secrets(self) -> dict[str, k8s.apiextensions.CustomResource]:
