@@ -8,11 +8,12 @@ import pulumi_kubernetes as k8s
 from components.base import MANAGED_BY, Component, Context
 from components.external_secret import external_secret
 from components.mail.deployment import CONFIG_MAP, SCRIPTS_MAP, deployment
-from components.mail.files import config_files, config_map_key
+from components.mail.files import SCRIPTS, config_files, config_map_key
 from components.mail.network_policy import ingress_policy
 from components.mail.secrets import mounted_secrets, secret_plans
-from components.mail.services import SELECTOR, cluster_service, legacy_service, proxy_service
+from components.mail.services import cluster_service, legacy_service, proxy_service
 from components.mail.storage import claim, mail_claim
+from components.names import SELECTOR
 
 POD_SCRIPTS = Path(__file__).parents[2] / "scripts" / "pod"
 
@@ -37,7 +38,7 @@ class MailServer(Component):
         self.external_secrets = self._external_secrets()
 
         config = self._config_map(CONFIG_MAP, {config_map_key(path): text for path, text in config_files(site).items()})
-        scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in ("assemble.py", "user-patches.sh")}
+        scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in SCRIPTS}
         programs = self._config_map(SCRIPTS_MAP, scripts)
         # First, and last to go: without it any host may speak PROXY to the pod and claim any client address.
         self.policy = ingress_policy(self)

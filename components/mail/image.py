@@ -4,6 +4,7 @@ from components.settings.site import Site
 
 CONFIG_DIR = "/tmp/docker-mailserver"  # noqa: S108 - where the image reads its configuration
 DKIM_DIR = f"{CONFIG_DIR}/rspamd/dkim"
+VMAIL = 5000  # user and group that own all mail (DMS_VMAIL_UID)
 TLS_DIR = "/tmp/ssl"  # noqa: S108 - the live pod's path
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from pydantic import Field
 
 from components.listeners import LISTENERS, Listener
+from components.names import MAIL_SERVER
 from components.settings.cluster import Cluster
 from components.settings.dns import Dns, DomainRecords
 from components.settings.edge import Edge
@@ -99,7 +100,7 @@ class Site(Model):
     @property
     def in_cluster_host(self) -> str:
         """Where pods reach the stock ports."""
-        return f"mailserver.{self.namespace}.svc.cluster.local"
+        return f"{MAIL_SERVER}.{self.namespace}.svc.cluster.local"
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from components.errors import UserError
-from components.mail.image import CONFIG_DIR
+from components.mail.image import CONFIG_DIR, VMAIL
 from components.settings.site import Site
 from tools.lab import facts
 from tools.lab.facts import Fact, nested
@@ -20,7 +20,6 @@ from tools.lab.pod import RenderedPod
 from tools.offline.stackfile import ROOT
 
 LOG = "/var/log/mail/mail.log"
-RSPAMD_LOG = "/var/log/mail/rspamd.log"
 PATTERNS = ROOT / ".tools" / "lab" / "rspamd"
 
 
@@ -73,7 +72,7 @@ class MailServer:
         host.write("/etc/resolv.conf", f"nameserver {nameserver}\noptions timeout:1 attempts:1\n")
         host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n")
         for name in ("passwd", "group"):
-            entry = f"docker:x:{facts.VMAIL}:" if name == "group" else f"docker:x:{facts.VMAIL}:{facts.VMAIL}::/home/docker:/bin/bash"
+            entry = f"docker:x:{VMAIL}:" if name == "group" else f"docker:x:{VMAIL}:{VMAIL}::/home/docker:/bin/bash"
             host.write(f"/etc/{name}", host.path(f"/etc/{name}").read_text() + entry + "\n")
         host.write("/etc/rsyslog.conf", f'module(load="imuxsock")\nmodule(load="builtin:omfile" fileCreateMode="0640")\nmail.* -{LOG}\n')
         host.run("mkdir", "-p", *self.rendered.folders)
@@ -148,7 +147,7 @@ class MailServer:
             name, domain = login.split("@")[:2]
             home = f"/var/mail/{domain}/{name}/home"
             boxes += f"{login} {domain}/{name}/\n"
-            users += f"{login}:{password}:{facts.VMAIL}:{facts.VMAIL}::{home}::\n"
+            users += f"{login}:{password}:{VMAIL}:{VMAIL}::{home}::\n"
             host.run("mkdir", "-p", home)
             script = host.path(f"{CONFIG_DIR}/{login}.dovecot.sieve")
             if script.exists():

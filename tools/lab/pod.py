@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from components.mail.services import NAME
+from components.names import MAIL_SERVER
 from components.settings.site import KEY, Site
 from tools.offline.program import run_main, run_once
 from tools.offline.stackfile import Stack
@@ -16,7 +16,7 @@ class RenderedPod:
         stack = Stack("mailserver", "lab", {KEY: site.model_dump_json()}, frozenset())
         objects = run_once(stack, run_main, preview=False).kubernetes()
         by_name = {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects}
-        spec = by_name["Deployment", NAME]["spec"]["template"]["spec"]
+        spec = by_name["Deployment", MAIL_SERVER]["spec"]["template"]["spec"]
         (init,), (server,) = spec["initContainers"], spec["containers"]
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         mounts = [{mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]} for container in (init, server)]
