@@ -33,7 +33,7 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import pulumi
 
-from components.base import Context
+from components.base import Context, cluster_provider
 from components.dns import component
 from components.dns.gate import verified
 from components.errors import UserError
@@ -44,7 +44,7 @@ try:
     site = parse_site(pulumi.Config("mailserver").require("site"))
     if "DNS_TEST_UNJUDGED" not in os.environ:
         verified(site)
-    component.Dns("dns", Context(site, cluster=None))
+    component.Dns("dns", Context(site, cluster_provider(site)), namespace=None)
 except UserError as error:
     raise pulumi.RunError(str(error)) from None
 """
