@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
 from components.errors import UserError
+from tools.commands.advice import advice
 from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
@@ -29,8 +31,16 @@ def show_firewall(stack: Stack) -> None:
 
 
 def run_engine(engine: str, stack: str, variables: dict[str, str], *arguments: str) -> None:
-    """Ends this process with the engine's exit code."""
-    sys.exit(subprocess.run([engine, *arguments, "--stack", stack], cwd=ROOT, env=variables, check=False).returncode)
+    """Ends this process with the engine's exit code; what it says of DNS records is followed by what to do about it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "events"
+        # The event log is a flag for debugging, and how Pulumi's own automation SDK follows the engine.
+        command = [engine, *arguments, "--stack", stack, "--event-log", str(log)]
+        code = subprocess.run(command, cwd=ROOT, env=variables | {"PULUMI_DEBUG_COMMANDS": "true"}, check=False).returncode
+        if code and log.is_file():
+            for line in advice(log.read_text("utf-8", errors="replace").splitlines()):
+                click.echo(f"error: {line}", err=True)
+    sys.exit(code)
 
 
 @click.command()
