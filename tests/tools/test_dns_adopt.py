@@ -12,7 +12,7 @@ ZONE = "viktorbarzin.me"
 
 
 def answer(site: Site) -> dict:
-    """Cloudflare's API with our records in it, some of them as the owner's zone had them, and strangers beside them."""
+    """Cloudflare's API with our records in it, some of them as the owner's zone had them, and unrelated records beside them."""
     rows = []
     for number, record in enumerate(records(site)):
         content = record.content if record.type != "SRV" else record.content.replace(" ", "\t")
@@ -54,7 +54,7 @@ def test_the_report_says_what_an_adopting_up_would_do(site: Callable[..., Site])
     assert sorted(changed) == ["_dmarc.viktorbarzin.me", "_mta-sts.viktorbarzin.me"], "an unquoted text is the same text"
     assert any(line.startswith("wrong today: ") and "id=20260412" in line for line in lines)
     assert any(line.startswith("doubtful today: ") and "pct" in line for line in lines)
-    assert any("s1._domainkey" in line for line in lines), "a selector that nobody declared"
+    assert any("s1._domainkey" in line for line in lines), "an undeclared selector"
     assert not any("www." in line for line in lines)
 
 
@@ -65,6 +65,6 @@ def test_a_record_with_parts_missing_is_refused(row: object):
 
 
 @pytest.mark.parametrize("broken", [{"errors": []}, "text", None])
-def test_what_is_no_list_of_records_is_refused(broken: object):
+def test_a_file_without_a_list_of_records_is_refused(broken: object):
     with pytest.raises(ValueError, match="no list of DNS records"):
         live_records(ZONE, broken)

@@ -16,7 +16,7 @@ def test_the_page_of_settings_is_that_of_the_models():
     assert settings() == SETTINGS.read_text("utf-8")
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_points_to_a_file():
     for page in (README, *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

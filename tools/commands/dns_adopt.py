@@ -22,10 +22,10 @@ MAIL_TYPES = {"A", "AAAA", "CNAME", "MX", "TXT", "SRV", "CAA"}
 
 
 def live_records(zone: Fqdn, answer: Any) -> list[tuple[str, Record]]:
-    """Id and record of each live record of a type that we have too, contents as they stand. Raises ValueError."""
+    """Id and record of each live record of a type that we declare too, contents unchanged. Raises ValueError."""
     rows = answer.get("result") if isinstance(answer, dict) else answer
     if not isinstance(rows, list):
-        raise ValueError("this is no list of DNS records")  # noqa: TRY004 - of the file, not of the program
+        raise ValueError("this is not a list of DNS records")  # noqa: TRY004 - the file's fault, not the program's
     found = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not {"id", "name", "type", "content"} <= row.keys():

@@ -62,7 +62,7 @@ def settings() -> str:
     text = """\
 # Settings
 
-Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` stands for a name of yours, `0` for an entry of a list.
+Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` is a name of your choice, `0` an entry of a list.
 Written by `make docs` from [components/settings](../components/settings).
 """
     area = None
