@@ -66,5 +66,5 @@ def test_a_record_with_parts_missing_is_refused(row: object):
 
 @pytest.mark.parametrize("broken", [{"errors": []}, "text", None])
 def test_a_file_without_a_list_of_records_is_refused(broken: object):
-    with pytest.raises(ValueError, match="no list of DNS records"):
+    with pytest.raises(ValueError, match="not a list of DNS records"):
         live_records(ZONE, broken)
