@@ -29,7 +29,7 @@ def main() -> None:
     if site.dns:
         Dns("dns", context)
 
-    context.check_adoption()
+    context.check_references()
     for note in [*notes(site), *dns_advice.notes]:
         pulumi.log.info(note)
     for warning in [*warnings(site), *dns_advice.warnings]:

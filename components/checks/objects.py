@@ -28,9 +28,9 @@ def violations(thing: KubernetesObject) -> Iterator[str]:
 
 
 def unprotected(kind: str, name: str, options: Mapping[str, Any]) -> Iterator[str]:
-    """A Namespace or claim of a production stack that an `up` or `destroy` could delete."""
-    if kind in {"Namespace", "PersistentVolumeClaim"} and not (options.get("protect") and options.get("retainOnDelete")):
-        yield f"{kind}/{name}: must be protected and retained"
+    """A Namespace, claim or volume that would leave the cluster together with the program's declaration of it."""
+    if kind in {"Namespace", "PersistentVolume", "PersistentVolumeClaim"} and not options.get("retainOnDelete"):
+        yield f"{kind}/{name}: must be retained"
 
 
 def _pods(thing: KubernetesObject) -> Iterator[Mapping[str, Any]]:

@@ -44,7 +44,7 @@ def declare(
                     # A changed type or zone is a replacement, and Cloudflare refuses a CNAME beside what it replaces.
                     delete_before_replace=True,
                     # A key that mail under way was signed with must not go: revoke it first, which takes the protection away.
-                    protect=record.keeps_mail_valid and component.site.production,
+                    protect=record.keeps_mail_valid and component.protected(f"DnsRecord/{record.key}"),
                     **options,
                 ),
                 **_content(record),

@@ -7,7 +7,7 @@ import pulumi_kubernetes as k8s
 
 from components.base import MANAGED_BY, Component, Context
 from components.external_secret import external_secret
-from components.mail.deployment import CONFIG_MAP, PRIORITY_CLASS, SCRIPTS_MAP, deployment
+from components.mail.deployment import CONFIG_MAP, SCRIPTS_MAP, deployment, priority_class
 from components.mail.files import config_files, config_map_key
 from components.mail.network_policy import ingress_policy
 from components.mail.secrets import mounted_secrets, secret_plans
@@ -83,8 +83,8 @@ class MailServer(Component):
     def _priority_class(self, value: int) -> k8s.scheduling.v1.PriorityClass:
         return k8s.scheduling.v1.PriorityClass(
             "priority",
-            metadata=k8s.meta.v1.ObjectMetaArgs(name=PRIORITY_CLASS, labels=MANAGED_BY),
+            metadata=k8s.meta.v1.ObjectMetaArgs(name=priority_class(value), labels=MANAGED_BY),
             value=value,
             description="Mail: evicted after ordinary workloads",
-            opts=self.child("PriorityClass", PRIORITY_CLASS),
+            opts=self.child("PriorityClass", priority_class(value)),
         )

@@ -7,6 +7,7 @@ import pulumi_kubernetes as k8s
 
 from components.base import Component
 from components.listeners import IMAPS, LISTENERS, SMTP
+from components.live import rolled_out
 from components.mail.files import config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.rspamd import MILTER_PORT
@@ -15,9 +16,8 @@ from components.mail.services import NAME, SELECTOR
 from components.mail.storage import MOUNTS
 from components.pods import BESIDE, affinity, checksum, pod_spec, rights
 
-CONFIG_MAP = "mailserver.config"
-SCRIPTS_MAP = "mailserver-user-patches"
-PRIORITY_CLASS = "mailserver"
+CONFIG_MAP = "mailserver-config"
+SCRIPTS_MAP = "mailserver-scripts"
 
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
@@ -45,10 +45,15 @@ CAPABILITIES = {
 INIT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")  # keys go to _rspamd, and a second run replaces them
 
 
+def priority_class(value: int) -> str:
+    """Its name. A class cannot be changed, so another value is another class: made before the pod names it, removed afterwards."""
+    return f"mailserver-{value}"
+
+
 def deployment(component: Component, scripts: Mapping[str, str], depends_on: Sequence[pulumi.Resource]) -> k8s.apps.v1.Deployment:
     """One replica, stopped before its successor starts: the volume is for one node, the mail store for one writer."""
     site = component.site
-    annotations = {}
+    annotations = rolled_out(1)
     if site.cluster.reloader:
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
@@ -74,7 +79,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
 def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
     site = component.site
     return pod_spec(
-        priority_class_name=PRIORITY_CLASS if site.mail.priority is not None else None,
+        priority_class_name=priority_class(site.mail.priority) if site.mail.priority is not None else None,
         termination_grace_period_seconds=GRACE_SECONDS,
         tolerations=[
             k8s.core.v1.TolerationArgs(

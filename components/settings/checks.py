@@ -16,8 +16,30 @@ QUEUE_HEADROOM = 1.5
 
 def problems(site: Site) -> Iterator[str]:
     """`setting: what is wrong`, relative to the site; nothing when the settings can be deployed."""
-    for check in (_nodes, _domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, edge_problems, job_problems):
+    for check in (
+        _adoption,
+        _nodes,
+        _domains,
+        _mailboxes,
+        _aliases,
+        _send_as,
+        _capacity,
+        _secrets,
+        dns_problems,
+        edge_problems,
+        job_problems,
+    ):
         yield from check(site)
+
+
+def _adoption(site: Site) -> Iterator[str]:
+    for entry in site.adopt:
+        kind, _, name = entry.partition("/")
+        if kind in {"ConfigMap", "Secret"}:
+            yield (
+                f"adopt: {entry}: its content would be written into the plan and the state, and a predecessor's holds passwords; this program "
+                f"makes its own. Remove the entry, and the object once nothing uses it: kubectl -n {site.namespace} delete {kind.lower()} {name}"
+            )
 
 
 def _nodes(site: Site) -> Iterator[str]:

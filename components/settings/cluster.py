@@ -39,6 +39,11 @@ class Cluster(Model):
     """One Kubernetes cluster, or a folder that its manifests are written to."""
 
     context: str | None = Field(default=None, description="context of the kubeconfig (KUBECONFIG or ~/.kube/config) to deploy to")
+    uid: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        description="uid of the cluster's Namespace kube-system, which a renamed context does not change; another one replaces every object",
+    )
     render_to: str | None = Field(default=None, description="folder for YAML manifests instead of a cluster")
     nodes: dict[ObjectName, Node] = Field(min_length=1, description="the workers in HAProxy's pools, by node name")
     pod_networks: tuple[Network, ...] = Field(min_length=1, description="where pods and tunnel addresses live")

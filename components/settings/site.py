@@ -47,8 +47,10 @@ class Legacy(Model):
 class Site(Model):
     """Everything about one installation that is not secret."""
 
-    production: bool = Field(default=True, description="protects and retains Namespace and volumes; warns of an image that is not pinned")
-    namespace: ObjectName = Field(default="mailserver", description="made, and when production kept, by this stack")
+    production: bool = Field(
+        default=True, description="warns of what a site that carries mail should not have, such as an image that is not pinned"
+    )
+    namespace: ObjectName = Field(default="mailserver", description="made by this stack, and never deleted by it")
     domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name")
     primary_domain: Fqdn | None = Field(
         default=None, description="the one whose host is the server's own name; null where there is one only"
@@ -63,6 +65,11 @@ class Site(Model):
     legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
     adopt: tuple[str, ...] = Field(
         default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
+    )
+
+    unprotected: tuple[str, ...] = Field(
+        default=(),
+        description="what the next up or destroy may delete or replace, as Kind/name; everything else that holds or carries mail is protected",
     )
 
     @property

@@ -101,6 +101,8 @@ BAD = {
     "network that does not parse": {"cluster/pod_networks": ["10.10/16x"]},
     "image without a tag": {"mail/image": "docker.io/mailserver/docker-mailserver"},
     "adopting what is not there": {"adopt": ["Deployment/mailsrever"]},
+    "adopting what may hold passwords": {"adopt": ["ConfigMap/mailserver-config"]},
+    "dropping a protection that is not there": {"unprotected": ["PersistentVolumeClaim/mailserver-dat"]},
 }
 
 

@@ -73,8 +73,8 @@ def test_a_secret_in_a_config_map_is_found(text):
     assert found.startswith("ConfigMap/m: file holds what looks like")
 
 
-def test_only_a_protected_and_retained_claim_is_safe():
-    assert list(unprotected("PersistentVolumeClaim", "c", {"protect": True, "retainOnDelete": True})) == []
+def test_only_a_retained_claim_is_safe():
+    assert list(unprotected("PersistentVolumeClaim", "c", {"retainOnDelete": True})) == []
     assert list(unprotected("Namespace", "c", {"protect": True}))
-    assert list(unprotected("PersistentVolumeClaim", "c", {"retainOnDelete": True}))
+    assert list(unprotected("PersistentVolume", "c", {"protect": True}))
     assert list(unprotected("ConfigMap", "c", {})) == []
