@@ -6,8 +6,8 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
+from components.errors import UserError
 from components.live import FILLED_IN
-from components.settings.parse import SettingsError
 from components.settings.site import KEY, Site
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
@@ -25,10 +25,10 @@ class Context:
     declared: set[str] = field(default_factory=set)  # Kind/name of each Kubernetes object and of whatever else can be protected
 
     def check_references(self) -> None:
-        """Raise SettingsError for an entry of `adopt` or `unprotected` that no component declared."""
+        """Raise UserError for an entry of `adopt` or `unprotected` that no component declared."""
         for setting, entries in (("adopt", self.site.adopt), ("unprotected", self.site.unprotected)):
             if unknown := sorted(set(entries) - self.declared):
-                raise SettingsError(
+                raise UserError(
                     f"{KEY}.{setting}: {', '.join(unknown)}: no such object here; write Kind/name, such as Namespace/mailserver"
                 )
 

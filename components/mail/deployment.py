@@ -83,7 +83,10 @@ def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
         termination_grace_period_seconds=GRACE_SECONDS,
         tolerations=[
             k8s.core.v1.TolerationArgs(
-                key=f"node.kubernetes.io/{state}", operator="Exists", effect="NoExecute", toleration_seconds=site.mail.node_loss_seconds
+                key=f"node.kubernetes.io/{state}",
+                operator="Exists",
+                effect="NoExecute",
+                toleration_seconds=site.mail.unreachable_toleration_seconds,
             )
             for state in ("not-ready", "unreachable")
         ],
