@@ -37,8 +37,8 @@ def _adoption(site: Site) -> Iterator[str]:
         kind, _, name = entry.partition("/")
         if kind in {"ConfigMap", "Secret"}:
             yield (
-                f"adopt: {entry}: its content would be written into the plan and the state, and a predecessor's holds passwords; this program "
-                f"makes its own. Remove the entry, and the object once nothing uses it: kubectl -n {site.namespace} delete {kind.lower()} {name}"
+                f"adopt: {entry}: its content would be written into the plan and the state, and a predecessor's holds passwords; this "
+                f"program makes its own. Remove the entry; `kubectl -n {site.namespace} delete {kind.lower()} {name}` once nothing uses it"
             )
 
 

@@ -42,7 +42,7 @@ class Cluster(Model):
     uid: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
-        description="uid of the cluster's Namespace kube-system, which a renamed context does not change; another one replaces every object",
+        description="uid of the cluster's Namespace kube-system: the same under any context; another one replaces every object",
     )
     render_to: str | None = Field(default=None, description="folder for YAML manifests instead of a cluster")
     nodes: dict[ObjectName, Node] = Field(min_length=1, description="the workers in HAProxy's pools, by node name")

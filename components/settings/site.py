@@ -77,7 +77,7 @@ class Site(Model):
 
     unprotected: tuple[str, ...] = Field(
         default=(),
-        description="what the next up or destroy may delete or replace, as Kind/name; everything else that holds or carries mail is protected",
+        description="what an up or destroy may delete or replace, as Kind/name; all else that holds or carries mail is protected",
     )
 
     @property
