@@ -58,6 +58,7 @@ lint: setup ## style, types, layers, shell, PHP and YAML
 	@tools/packages.sh
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(VENV)/bin/yamllint --strict .
 	@shellcheck $$(git ls-files '*.sh' tests/contract/pfsense/bin | grep -v '[.]php$$') .ci/run
 	@for file in $$(git ls-files '*.php' '*.inc'); do php -l $$file >/dev/null || exit 1; done

@@ -188,7 +188,7 @@ def test_the_predecessors_password_is_in_no_output_no_state_and_nowhere_in_the_c
 CHANGES: list[dict[str, Any]] = [
     {"cluster/node_ports": {"imaps": {"proxy": 30228, "health": 30248}}},
     {"jobs/probe/schedule": "*/30 * * * *", "jobs/backup/schedule": "0 4 * * *"},
-    {"edge/legacy": {"address": "10.0.20.210"}, "mail/priority": 150_000},
+    {"edge/legacy": {"address": "10.0.20.210"}, "mail/priority_class": {"value": 150_000}},
     {"mail/resources": {"memory_limit": "3Gi"}, "mail/message_size_limit": 52_428_800},
     {"mail/relay": ..., "mail/srs": False},
 ]
