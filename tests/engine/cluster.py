@@ -92,8 +92,8 @@ class Cluster:
 
     def start_secret_store(self) -> None:
         """A stand-in for external-secrets: every ExternalSecret gets its Secret and is Ready."""
-        command = ["kubectl", "--kubeconfig", self.kubeconfig, "get", "externalsecret", "-A", "--watch", "--output", "json"]
-        command[-2:] = ["--output", "custom-columns=NAME:.metadata.name", "--no-headers"]
+        command = ["kubectl", "--kubeconfig", self.kubeconfig, "get", "externalsecret", "-A", "--watch"]
+        command += ["--output", "custom-columns=NAME:.metadata.name", "--no-headers"]
         self._store = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -111,6 +111,7 @@ class Cluster:
 
 
 def secret_in(place: Path, secret: str) -> list[str]:
-    """The files below a folder that hold the secret, in clear or as base64."""
-    result = subprocess.run(["grep", "--recursive", "--files-with-matches", "--text", secret, str(place)], capture_output=True, text=True, check=False)
+    """The files below a folder that hold the secret, as text."""
+    command = ["grep", "--recursive", "--files-with-matches", "--text", secret, str(place)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.splitlines()

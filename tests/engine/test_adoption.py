@@ -1,4 +1,4 @@
-"""The owner's live system, as his Terraform leaves it, comes under the program: on a real control plane, with the commands of the runbook."""
+"""The owner's live system, as his Terraform leaves it, comes under the program, by the commands of the runbook."""
 
 import base64
 import json
@@ -44,6 +44,7 @@ class Site:
             "cluster/uid": self.cluster.uid,
             "edge/ssh": ...,
             "dns/zones/viktorbarzin.me/cloudflare": ...,
+            "mail/storage/retained_claims": {"mailserver-letsencrypt-encrypted": "1Gi"},
         }
         for path, value in (base | changes).items():
             change(self.settings, path, value)
@@ -113,7 +114,7 @@ def named(text: str, word: str) -> set[str]:
     return set(found[1].split(", ")) if found else set()
 
 
-def test_what_exists_and_is_in_no_state_is_named_before_anything_changes(story):
+def encoded_exists_and_is_in_no_state_is_named_before_anything_changes(story):
     lines = re.findall(r"^error:     - (\S+)$", story.refused, re.MULTILINE)
     assert sorted(lines) == sorted(ADOPT)
 
@@ -164,7 +165,7 @@ def test_the_next_preview_has_nothing_to_change_with_or_without_the_list(story):
     assert "summary:\n  nothing to change\n" in story.emptied
 
 
-def test_what_the_predecessor_leaves_is_named_with_a_command_that_removes_it(story):
+def encoded_the_predecessor_leaves_is_named_with_a_command_that_removes_it(story):
     (command,) = re.findall(r"^  (kubectl .* delete .*)$", story.again, re.MULTILINE)
     assert {reference.lower() for reference in LEFT_OVER} == set(command.split(" delete ")[1].split())
     result = story.site.run(*command.split())
@@ -175,14 +176,14 @@ def test_what_the_predecessor_leaves_is_named_with_a_command_that_removes_it(sto
 
 
 def test_the_predecessors_password_is_in_no_output_no_state_and_nowhere_in_the_cluster(story, state):
-    test_what = base64.b64encode(story.password.encode()).decode()
-    for form in (story.password, test_what):
+    encoded = base64.b64encode(story.password.encode()).decode()
+    for form in (story.password, encoded):
         assert form not in story.site.said
         assert secret_in(state, form) == []
     kinds = "configmap,secret,deployment,replicaset,cronjob,externalsecret,pod"
     there = story.site.cluster.kubectl("get", kinds, "-n", NAMESPACE, "-o", "yaml")
     assert story.password not in there
-    assert test_what not in there
+    assert encoded not in there
 
 
 CHANGES: list[dict[str, Any]] = [

@@ -87,7 +87,7 @@ def _ended(context: str | None, namespace: str, name: str) -> bool | None:
 @stack_option
 @click.option("--print", "print_only", is_flag=True, help="write the Job's manifest (JSON) instead of starting it")
 @click.argument("arguments", nargs=-1)
-def jobkubectl_command(job: str, stack: str, print_only: bool, arguments: tuple[str, ...]) -> None:
+def job_command(job: str, stack: str, print_only: bool, arguments: tuple[str, ...]) -> None:
     """Starts the CronJob JOB now and shows its log until it ends; what follows `--` goes to its program.
 
     Runs what the stack declares: same image, same volumes, same program. Exit codes: 0 the job succeeded, 1 it failed,
