@@ -15,7 +15,7 @@ _CLAIM_ANNOTATIONS = (
 # Written as on the wire: the SDK translates only names without a dot.
 FILLED_IN: dict[str, tuple[str, ...]] = {
     "Namespace": ("spec", 'metadata.labels["kubernetes.io/metadata.name"]'),
-    "PersistentVolume": ("metadata.finalizers", "spec.claimRef"),
+    "PersistentVolume": ("metadata.finalizers", "spec.claimRef", "spec.csi.volumeHandle"),  # a handle is its maker's to choose
     "PersistentVolumeClaim": (
         "metadata.finalizers",
         "spec.volumeName",

@@ -12,12 +12,12 @@ KubernetesObject = Mapping[str, Any]
 
 def comparison(imported: Iterable[Step], updated: Iterable[Step]) -> Table | None:
     """A row for each aspect that differs; None where every object stays as it is."""
-    wanted = {step.urn: step.new for step in updated}
+    taken = {step.urn for step in imported}
     table = Table("object", "what", "today", "afterwards", title="what taking over changes")
-    for step in sorted(imported, key=lambda step: step.label):
-        live = step.old or step.new
-        for what, today, afterwards in differences(live, wanted.get(step.urn, live)):
-            table.add_row(step.label, what, today, afterwards)
+    for step in sorted(updated, key=lambda step: step.label):
+        if step.urn in taken:
+            for what, today, afterwards in differences(step.old, step.new):
+                table.add_row(step.label, what, today, afterwards)
     return table if table.row_count else None
 
 

@@ -13,6 +13,16 @@ from components.settings.site import KEY, Site
 PREDECESSORS = {"HashiCorp", "Terraform"}  # field managers of Terraform's Kubernetes provider
 SUPPORT = ("ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding")  # what a workload of the predecessor needed
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob", "Ingress")
+REFERENCES = {  # by the field that refers
+    "configMap": "ConfigMap",
+    "configMapRef": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+    "secret": "Secret",
+    "secretName": "Secret",
+    "secretRef": "Secret",
+    "secretKeyRef": "Secret",
+    "serviceAccountName": "ServiceAccount",
+}
 UNREACHABLE = "PULUMI_K8S_DELETE_UNREACHABLE"
 
 KubernetesObject = Mapping[str, Any]
@@ -67,34 +77,55 @@ def existing(site: Site, objects: Iterable[KubernetesObject]) -> list[str]:
 def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
     """What the predecessor made in the namespace and neither the program nor a workload that stays uses, as Kind/name."""
     declared = list(declared)
-    ours = {(thing["kind"], thing["metadata"]["name"]) for thing in declared}
-    workloads = json.loads(_ask(site, "get", ",".join(WORKLOADS).lower(), "--namespace", site.namespace, "--output", "json"))["items"]
-    staying = [thing for thing in workloads if (thing["kind"], thing["metadata"]["name"]) not in ours]
-    used = set(_texts([*declared, *(thing["spec"] for thing in staying)])) | {site.tls.secret}
+    ours = {f"{thing['kind']}/{thing['metadata']['name']}" for thing in declared}
+    workloads = _list(site, WORKLOADS)
+    staying = [*declared, *(thing for thing in workloads if _label(thing) not in ours)]
+    used = {reference for thing in staying for reference in _uses(thing)}
+    used.add(f"Secret/{site.tls.secret}")
     # Names and managers only: nothing here may read what is in a Secret.
     columns = "custom-columns=KIND:.kind,NAME:.metadata.name,OWNERS:.metadata.ownerReferences[*].kind,BY:.metadata.managedFields[*].manager"
     listed = _ask(site, "get", ",".join(SUPPORT).lower(), "--namespace", site.namespace, "--no-headers", "--output", columns)
-    found = []
+    left = set()
     for kind, name, owners, managers in (line.split(maxsplit=3) for line in listed.splitlines()):
-        if owners == "<none>" and PREDECESSORS & set(managers.split(",")) and name not in used and (kind, name) not in ours:
-            found.append(f"{kind}/{name}")
-    return sorted(found)
+        if owners == "<none>" and PREDECESSORS & set(managers.split(",")):
+            left.add(f"{kind}/{name}")
+    left -= used | ours
+    # A right goes with the account that has it, and stays with any other.
+    for binding in _list(site, ("RoleBinding",)):
+        subjects = {f"{subject['kind']}/{subject['name']}" for subject in binding.get("subjects", ())}
+        if not subjects <= left:
+            left -= {_label(binding), f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"}
+    return sorted(left)
+
+
+def _uses(value: Any) -> Iterable[str]:
+    """What an object refers to, as Kind/name."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if key in REFERENCES and isinstance(part, str):
+                yield f"{REFERENCES[key]}/{part}"
+            elif key in REFERENCES and isinstance(part, Mapping) and "name" in part:
+                yield f"{REFERENCES[key]}/{part['name']}"
+            elif key == "imagePullSecrets":
+                yield from (f"Secret/{secret['name']}" for secret in part)
+            else:
+                yield from _uses(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _uses(part)
+
+
+def _label(thing: KubernetesObject) -> str:
+    return f"{thing['kind']}/{thing['metadata']['name']}"
+
+
+def _list(site: Site, kinds: Iterable[str]) -> list[dict[str, Any]]:
+    return json.loads(_ask(site, "get", ",".join(kinds).lower(), "--namespace", site.namespace, "--output", "json"))["items"]
 
 
 def removal(site: Site, references: Iterable[str]) -> str:
     """The command that removes these objects."""
     return f"kubectl --context {site.cluster.context} --namespace {site.namespace} delete {' '.join(r.lower() for r in references)}"
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _texts(part)
 
 
 def _resource(thing: KubernetesObject) -> str:

@@ -19,6 +19,7 @@ WORDS = {
 STAYS = "stop managing (stays in the cluster)"
 _COLOUR = re.compile(r"<\{%.*?%\}>")
 _INTERRUPTED = "KeyboardInterrupt"  # the program, which the engine ends because of an error that is told anyway
+_ENDINGS = {"preview failed", "update failed"}  # said after the error itself
 _PROTECTED = "currently marked for protection"
 
 
@@ -105,7 +106,9 @@ def summary(plan: Plan) -> Iterator[str]:
 def errors(plan: Plan) -> Iterator[str]:
     """What the engine and the providers complain of, each once; protection in our words."""
     names = {step.urn: step.label for step in plan.steps}
-    yield from dict.fromkeys(_complaint(urn, text, names) for urn, text in plan.complaints if _INTERRUPTED not in text)
+    yield from dict.fromkeys(
+        _complaint(urn, text, names) for urn, text in plan.complaints if _INTERRUPTED not in text and text not in _ENDINGS
+    )
 
 
 def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:

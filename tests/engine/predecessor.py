@@ -89,7 +89,7 @@ def objects(password: str) -> Iterator[dict[str, Any]]:
         spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": CLASS, "resources": {"requests": {"storage": size}}}
         yield _thing("v1", "PersistentVolumeClaim", name, spec=spec, annotations={"resize.topolvm.io/storage_limit": "10Gi"})
     for name in EXPORTS:
-        share = {"nfs": {"server": "192.168.1.127", "path": f"/srv/nfs/{name.removesuffix('-host')}"}}
+        share = {"csi": {"driver": "nfs.csi.k8s.io", "volumeHandle": f"nfs-{name}", "volumeAttributes": _export(name)}}
         shared = {"accessModes": ["ReadWriteMany"], "storageClassName": "nfs-truenas"}
         reclaim = {"persistentVolumeReclaimPolicy": "Retain", "mountOptions": ["soft", "timeo=30", "retrans=3"]}
         yield _thing("v1", "PersistentVolume", name, spec={**shared, **share, **reclaim, "capacity": {"storage": "10Gi"}})
@@ -127,6 +127,10 @@ def objects(password: str) -> Iterator[dict[str, Any]]:
 
 
 _EXEC = {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}
+
+
+def _export(name: str) -> dict[str, str]:
+    return {"server": "192.168.1.127", "share": f"/srv/nfs/{name.removesuffix('-host')}"}
 
 
 def _thing(
