@@ -123,9 +123,10 @@ def _list(site: Site, kinds: Iterable[str]) -> list[dict[str, Any]]:
     return json.loads(_ask(site, "get", ",".join(kinds).lower(), "--namespace", site.namespace, "--output", "json"))["items"]
 
 
-def removal(site: Site, references: Iterable[str]) -> str:
+def removal(site: Site, references: Iterable[str], *flags: str) -> str:
     """The command that removes these objects."""
-    return f"kubectl --context {site.cluster.context} --namespace {site.namespace} delete {' '.join(r.lower() for r in references)}"
+    words = ("kubectl", "--context", str(site.cluster.context), "--namespace", site.namespace, "delete", *flags)
+    return " ".join((*words, *(reference.lower() for reference in references)))
 
 
 def _resource(thing: KubernetesObject) -> str:

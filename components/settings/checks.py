@@ -34,12 +34,16 @@ def problems(site: Site) -> Iterator[str]:
 
 
 def _adoption(site: Site) -> Iterator[str]:
+    reasons = {
+        "ConfigMap": "its content would be written into the plan and the state, and a predecessor's holds passwords",
+        "ExternalSecret": "an import sees nothing of what a custom resource's former owner had set, and would leave it in place",
+    }
     for entry in site.adopt:
         kind, _, name = entry.partition("/")
-        if kind in {"ConfigMap", "Secret"}:
+        if reason := reasons.get("ConfigMap" if kind == "Secret" else kind):
             yield (
-                f"adopt: {entry}: its content would be written into the plan and the state, and a predecessor's holds passwords; this "
-                f"program makes its own. Remove the entry; `kubectl -n {site.namespace} delete {kind.lower()} {name}` once nothing uses it"
+                f"adopt: {entry}: {reason}; this program makes its own. Remove the entry, and if the program's own has this name, the object: "
+                f"kubectl -n {site.namespace} delete --cascade=orphan {kind.lower()} {name}"
             )
 
 

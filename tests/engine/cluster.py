@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
+from components.settings.site import KEY
+from tests.conftest import change, recording_of, settings
 from tests.engine.predecessor import CLAIMS, CLASS, MANAGER, MANIFEST_MANAGER, NAMESPACE, objects
 
 KUBECONFIG = "MAIL_TEST_KUBECONFIG"  # everything of ours in that cluster is deleted before and after the tests
-TEST_LABEL = "mail-test=volume"
 
 
 def missing() -> str:
@@ -115,3 +120,56 @@ def secret_in(place: Path, secret: str) -> list[str]:
     command = ["grep", "--recursive", "--files-with-matches", "--text", secret, str(place)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.splitlines()
+
+
+@dataclass
+class Site:
+    """Stack prod in a copy of the checkout, on the throwaway cluster, driven by `make`."""
+
+    checkout: Path
+    cluster: Cluster
+    said: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    stack: str = "prod"
+
+    @property
+    def file(self) -> Path:
+        return self.checkout / f"Pulumi.{self.stack}.yaml"
+
+    def set(self, changes: dict[str, Any]) -> None:
+        """The committed settings of the stack, on this cluster and with these changes; the rest of the file stays."""
+        self.settings = settings(self.stack)
+        for path, value in ({"cluster/context": self.cluster.context, "cluster/uid": self.cluster.uid} | changes).items():
+            change(self.settings, path, value)
+        document = YAML().load(self.file)
+        document["config"][KEY] = self.settings
+        with self.file.open("w") as stream:
+            YAML().dump(document, stream)
+
+    def make(self, *words: str, code: int = 0) -> str:
+        result = self.run("make", "-o", ".venv/.locked", *words, f"STACK={self.stack}")
+        assert result.returncode == (2 if code else 0), result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            command, cwd=self.checkout, env=self.environment(), capture_output=True, text=True, check=False, timeout=900
+        )
+        self.said += result.stdout + result.stderr
+        return result
+
+    def environment(self) -> dict[str, str]:
+        outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        return outer | {"KUBECONFIG": self.cluster.kubeconfig}
+
+    def declared(self) -> dict[str, dict[str, Any]]:
+        """What the program declares, by Kind/name."""
+        objects = recording_of(json.dumps(self.settings), self.stack).kubernetes()
+        return {f"{thing['kind']}/{thing['metadata']['name']}": thing for thing in objects}
+
+
+def named(text: str, word: str) -> set[str]:
+    """The names in the summary's line `<n> to <word>: …`."""
+    found = re.search(rf"^  \d+ to {re.escape(word)}: (.*)$", text, re.MULTILINE)
+    return set(found[1].split(", ")) if found else set()

@@ -31,7 +31,7 @@ LEFT_OVER = {
     "RoleBinding/spam-retention",
 }
 
-# What the program takes over: everything with its names but ConfigMaps.
+# What the program takes over: everything with its names but what it makes anew.
 ADOPT = [
     "Namespace/mailserver",
     *(f"PersistentVolumeClaim/{name}" for name in ("mailserver-data-encrypted", "mailserver-letsencrypt-encrypted", *EXPORTS)),
@@ -40,7 +40,6 @@ ADOPT = [
     "Service/mailserver",
     "Service/mailserver-proxy",
     *(f"CronJob/{name}" for name in JOBS),
-    "ExternalSecret/mailserver-probe-secrets",
 ]
 
 _FILES = {

@@ -85,13 +85,14 @@ def cluster_answers(site: Site) -> bool:
 def look(site: Site, planned: Plan) -> list[str]:
     """What stands in the way in the live cluster; says what a predecessor left in it."""
     there = existing(site, [step.new for step in planned.of("create") if "kind" in step.new and "metadata" in step.new])
-    secret = [reference for reference in there if reference.startswith(("ConfigMap/", "Secret/"))]
+    remade = [reference for reference in there if reference.startswith(("ConfigMap/", "Secret/", "ExternalSecret/"))]
     found = []
-    if adoptable := [reference for reference in there if reference not in secret]:
+    if adoptable := [reference for reference in there if reference not in remade]:
         found += ["these exist in the cluster, and this stack does not know them; an `up` would stop half-way. To take them over, add:"]
         found += ["  adopt:", *(f"    - {reference}" for reference in adoptable)]
-    if secret:
-        found.append(f"{', '.join(secret)}: exists already and is never taken over; remove it first: {removal(site, secret)}")
+    if remade:
+        found += ["these are never taken over but made anew; remove them first (the Secret of an ExternalSecret stays):"]
+        found += [f"  {removal(site, remade, '--cascade=orphan')}"]
     if left := leftovers(site, planned.declared):
         print("left by the predecessor; once the new pod is ready nothing uses it, and this removes it:")
         print(f"  {removal(site, left)}")
