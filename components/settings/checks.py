@@ -42,8 +42,8 @@ def _adoption(site: Site) -> Iterator[str]:
         kind, _, name = entry.partition("/")
         if reason := reasons.get("ConfigMap" if kind == "Secret" else kind):
             yield (
-                f"adopt: {entry}: {reason}; this program makes its own. Remove the entry, and if the program's own has this name, the object: "
-                f"kubectl -n {site.namespace} delete --cascade=orphan {kind.lower()} {name}"
+                f"adopt: {entry}: {reason}; this program makes its own. Remove the entry, and if the program's own has this name, the "
+                f"object: kubectl -n {site.namespace} delete --cascade=orphan {kind.lower()} {name}"
             )
 
 
