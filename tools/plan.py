@@ -25,7 +25,7 @@ _PROTECTED = "currently marked for protection"
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on one resource; `old` and `new` are inputs, empty where there are none."""
+    """One operation on one resource; `old` and `new` are inputs, empty where it has no such side."""
 
     op: str
     urn: str

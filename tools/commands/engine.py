@@ -83,7 +83,7 @@ def cluster_answers(site: Site) -> bool:
 
 
 def look(site: Site, planned: Plan) -> list[str]:
-    """What stands in the way in the live cluster; says what a predecessor left in it."""
+    """What an `up` would trip over in the live cluster; prints what a predecessor left in it."""
     there = existing(site, [step.new for step in planned.of("create") if "kind" in step.new and "metadata" in step.new])
     remade = [reference for reference in there if reference.startswith(("ConfigMap/", "Secret/", "ExternalSecret/"))]
     found = []
