@@ -14,7 +14,7 @@ def dns_advice(urn: str, message: str) -> str | None:
     if record is None:
         return None
     zone, key = record["zone"], record["key"]
-    if "marked for protection" in message:
+    if "To unprotect" in message:  # in what it says of deletions and of replacements
         return f"dns.zones.{zone}.release: {key!r} is protected, because mail depends on it; list it, run `up`, then make the change"
     code = _CODE.search(message)
     return f"{remedy(int(code[1]), zone)} [{zone}/{key}]" if code else None
