@@ -1,6 +1,7 @@
 """Nothing of the site's DNS is declared before it has passed the verification."""
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ from components.dns.records import zones
 from components.errors import UserError
 from components.settings.site import Site
 
+SIMILAR = 3  # findings with one code that have lines of their own
 SNAPSHOT = Path(__file__).parents[2] / "snapshots" / "dns.json"
 
 
@@ -44,7 +46,19 @@ def verified(site: Site) -> Advice:
     reverse = [
         f"{name} has the reverse name {host.reverse_name}, which is accepted" for name, host in site.dns.hosts.items() if host.reverse_name
     ]
-    return Advice(tuple(str(finding) for finding in findings), (f"other people's DNS: {age}", *reverse, *notes))
+    return Advice(tuple(_grouped(findings)), (f"other people's DNS: {age}", *reverse, *notes))
+
+
+def _grouped(findings: Sequence[Finding]) -> Iterator[str]:
+    """A line for each finding; one line for many with the same code, as a site with a hundred domains has them."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault(finding.code, []).append(finding)
+    for same in by_code.values():
+        if len(same) <= SIMILAR:
+            yield from map(str, same)
+        else:
+            yield f"{same[0]} (and {len(same) - 1} more like this: {same[1].setting}, {same[2].setting}, …)"
 
 
 def _compared(site: Site) -> tuple[list[Finding], list[str], list[str]]:
