@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from components.edge.notices import edge_notes, edge_warnings
+from components.mail.extra import overridden
 from components.mail.secrets import handmade_secrets
 from components.mail.trust import unknown_tunnels
 from components.settings.dns import DomainRecords
@@ -112,5 +113,6 @@ def notes(site: Site) -> Iterator[str]:
         yield f"the probe takes {taken} of the {relay.daily_quota} messages a day that {relay.host} allows"
     if relay is None:
         yield "no relay: mail leaves from your own address, which needs port 25 outbound and a matching reverse name"
+    yield from (f"{KEY}.{setting}: replaces {own}, which this program sets" for setting, own in overridden(site))
     if site.production:
         yield "production: the Namespace and the volumes are protected, and stay in the cluster when they leave the program"
