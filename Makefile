@@ -50,11 +50,12 @@ lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
 	@$(VENV)/bin/yamllint --strict .
-	@shellcheck $$(git ls-files '*.sh' tests/contract/pfsense/bin | grep -v '[.]php$$') .ci/run
-	@for file in $$(git ls-files '*.php' '*.inc'); do php -l $$file >/dev/null || exit 1; done
+	@shellcheck $$(git ls-files '*.sh'; git grep -l '^#!/bin/sh' -- tests/contract/pfsense) .ci/run
+	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done
 
 bench: setup ## measurements, as ratios
 	@$(RUN) tools.bench
+	@$(RUN) tests.contract.bench
 
 lab: setup ## the rendered mail edge on this machine, to play with; ends after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh

@@ -5,7 +5,7 @@ import pulumi
 from components.base import Context, cluster_provider
 from components.dns.component import Dns
 from components.dns.gate import verified
-from components.edge.resources import Edge
+from components.edge.component import Edge
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.notices import notes, warnings

@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from components.edge.agent import agent_digest
-from components.edge.client import AgentError, Firewall, Kind, differences
+from components.edge.client import AgentError, Firewall, Kind
+from components.edge.connection import SSH_KEY, Connection
 from components.edge.desired import haproxy_set, rule_set
+from components.edge.differences import differences
 from components.edge.haproxy_cfg import haproxy_cfg
-from components.edge.provider import SSH_KEY
-from components.edge.resources import connection
-from components.edge.ssh import Connection, TransportError
+from components.edge.ssh import TransportError
 from components.settings.parse import SettingsError, parse_site
 from components.settings.site import KEY, Site
 from tools.failure import print_errors
@@ -113,11 +113,7 @@ def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall
     """The stack's firewall, not yet connected to. Raises EdgeError where the settings name none, or its key cannot be read."""
     if site.firewall.ssh is None:
         raise EdgeError(f"{KEY}.firewall.ssh: is not set, so this stack has no firewall to talk to")
-    there = connection(site, site.firewall.ssh)
-    return Firewall(
-        Connection(there["host"], int(there["port"]), there["user"], there["host_key"], there["key_file"] or None),
-        private_key(stack, ssh_key_file),
-    )
+    return Firewall(Connection.of(site, site.firewall.ssh), private_key(stack, ssh_key_file))
 
 
 COMMANDS = {"plan": plan, "flip-back": flip_back, "health": health}

@@ -71,8 +71,8 @@ def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("point", RULES_POINTS)
 def test_an_apply_of_rules_survives(firewall, edge_site, point, way):
-    legacy = edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
-    old, new = rule_set(legacy), rule_set(edge_site({"legacy": {"address": "10.0.20.202"}}))
+    legacy = edge_site({"legacy": {"address": "10.0.20.210"}, "firewall/target": "legacy"})
+    old, new = rule_set(legacy), rule_set(edge_site({"legacy": {"address": "10.0.20.210"}}))
     firewall.client().call("apply", "haproxy", haproxy_set(legacy))
     firewall.client().call("apply", "rules", old)
 
@@ -105,7 +105,7 @@ def test_a_connection_that_is_cut_at_any_step_of_haproxy_stops_nothing(firewall,
 
 
 def test_a_connection_that_is_cut_at_any_step_of_the_rules_stops_nothing(firewall, edge_site):
-    sites = [edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": target}) for target in ("haproxy", "legacy")]
+    sites = [edge_site({"legacy": {"address": "10.0.20.210"}, "firewall/target": target}) for target in ("haproxy", "legacy")]
     firewall.client().call("apply", "haproxy", haproxy_set(sites[0]))
     firewall.client().call("apply", "rules", rule_set(sites[1]))
     for point in RULES_POINTS:

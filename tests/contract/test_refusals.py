@@ -81,7 +81,7 @@ def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wan
 
 
 def test_a_missing_package_is_said_in_one_sentence(firewall, wanted, edge_site):
-    (firewall.root / "pkg/haproxy/haproxy.inc").rename(firewall.root / "pkg/haproxy/gone")
+    (firewall.root / "usr/local/pkg/haproxy/haproxy.inc").unlink()
     assert "Package Manager" in refused(firewall, wanted, "precondition")
     assert "Package Manager" in refused(firewall, wanted, "precondition", verb="health")
     assert "Package Manager" in refused(firewall, rule_set(edge_site()), "precondition", kind="rules")
@@ -96,13 +96,13 @@ def test_the_backup_of_a_carp_pair_is_left_alone(firewall, wanted, edge_site):
     firewall.edit(lambda root: ET.SubElement(root.find("installedpackages/haproxy"), "carpdev").__setattr__("text", "192.0.2.3"))
     (firewall.root / "var/run/carp.backup").touch()
     assert "CARP master" in refused(firewall, wanted, "precondition")
-    legacy = edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
+    legacy = edge_site({"legacy": {"address": "10.0.20.210"}, "firewall/target": "legacy"})
     assert "CARP master" in refused(firewall, rule_set(legacy), "precondition", kind="rules")
 
 
-def test_a_read_only_firewall_is_said_so(firewall, wanted):
-    (firewall.root / "var/run/readonly").touch()
-    refused(firewall, wanted, "write")
+def test_a_file_that_cannot_be_written_is_said_so(firewall, wanted):
+    (firewall.root / "disk_full").touch()
+    assert "full disk" in refused(firewall, wanted, "write")
 
 
 def test_a_port_that_another_program_holds_is_rolled_back(firewall, applied):

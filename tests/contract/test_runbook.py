@@ -15,7 +15,7 @@ from tools.program import ROOT
 pytestmark = pytest.mark.contract
 
 LINES = re.findall(r"^ {4,}((?:make|nc|ssh|ssh-keygen|ssh-keyscan) .+)$", (ROOT / "docs/runbooks/edge.md").read_text("utf-8"), re.MULTILINE)
-LEGACY = {"legacy": {"address": "10.0.20.202"}}
+LEGACY = {"legacy": {"address": "10.0.20.210"}}
 
 
 def line(part: str) -> str:
@@ -38,7 +38,7 @@ class Operator:
         (self.home / "known_hosts").write_text(self.known_host)
         self.base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "firewall": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": " ".join(host_key)}},
+            "firewall": {"address": firewall.address, "ssh": {"user": "root", "host_key": " ".join(host_key)}},
         }
 
     def set(self, changes=None):
@@ -50,14 +50,12 @@ class Operator:
             YAML().dump({"config": {"mailserver:site": site}}, file)
 
     def type(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run a line with the stand-in's address, user and port; make does not look whether packages are to be installed."""
+        """Run a line with the stand-in's user; make does not look whether packages are to be installed."""
         for there, here in {
             "make ": "make -o .venv/.locked ",
-            "ssh -i ": f"ssh -p 2222 -o BatchMode=yes -o UserKnownHostsFile={self.home}/known_hosts -i ",
+            "ssh -i ": f"ssh -o BatchMode=yes -o UserKnownHostsFile={self.home}/known_hosts -i ",
             "admin@": "root@",
-            "ssh-keyscan ": "ssh-keyscan -p 2222 ",
             "nc 10.": "nc -N 10.",  # nobody sits there to type QUIT
-            "10.0.20.1": self.firewall.address,
         }.items():
             text = text.replace(there, here)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {"HOME": str(self.home)}

@@ -40,7 +40,7 @@ class Stack:
         site, firewall = settings("dev"), self.firewall
         base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "firewall": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
+            "firewall": {"address": firewall.address, "ssh": {"user": "root", "host_key": firewall.host_key}},
         }
         for path, value in (base | (changes or {})).items():
             change(site, path, value)
@@ -121,7 +121,7 @@ def test_make_edge_plan_reads_the_encrypted_key_from_the_stack(stack):
 
 
 def test_back_without_pulumi_and_forward_again_with_it(stack, pulumi, firewall):
-    legacy = {"legacy": {"address": "10.0.20.202"}}
+    legacy = {"legacy": {"address": "10.0.20.210"}}
     try:
         stack.set(legacy)
         pulumi("up", "--yes", "--skip-preview")

@@ -6,15 +6,15 @@ import subprocess
 import pytest
 
 from components.edge.agent import AGENT_DIR, AGENT_FILES, agent_program
-from components.edge.client import differences
 from components.edge.desired import haproxy_set, rule_set
+from components.edge.differences import differences
 from components.edge.haproxy_cfg import haproxy_cfg
 from components.edge.provider import HaproxySetProvider
 from components.listeners import LISTENERS
 from components.notices import notes, warnings
 from components.settings.parse import SettingsError
 
-LEGACY = {"address": "10.0.20.202"}
+LEGACY = {"address": "10.0.20.210"}
 
 
 def test_the_live_names_are_kept(site):
@@ -111,7 +111,7 @@ def test_the_gate_speaks_tls_where_the_service_does(site):
 
 def test_the_alias_comes_with_legacy_and_goes_by_its_own_setting(site):
     assert rule_set(site())["aliases"] == {} and rule_set(site())["absent_aliases"] == []
-    assert rule_set(site(changes={"legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.202"
+    assert rule_set(site(changes={"legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.210"
     assert rule_set(site(changes={"firewall/remove_legacy_alias": True}))["absent_aliases"] == ["mailserver"]
 
 
