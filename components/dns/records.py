@@ -195,7 +195,7 @@ def spf_value(spf: Spf) -> str:
     terms += ["mx"] if spf.mx else []
     terms += [f"a:{host}" for host in spf.hosts]
     terms += [f"include:{include}" for include in spf.includes]
-    return " ".join(["v=spf1", *terms, _ALL[spf.others]])
+    return " ".join(["v=spf1", *terms, _ALL[spf.all]])
 
 
 def _spf_network(network: Any) -> str:

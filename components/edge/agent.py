@@ -6,7 +6,7 @@ from pathlib import Path
 
 AGENT_DIR = Path(__file__).parents[2] / "scripts" / "pfsense"
 # The entry last.
-AGENT_FILES = ("core.php", "system.php", "haproxy.php", "haproxy_run.php", "pf.php", "filters.php", "redirects.php", "rules.php", "agent.php")
+AGENT_FILES = tuple(f"{name}.php" for name in ("core", "system", "haproxy", "haproxy_run", "pf", "filters", "redirects", "rules", "agent"))
 
 
 @functools.cache

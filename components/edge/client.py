@@ -11,6 +11,7 @@ from components.edge.agent import agent_program
 from components.edge.connection import Connection
 from components.edge.differences import THINGS
 from components.edge.ssh import TransportError, exchange
+from components.errors import UserError
 
 COMMAND = "/usr/local/bin/php -q"
 SENTINEL = b"MAILSERVER-EDGE "
@@ -24,7 +25,7 @@ Verb = Literal["read", "plan", "apply", "delete", "health"]
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-class AgentError(Exception):
+class AgentError(UserError):
     """The agent refused or failed; `step` says where, `rolled_back` whether it undid what it had applied."""
 
     def __init__(self, step: str, message: str, *, rolled_back: bool = False) -> None:

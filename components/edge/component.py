@@ -34,9 +34,9 @@ class Edge(Component):
         haproxy, rules = haproxy_set(site), rule_set(site)
         self.haproxy = HaproxySet("haproxy", connection, dict(haproxy), self._options(ready))
         # Rolling back to the legacy address must work while the new path is broken, so it depends on nothing of that path.
-        before = [self.haproxy] if site.firewall.target == "haproxy" else [legacy] if legacy else []
+        before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
         self.rules = RuleSet("rules", connection, dict(rules), self._options(before))
-        self.target = site.firewall.target
+        self.target = site.edge.target
         self.endpoints = {name: frontend["binds"] for name, frontend in haproxy["frontends"].items()}
         self.pools = {listener.name: listener.pool for listener in site.listeners}
         self.register_outputs({"target": self.target, "endpoints": self.endpoints, "pools": self.pools})

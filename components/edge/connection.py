@@ -7,7 +7,7 @@ from typing import Self
 from components.settings.edge import Ssh
 from components.settings.site import Site
 
-SSH_KEY = "mailserver:firewallSshKey"  # config secret with the private key's text
+SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Connection:
 
     @classmethod
     def of(cls, site: Site, ssh: Ssh) -> Self:
-        return cls(str(ssh.host or site.firewall.address), ssh.port, ssh.user, ssh.host_key, ssh.key_file)
+        return cls(str(ssh.host or site.edge.address), ssh.port, ssh.user, ssh.host_key, ssh.key_file)
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, str]) -> Self:

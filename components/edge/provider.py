@@ -21,12 +21,9 @@ from pulumi.dynamic import (
 )
 
 from components.edge.connection import SSH_KEY, Connection
+from components.errors import UserError
 
 _keys: dict[str, str | None] = {}
-
-
-class FirewallError(Exception):
-    """The message shown when the firewall refuses; contains no secret."""
 
 
 class _EdgeProvider(ResourceProvider):
@@ -89,7 +86,7 @@ class HaproxySetProvider(_EdgeProvider):
             CheckFailure(
                 "wanted",
                 f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it moves on; "
-                f"add `former: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
+                f"add `previous: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
             )
             for service, ports in before.items()
             if not set(ports[:2]) <= set(after.get(service, ports))
@@ -119,12 +116,9 @@ def _firewall(props: Mapping[str, Any]) -> Iterator[Any]:
 @contextmanager
 def _readable() -> Iterator[None]:
     """Pulumi prints an exception with its whole chain, so what leaves here is one sentence with no cause attached."""
-    from components.edge.client import AgentError  # noqa: PLC0415
-    from components.edge.ssh import TransportError  # noqa: PLC0415
-
     try:
         yield
-    except (AgentError, TransportError) as error:
-        raise FirewallError(str(error)) from None
+    except UserError as error:
+        raise UserError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - any other text might contain its arguments
-        raise FirewallError(f"unexpected {type(error).__name__} while talking to the firewall") from None
+        raise UserError(f"unexpected {type(error).__name__} while talking to the firewall") from None

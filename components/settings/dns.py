@@ -130,7 +130,7 @@ class Spf(Model):
         default=(), description="addresses or networks; cost nothing"
     )
     includes: Annotated[tuple[Fqdn, ...], AfterValidator(_unique)] = Field(default=(), description="records of others, such as the relay's")
-    others: Literal["fail", "softfail", "neutral"] = Field(default="fail", description="verdict on everyone else: -all, ~all, ?all")
+    all: Literal["fail", "softfail", "neutral"] = Field(default="fail", description="verdict on everyone else: -all, ~all, ?all")
 
 
 class Dmarc(Model):
@@ -153,7 +153,7 @@ class MtaSts(Model):
     mode: Literal["none", "testing", "enforce"] = Field(
         default="testing", description="to stop, publish `none` for as long as max_age was before the setting goes (section 8.3)"
     )
-    watched_since: date | None = Field(
+    testing_since: date | None = Field(
         default=None, description="since when `testing` has been live and its TLS reports were read; `enforce` needs four weeks of it"
     )
     max_age: int = Field(default=604_800, ge=0, le=31_557_600, description="seconds that senders keep the policy")
@@ -212,6 +212,6 @@ class Dns(Model):
     parked: dict[Fqdn, Parked] = Field(default={}, description="domains of ours that have no mail at all")
     ttl: Annotated[int, Field(ge=60, le=86400)] | None = Field(default=None, description="seconds; null is Cloudflare's automatic (300)")
     policy_server: PolicyServer = Field(default=PolicyServer(), description="serves policies and autoconfig where a domain has them")
-    other_mail_addresses: tuple[MailAddress, ...] = Field(
+    external_report_addresses: tuple[MailAddress, ...] = Field(
         default=(), description="mailboxes outside the settings (aliases of the secret store) that take reports"
     )

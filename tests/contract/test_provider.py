@@ -18,7 +18,7 @@ from components.edge.connection import SSH_KEY, Connection
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.provider import HaproxySetProvider, RuleSetProvider
 from tests.contract.test_rules import nat
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 pytestmark = pytest.mark.contract
 
@@ -97,7 +97,7 @@ def plain(message):
 
 def properties(site, provider, wanted):
     return {
-        "connection": Connection.of(site, site.firewall.ssh).inputs,
+        "connection": Connection.of(site, site.edge.ssh).inputs,
         "agent": agent_digest(),
         "wanted": wanted,
         "__provider": serialize_provider(provider),
@@ -193,7 +193,7 @@ def test_a_haproxy_that_stopped_is_drift(engine, firewall, haproxy):
 def test_moving_the_target_is_an_update_and_moving_the_firewall_a_replacement(engine, firewall, haproxy, rules):
     engine.create(haproxy())
     _, state = engine.create(rules())
-    legacy = rules({"legacy": {"address": "10.0.20.210"}, "firewall/target": "legacy"})
+    legacy = rules({"edge/legacy": {"address": "10.0.20.210"}, "edge/target": "legacy"})
     answer = engine.diff(state, legacy)
     assert (answer.changes, list(answer.replaces)) == (provider_pb2.DiffResponse.DIFF_SOME, [])
     engine.update(state, legacy)
@@ -259,7 +259,7 @@ def test_without_a_key_it_says_how_to_give_one(haproxy, monkeypatch, tmp_path):
     try:
         with pytest.raises(grpc.RpcError) as error:
             engine.create(haproxy())
-        assert "pulumi config set --secret firewallSshKey" in error.value.details()
+        assert "pulumi config set --secret edgeSshKey" in error.value.details()
     finally:
         engine.stop()
 

@@ -12,7 +12,7 @@ from components.checks.objects import violations
 from components.dns.mta_sts import policy_id, policy_text
 from components.dns.records import records
 from components.settings.site import Site
-from tools.program import Recording, Resource
+from tools.offline.program import Recording, Resource
 
 KUBERNETES = "1.30"
 ZONE_ID = "0" * 32
@@ -156,7 +156,8 @@ def test_a_wrong_record_stops_the_preview_with_a_line_for_each(recording: Callab
 def test_a_site_without_cloudflare_does_not_import_its_sdk(changes: str, loaded: str):
     """In a process of its own, because another test has imported everything by now."""
     program = (
-        "import sys, json; from tests.conftest import settings; from tools.program import run; from tools.stackfile import Stack\n"
+        "import sys, json; from tests.conftest import settings\n"
+        "from tools.offline.program import run; from tools.offline.stackfile import Stack\n"
         f"run(Stack('mailserver', 'dev', {{'mailserver:site': json.dumps(settings('dev') | {changes})}}, frozenset()))\n"
         "print('pulumi_cloudflare' in sys.modules, 'dkim' in sys.modules, 'checkdmarc' in sys.modules)"
     )

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 PURE = [
     "components.jobs.bounds",

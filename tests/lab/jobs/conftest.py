@@ -12,7 +12,7 @@ import pytest
 from tests.lab.jobs.world import World
 from tools.lab.certificates import Authority
 from tools.lab.servers import NAME, Dovecot, Gateway, dovecot, http_server
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"
 

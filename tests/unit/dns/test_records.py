@@ -12,7 +12,7 @@ from components.dns.records import Record, internal_records, records, zone_of, z
 from components.dns.zonefile import rdata, zone_text
 from components.settings.site import Site
 from tests.conftest import Settings
-from tools.dns_view import zone_files
+from tools.offline.dns_view import zone_files
 
 ZONES = Path(__file__).parent / "zones"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.dns import gate
+from components.errors import UserError
 from components.notices import warnings
-from components.settings.parse import SettingsError
 from components.settings.site import Site
 from tests.conftest import Settings
 
@@ -15,7 +15,7 @@ D = "domains/viktorbarzin.me"
 CASES: dict[str, tuple[Settings, str]] = {
     "a DMARC tag that is gone": ({f"{D}/dns/dmarc/pct": 100}, "domains.viktorbarzin.me.dns.dmarc.pct: unknown setting"),
     "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
-    "+all": ({f"{D}/dns/spf/others": "pass"}, "dns.spf.others: Input should be 'fail', 'softfail' or 'neutral'"),
+    "+all": ({f"{D}/dns/spf/all": "pass"}, "dns.spf.all: Input should be 'fail', 'softfail' or 'neutral'"),
     "a report address without scheme": ({f"{D}/dns/tls_reports": ["me@viktorbarzin.me"]}, "dns.tls_reports.0: write mailto:"),
     "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: holds an entry twice"),
     "a code with an umlaut": ({f"{D}/dns/verification": ["prüfung=1"]}, "dns.verification.0: write printable ASCII"),
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Settings, str]] = {
 @pytest.mark.parametrize("what", CASES)
 def test_is_refused_by_name(what: str, site: Callable[..., Site]):
     changes, expected = CASES[what]
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(UserError) as refusal:
         site("prod", changes)
     assert expected in str(refusal.value)
     assert str(refusal.value).startswith("mailserver:site.")
@@ -53,7 +53,7 @@ def test_a_snapshot_that_is_none_is_refused_in_one_line(site: Callable[..., Site
     assert "other people's DNS: never looked at" in gate.verified(site("prod")).notes
     gate.SNAPSHOT.parent.mkdir()
     gate.SNAPSHOT.write_text("<<<<<<< HEAD")
-    with pytest.raises(SettingsError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
+    with pytest.raises(UserError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
         gate.verified(site("prod"))
 
 
