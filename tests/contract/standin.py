@@ -226,6 +226,18 @@ class StandIn:
         self.kill_haproxy()
         return self.shell("rm -rf /tmp/* /var/run/* /var/etc/*; /usr/local/bin/php /etc/rc.bootup").returncode
 
+    def bridge(self, *ports: int, name: str = "haproxy") -> str:
+        """A standalone HAProxy on the tunnel's address, as an owner may run one for IPv6; the command that starts it, already run."""
+        listen = "".join(f"listen p{port}\n mode tcp\n bind [{self.tunnel}]:{port}\n server one {NODES[0]}:30125\n" for port in ports)
+        timeouts = "defaults\n timeout connect 1s\n timeout client 9s\n timeout server 9s\n"
+        (self.root / "usr/local/etc/ipv6proxy.cfg").write_text(timeouts + listen)
+        program = self.root / "usr/local/sbin" / name
+        if not program.exists():
+            shutil.copy(self.root / "usr/sbin/haproxy", program)
+        command = f"/usr/local/sbin/{name} -D -f /usr/local/etc/ipv6proxy.cfg"
+        assert self.shell(command).returncode == 0
+        return command
+
     def service(self, action: str) -> None:
         """Start or stop of the HAProxy service, as its rc script does it."""
         self.shell(f"/usr/local/etc/rc.d/haproxy.sh {action}")

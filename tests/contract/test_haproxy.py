@@ -235,7 +235,7 @@ def test_a_pool_that_somebody_uses_is_not_deleted(firewall, applied):
 
 def test_frontends_that_redirects_lead_to_are_not_deleted(firewall, applied, edge_site):
     firewall.client().call("apply", "rules", rule_set(edge_site()))
-    assert "leads to it" in refused(firewall, applied, "conflict", verb="delete")
+    assert "points to it" in refused(firewall, applied, "conflict", verb="delete")
 
 
 def test_deleting_leaves_what_is_not_ours(firewall, applied):

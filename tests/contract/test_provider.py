@@ -141,7 +141,7 @@ def test_a_life_in_order(engine, firewall, haproxy, rules):
 
     with pytest.raises(grpc.RpcError) as error:
         engine.delete(state)
-    assert "leads to it" in str(error.value), "in use"
+    assert "points to it" in str(error.value), "in use"
     engine.delete(led)
     engine.delete(state)
     engine.delete(state)
@@ -220,7 +220,7 @@ def test_what_a_person_reads_when_it_fails(engine, firewall, haproxy):
     with pytest.raises(grpc.RpcError) as error:
         engine.create(haproxy())
     text = error.value.details()
-    assert "changes that nobody applied" in text
+    assert "unapplied changes" in text
     assert "During handling of the above exception" not in text
 
 

@@ -65,7 +65,7 @@ def test_two_items_of_one_name_are_refused(firewall, applied):
 
 def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(firewall, wanted):
     (firewall.root / "var/run/haproxy.conf.dirty").touch()
-    assert "nobody applied" in refused(firewall, wanted, "unapplied")
+    assert "unapplied changes" in refused(firewall, wanted, "unapplied")
 
 
 @pytest.mark.parametrize("point", ["read:after", "test:after"])

@@ -259,7 +259,7 @@ def test_the_alias_stays_while_somebody_refers_to_it(through, legacy_site, edge_
 
     through.edit(refer)
     message = refused(through, rule_set(edge_site({"edge/remove_legacy_alias": True})), "conflict", kind="rules")
-    assert "alias mailserver cannot go" in message
+    assert "alias mailserver cannot be removed" in message
 
 
 def test_deleting_takes_the_pass_rules_too_and_nothing_else(through, edge_site):

@@ -31,7 +31,7 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
     if SSH_KEY not in stack.config:
         return None
     if SSH_KEY not in stack.secret_keys:
-        raise UserError(f"{SSH_KEY}: stands in the stack file in the open; set it again with `pulumi config set --secret`")
+        raise UserError(f"{SSH_KEY}: is set in plain text in the stack file; set it again with `pulumi config set --secret`")
     try:
         result = subprocess.run(
             [find_engine(), "--non-interactive", "config", "get", SSH_KEY, "--stack", stack.name],
@@ -49,16 +49,18 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
     return result.stdout
 
 
+def _sets(site: Site) -> tuple[tuple[Kind, Any], ...]:
+    return ("haproxy", haproxy_set(site)), ("rules", rule_set(site))
+
+
 def plan(site: Site, firewall: Firewall, console: Console) -> None:
     """Print what an apply would change, line by line. Raises AgentError where it would be refused."""
-    sets: tuple[tuple[Kind, Any], ...] = (("haproxy", haproxy_set(site)), ("rules", rule_set(site)))
-    for kind, wanted in sets:
-        answer = firewall.call("plan", kind, wanted)
-        _show(answer, console)
+    for kind, wanted in _sets(site):
+        _show(firewall.call("plan", kind, wanted), console)
 
 
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
-    """Lead the redirects and their pass rules to the legacy address, in one step."""
+    """Point the redirects and their pass rules to the legacy address, in one step."""
     if site.edge.legacy is None:
         raise UserError(
             f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first"
@@ -66,22 +68,33 @@ def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
     back = site.model_copy(update={"edge": site.edge.model_copy(update={"target": "legacy", "remove_legacy_alias": False})})
     answer = firewall.call("apply", "rules", rule_set(back))
     _show(answer, console)
-    console.print("the redirects lead to the legacy address, and Pulumi does not know; set edge.target to legacy before the next `make up`")
+    console.print(
+        "the redirects point to the legacy address, and Pulumi does not know; set edge.target to legacy before the next `make up`"
+    )
 
 
 def health(site: Site, firewall: Firewall, console: Console) -> None:
-    """Print the state of each server as HAProxy sees it."""
-    for pool, servers in firewall.call("health", "haproxy", haproxy_set(site))["servers"].items():
-        for server, state in servers.items():
-            console.print(f"{pool} {server}: {state}", markup=False)
+    """Print the state of each server as HAProxy sees it, and what is wrong on the firewall."""
+    for kind, wanted in _sets(site):
+        answer = firewall.call("health", kind, wanted)
+        for pool, servers in dict(answer["servers"] or {}).items():
+            for server, state in servers.items():
+                console.print(f"{pool} {server}: {state}", markup=False)
+        _warn(answer, console)
 
 
 def _show(answer: dict[str, Any], console: Console) -> None:
     lines = differences(answer["before"], answer["after"])
     if not lines and answer["changed"]:
-        lines = ["~ the configuration is as it should be, and not in force: HAProxy or pf has to be loaded again"]
+        lines = ["~ the configuration is right but not in force: HAProxy or pf has to be reloaded"]
     for line in lines or ["nothing to change"]:
         console.print(line, markup=False, soft_wrap=True)
+    _warn(answer, console)
+
+
+def _warn(answer: dict[str, Any], console: Console) -> None:
+    for warning in answer["warnings"]:
+        console.print(f"! {warning}", markup=False, soft_wrap=True)
 
 
 def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
