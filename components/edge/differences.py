@@ -29,7 +29,7 @@ def _differences(thing: str, before: Mapping[str, Any], after: Mapping[str, Any]
                 if field == "servers":
                     yield from _differences(f"{label}: server", old, value)
                 elif old != value:
-                    yield f"~ {label}: {_words(field, value) or f'{_word(field)} removed'} (was {_text(old) or 'nothing'})"
+                    yield f"~ {label}: {_word(field)} {_text(value) or 'nothing'} (was {_text(old) or 'nothing'})"
 
 
 def _bind_first(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:

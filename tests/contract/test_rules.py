@@ -276,15 +276,3 @@ def test_a_restart_has_the_same_rules(through, legacy_site, edge_site):
         before = nat(through), passes(through)
         assert through.boot() == 0
         assert (nat(through), passes(through)) == before
-
-
-def test_ipv6_clients_keep_their_address(firewall, edge_site):
-    """HAProxy listens on the public IPv6 address, and a pass rule leads to it."""
-    site = edge_site({"edge/ipv6_address": firewall.tunnel, "edge/ipv6_interface": "opt2"})
-    firewall.client().call("apply", "haproxy", haproxy_set(site))
-    firewall.client().call("apply", "rules", rule_set(site))
-    assert firewall.banner(25, address=firewall.tunnel).startswith("220 ")
-    assert firewall.tunnel in [client for node in firewall.nodes for client in node.clients]
-    assert f"{firewall.tunnel} 25" in passes(firewall)
-    assert not firewall.client().call("apply", "rules", rule_set(site))["changed"]
-    assert not firewall.client().call("apply", "haproxy", haproxy_set(site))["changed"]

@@ -161,7 +161,9 @@ def test_a_destroy_takes_the_redirects_first_and_stops_at_what_somebody_uses(sta
 
     destroy = ("destroy", "--yes", "--skip-preview", "--target", HAPROXY)
     firewall.edit(use("mailserver_nodes_smtp"))
-    assert "pool mailserver_nodes_smtp cannot be removed: frontend internal_https_443 uses it" in pulumi.refused(*destroy, "--target", RULES)
+    assert "pool mailserver_nodes_smtp cannot be removed: frontend internal_https_443 uses it" in pulumi.refused(
+        *destroy, "--target", RULES
+    )
     assert "25" not in nat(firewall), "the redirects went first"
     assert {(firewall.address, port) for port in MAIL} <= firewall.listeners()
     firewall.edit(use("traefik"))
