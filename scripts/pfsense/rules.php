@@ -216,6 +216,7 @@ function edge_heard(string $line): string
 /** Whether the legacy address still is a mail server: it may belong to another service by now. @return list<string> */
 function edge_rules_warnings(array $wanted): array
 {
+    uasort($wanted['legacy'], fn($one, $other) => $one['port'] <=> $other['port']);
     foreach ($wanted['legacy'] as $name => $service) {
         $heard = edge_greeting($service, 3);
         if (!str_starts_with($heard, $service['banner'])) {

@@ -65,7 +65,8 @@ def test_without_transparent_binds_the_address_has_to_be_there(firewall, ipv6_si
 def test_a_haproxy_without_transparent_binds_is_said_so_before_anything_is_written(firewall, ipv6_site):
     (firewall.root / "usr/local/sbin/haproxy").write_text(
         '#!/bin/sh\nif [ "$1" = -c ] && grep -q transparent "$4"; then\n'
-        "  echo \"[ALERT]    (1) : config : 'bind 2001:db8::1:25' unknown keyword 'transparent'\"\n  echo '[ALERT]    (1) : config : Fatal errors found'\n  exit 1\nfi\n"
+        "  echo \"[ALERT]    (1) : config : 'bind 2001:db8::1:25' unknown keyword 'transparent'\"\n"
+        "  echo '[ALERT]    (1) : config : Fatal errors found'\n  exit 1\nfi\n"
         'exec /usr/sbin/haproxy "$@"\n'
     )
     (firewall.root / "usr/local/sbin/haproxy").chmod(0o755)

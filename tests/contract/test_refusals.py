@@ -100,6 +100,14 @@ def test_the_backup_of_a_carp_pair_is_left_alone(firewall, wanted, edge_site):
     assert "CARP master" in refused(firewall, rule_set(legacy), "precondition", kind="rules")
 
 
+def test_a_carp_setting_without_an_address_is_refused(firewall, applied):
+    """The package asks whether the field is there: with an empty one it stops HAProxy at the next reload."""
+    firewall.edit(lambda root: ET.SubElement(root.find("installedpackages/haproxy"), "carpdev"))
+    for verb in ("plan", "apply"):
+        assert "Carp monitor" in refused(firewall, applied, "precondition", verb=verb)
+    assert firewall.banner(25).startswith("220 ")
+
+
 def test_a_file_that_cannot_be_written_is_said_so(firewall, wanted):
     (firewall.root / "disk_full").touch()
     assert "full disk" in refused(firewall, wanted, "write")

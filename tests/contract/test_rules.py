@@ -1,6 +1,9 @@
 """Redirects, their pass rules, IPv6 and the alias on the stand-in; pf's own listing is the verdict."""
 
+import contextlib
 import copy
+import socket
+import threading
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -268,6 +271,72 @@ def test_deleting_takes_the_pass_rules_too_and_nothing_else(through, edge_site):
     assert [item.findtext("descr") for item in root.findall("nat/rule")] == ["web"]
     assert [item.findtext("descr") for item in root.findall("filter/rule")] == ["NAT web", "Default allow LAN to any rule"]
     assert not through.client().call("delete", "rules", rule_set(edge_site()))["changed"]
+
+
+def test_a_delete_returns_when_pf_has_let_go(through, edge_site):
+    (through.root / "slow_reload").write_text("2")
+    through.client().call("delete", "rules", rule_set(edge_site()))
+    assert "25" not in nat(through)
+    assert f"{through.address} 25" not in passes(through)
+
+
+def test_a_delete_that_pf_does_not_follow_is_undone(through, edge_site):
+    config = through.config().getroot()
+    (through.root / "var/run/pf.broken").touch()
+    with pytest.raises(AgentError, match="pf still redirects port") as error:
+        through.client().call("delete", "rules", rule_set(edge_site()))
+    assert (error.value.step, error.value.rolled_back) == ("verify", True)
+    for path in ("nat/rule", "filter/rule"):
+        now = [item.findtext("descr") for item in through.config().getroot().findall(path)]
+        assert sorted(now) == sorted(item.findtext("descr") for item in config.findall(path))
+
+
+def test_a_reload_may_take_as_long_as_the_firewall_is_at_work(through, legacy_site):
+    """Large tables take long to load; the firewall's own status file says so."""
+    (through.root / "slow_reload").write_text("31")
+    through.client().call("apply", "rules", rule_set(legacy_site))
+    assert nat(through)["25"].startswith("<mailserver>")
+
+
+def greets(address: str, text: bytes):
+    """A service at `address` on mail's first port that says one line to each client."""
+    server = socket.create_server((address, 25))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with server.accept()[0] as client:
+                    client.sendall(text)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (b"KMS here\r\n", "answers `KMS here`, not `220 \u2026`"),
+        (None, "answers nothing"),
+        (b"220 mail.example.org ESMTP\r\n", "465 (submissions) answers nothing"),
+    ],
+)
+def test_a_legacy_address_that_is_no_mail_server_is_warned_of(through, edge_site, text, warning):
+    """Another service may have it by now: a plan, a health check and the flip itself say so."""
+    through.address_on("vtnet2", LEGACY["address"])
+    server = greets(LEGACY["address"], text) if text else None
+    try:
+        standing_by, target = (rule_set(edge_site({"edge/legacy": LEGACY, "edge/target": target})) for target in ("haproxy", "legacy"))
+        calls = [("plan", standing_by), ("health", standing_by), ("plan", target), ("apply", target)]
+        answers = [through.client().call(verb, "rules", wanted)["warnings"][-1] for verb, wanted in calls]
+    finally:
+        if server:
+            server.close()
+    assert all("the legacy address is no mail server now" in answer and warning in answer for answer in answers), answers
+
+
+def test_a_site_without_a_legacy_address_is_not_warned(through, edge_site):
+    assert through.client().call("plan", "rules", rule_set(edge_site()))["warnings"] == []
+    assert through.client().call("health", "rules", rule_set(edge_site()))["warnings"] == []
 
 
 def test_a_restart_has_the_same_rules(through, legacy_site, edge_site):
