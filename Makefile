@@ -55,6 +55,7 @@ lint: setup ## style, types, layers, shell, PHP and YAML
 	@tools/packages.sh
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(VENV)/bin/yamllint --strict .
 	@shellcheck $$(git ls-files '*.sh'; git grep -l '^#!/bin/sh' -- tests/contract/pfsense) .ci/run
 	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done

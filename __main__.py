@@ -3,6 +3,7 @@
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.declaring import Declaring
 from components.dns.component import Dns
 from components.dns.gate import verified
 from components.edge.component import Edge
@@ -21,16 +22,16 @@ def main() -> None:
         raise UserError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
     site = parse_site(text)
     dns_advice = verified(site)
-    context = Context(site, cluster_provider(site))
+    with Declaring(site):
+        context = Context(site, cluster_provider(site))
+        mail = MailServer("mail", context)
+        if site.edge.ssh:
+            Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
+        Jobs("jobs", context, mail)
+        if site.dns:
+            Dns("dns", context)
+        context.check_adoption()
 
-    mail = MailServer("mail", context)
-    if site.edge.ssh:
-        Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
-    Jobs("jobs", context, mail)
-    if site.dns:
-        Dns("dns", context)
-
-    context.check_adoption()
     for note in [*notes(site), *dns_advice.notes]:
         pulumi.log.info(note)
     for warning in [*warnings(site), *dns_advice.warnings]:

@@ -27,7 +27,7 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
     )
     deployment = k8s.apps.v1.Deployment(
         NAME,
-        metadata=component.metadata(NAME, labels=LABELS),
+        metadata=component.metadata(NAME, labels=LABELS, annotations=component.site.cluster.workload_annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=dns.policy_server.replicas,
             selector=k8s.meta.v1.LabelSelectorArgs(match_labels=LABELS),

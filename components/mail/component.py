@@ -7,12 +7,13 @@ import pulumi_kubernetes as k8s
 
 from components.base import MANAGED_BY, Component, Context
 from components.external_secret import external_secret
-from components.mail.deployment import CONFIG_MAP, PRIORITY_CLASS, SCRIPTS_MAP, deployment
-from components.mail.files import config_files, config_map_key
+from components.mail.deployment import CONFIG_MAP, SCRIPTS_MAP, deployment
+from components.mail.files import SCRIPTS, config_files, config_map_key
 from components.mail.network_policy import ingress_policy
 from components.mail.secrets import mounted_secrets, secret_plans
-from components.mail.services import SELECTOR, cluster_service, legacy_service, proxy_service
+from components.mail.services import cluster_service, legacy_service, proxy_service
 from components.mail.storage import claim, mail_claim
+from components.names import SELECTOR
 
 POD_SCRIPTS = Path(__file__).parents[2] / "scripts" / "pod"
 
@@ -37,7 +38,7 @@ class MailServer(Component):
         self.external_secrets = self._external_secrets()
 
         config = self._config_map(CONFIG_MAP, {config_map_key(path): text for path, text in config_files(site).items()})
-        scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in ("assemble.py", "user-patches.sh")}
+        scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in SCRIPTS}
         programs = self._config_map(SCRIPTS_MAP, scripts)
         needed = [
             self.claim,
@@ -45,8 +46,9 @@ class MailServer(Component):
             programs,
             *(self.external_secrets[s] for s in mounted_secrets(site).values() if s in self.external_secrets),
         ]
-        if site.mail.priority is not None:
-            needed.append(self._priority_class(site.mail.priority))
+        priority = site.mail.priority_class
+        if priority and priority.value is not None:
+            needed.append(self._priority_class(priority.name, priority.value))
 
         self.deployment = deployment(self, scripts, needed)
         self.service = cluster_service(self)
@@ -80,11 +82,11 @@ class MailServer(Component):
             opts=self.child("ConfigMap", name),
         )
 
-    def _priority_class(self, value: int) -> k8s.scheduling.v1.PriorityClass:
+    def _priority_class(self, name: str, value: int) -> k8s.scheduling.v1.PriorityClass:
         return k8s.scheduling.v1.PriorityClass(
             "priority",
-            metadata=k8s.meta.v1.ObjectMetaArgs(name=PRIORITY_CLASS, labels=MANAGED_BY),
+            metadata=k8s.meta.v1.ObjectMetaArgs(name=name, labels=MANAGED_BY),
             value=value,
             description="Mail: evicted after ordinary workloads",
-            opts=self.child("PriorityClass", PRIORITY_CLASS),
+            opts=self.child("PriorityClass", name),
         )

@@ -5,17 +5,12 @@ from typing import Any
 import pulumi_kubernetes as k8s
 
 from components.base import NO_WAIT, Component
-
-NAME = "mailserver"
-SELECTOR = {"app": NAME}  # live objects rely on it: changing it replaces the Deployment
-
-PROXY_SERVICE = f"{NAME}-proxy"
-LEGACY_SERVICE = f"{NAME}-legacy"
+from components.names import LEGACY_SERVICE, MAIL_SERVER, PROXY_SERVICE, SELECTOR
 
 
 def cluster_service(component: Component) -> k8s.core.v1.Service:
     """`mailserver`: 25, 465, 587 and 993 without PROXY, for pods."""
-    return _service(component, NAME, type="ClusterIP", ports=_stock_ports(component))
+    return _service(component, MAIL_SERVER, type="ClusterIP", ports=_stock_ports(component))
 
 
 def proxy_service(component: Component) -> k8s.core.v1.Service:

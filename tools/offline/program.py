@@ -33,6 +33,8 @@ OPTIONS = (
     "importId",
     "ignoreChanges",
     "deleteBeforeReplace",
+    "replaceOnChanges",
+    "replaceWith",
     "customTimeouts",
     "dependencies",
     "additionalSecretOutputs",

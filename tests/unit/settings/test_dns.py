@@ -12,6 +12,7 @@ from components.settings.site import Site
 from tests.conftest import Settings
 
 D = "domains/viktorbarzin.me"
+Z = "dns/zones/viktorbarzin.me"
 CASES: dict[str, tuple[Settings, str]] = {
     "a DMARC tag that is gone": ({f"{D}/dns/dmarc/pct": 100}, "domains.viktorbarzin.me.dns.dmarc.pct: unknown setting"),
     "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
@@ -27,7 +28,11 @@ CASES: dict[str, tuple[Settings, str]] = {
     "a key that is none": ({f"{D}/dkim/0/public_key": "v=DKIM1; p="}, "dkim.0.public_key: write the public key as base64"),
     "a key cut short": ({f"{D}/dkim/0/public_key": "A" * 45}, "dkim.0.public_key: write the public key as base64"),
     "a TTL that Cloudflare refuses": ({"dns/ttl": 30}, "dns.ttl: Input should be greater than or equal to 60"),
-    "a zone id that is none": ({"dns/zones/viktorbarzin.me/cloudflare": "viktorbarzin"}, "dns.zones.viktorbarzin.me.cloudflare"),
+    "an invalid zone id": ({f"{Z}/cloudflare": "viktorbarzin"}, "zones.viktorbarzin.me.cloudflare: write an id as Cloudflare shows it: 32"),
+    "an id adopted for two keys": (
+        {f"{Z}/adopt": {"spf": "a" * 32, "dmarc": "a" * 32}},
+        "dns.zones.viktorbarzin.me.adopt.dmarc: has the id of 'spf'; each live record can be taken over once",
+    ),
     "addresses and a name": ({"dns/web/name": "t.example.net"}, "dns.web.addresses: set exactly one of addresses and name"),
     "a tunnel past the proxy": (
         {"dns/web": {"name": "1.cfargotunnel.com"}},
