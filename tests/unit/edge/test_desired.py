@@ -41,6 +41,25 @@ def test_every_server_has_its_checks_split_from_its_traffic(site):
         assert "option redispatch 1" in pool["advanced_backend"].splitlines()
 
 
+def test_only_an_ipv6_bind_may_wait_for_its_address(site):
+    """Bound like this, HAProxy starts without the tunnel; a missing IPv4 address is a mistake that must show."""
+    frontend = "mailserver_proxy_25"
+    assert haproxy_set(site())["frontends"][frontend]["binds"] == ["10.0.20.1:25", "[2001:470:6e:43d::2]:25 (transparent)"]
+    plain = haproxy_set(site(changes={"edge/ipv6_transparent": False}))
+    assert plain["frontends"][frontend]["binds"] == ["10.0.20.1:25", "[2001:470:6e:43d::2]:25"]
+
+
+def test_the_legacy_address_is_asked_for_every_service(site):
+    services = rule_set(site(changes={"edge/legacy": LEGACY}))["legacy"]
+    assert {(service["address"], service["port"], service["tls"], service["banner"]) for service in services.values()} == {
+        ("10.0.20.210", "25", "", "220"),
+        ("10.0.20.210", "465", "yes", "220"),
+        ("10.0.20.210", "587", "", "220"),
+        ("10.0.20.210", "993", "yes", "* OK"),
+    }
+    assert rule_set(site())["legacy"] == {}
+
+
 def test_servers_follow_nodes_and_node_ports(site):
     changes = {"cluster/node_ports": {"imaps": {"proxy": 31128, "health": 31148}}, "cluster/nodes/k8s-node5": {"address": "10.0.20.105"}}
     servers = haproxy_set(site(changes=changes))["pools"]["mailserver_nodes_imaps"]["servers"]
@@ -117,7 +136,7 @@ def test_the_alias_comes_with_legacy_and_goes_by_its_own_setting(site):
 
 def test_ipv6_comes_by_its_own_interface(site):
     rules = rule_set(site())["passes"].values()
-    assert {(rule["interface"], rule["destination"]) for rule in rules} == {("opt1", "2001:470:6e:43d::2")}
+    assert {(rule["interface"], rule["destination"]) for rule in rules} == {("opt2", "2001:470:6e:43d::2")}
     assert rule_set(site(changes={"edge/ipv6_address": ..., "edge/ipv6_interface": ...}))["passes"] == {}
 
 
