@@ -32,7 +32,7 @@ function edge_filter_read(array $filters, int $index): array
     ];
 }
 
-/** The first rule that blocks all of what `$pass` lets in, of the floating rules or of its own interface's, or null. */
+/** Where the first rule that decides on all of what `$pass` lets in blocks it, of the floating rules or of its own interface's; or null. */
 function edge_first_block(array $filters, array $pass, bool $floating): ?int
 {
     $interface = (string) ($pass['interface'] ?? '');
@@ -43,14 +43,14 @@ function edge_first_block(array $filters, array $pass, bool $floating): ?int
             ? isset($rule['quick']) && ($rule['direction'] ?? 'any') !== 'out' && ($interfaces === '' || in_array($interface, explode(',', $interfaces), true))
             : $interfaces === $interface;
         $to = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-        $blocks = $on && isset($rule['floating']) === $floating && !isset($rule['disabled'])
-            && in_array($rule['type'] ?? 'pass', ['block', 'reject'], true)
+        $decides = $on && isset($rule['floating']) === $floating && !isset($rule['disabled'])
+            && in_array($rule['type'] ?? 'pass', ['pass', 'block', 'reject'], true)
             && in_array($rule['ipprotocol'] ?? 'inet', [$pass['ipprotocol'] ?? 'inet', 'inet46'], true)
             && (($rule['protocol'] ?? '') === '' || str_contains($rule['protocol'], 'tcp')) && edge_side($rule['source'] ?? null) === 'any'
             && (($to['port'] ?? '') === '' || edge_covers((string) $to['port'], (string) ($destination['port'] ?? '')))
             && edge_blocks_destination($to, edge_side($destination));
-        if ($blocks) {
-            return $index;
+        if ($decides) {
+            return ($rule['type'] ?? 'pass') === 'pass' ? null : $index;
         }
     }
     return null;
@@ -72,12 +72,10 @@ function edge_blocks_destination(array $to, string $destination): bool
     return $covers !== isset($to['not']);
 }
 
-/** What the rule in front of ours is called that blocks it; empty when there is none. */
+/** The description of the rule in front of ours that blocks it, or an empty text. */
 function edge_blocked_by(array $filters, int $index): string
 {
-    $floating = edge_first_block($filters, $filters[$index], true);
-    $own = edge_first_block($filters, $filters[$index], false);
-    $block = $floating ?? ($own !== null && $own < $index ? $own : null);
+    $block = edge_first_block($filters, $filters[$index], true) ?? edge_first_block($filters, $filters[$index], false);
     return $block === null ? '' : ((string) ($filters[$block]['descr'] ?? '') ?: 'a rule without a description');
 }
 
@@ -100,7 +98,7 @@ function edge_pass_write(array &$filters, ?int $index, array $want, array $extra
 function edge_filter_place(array &$filters, ?int $index, array $rule): void
 {
     $block = edge_first_block($filters, $rule, false);
-    if ($index !== null && ($block === null || $index < $block)) {
+    if ($index !== null && $block === null) {
         $filters[$index] = $rule;
         return;
     }
@@ -121,7 +119,7 @@ function edge_filter_remove(array &$filters, int $index): void
     array_splice($filters, $index, 1);
 }
 
-/** Separators stand at a row among the rules of their interface: move those below a rule that is removed, or inserted before `$index`. */
+/** Separators have a row among the rules of their interface: move those below a rule that is removed, or inserted before `$index`. */
 function edge_separators(array $filters, string $interface, int $index, bool $removed): void
 {
     $path = 'filter/separator/' . strtolower($interface);

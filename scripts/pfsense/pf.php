@@ -144,7 +144,7 @@ function edge_pfctl(string $listing): ?array
     return $failed ? null : $lines;
 }
 
-/** The redirect line of a port, with what it leads to, or null. */
+/** pf's redirect of a port to one of `$targets`, as text, or null. */
 function edge_pf_redirect(array $nat, string $interface, string $port, string $local_port, array $targets): ?string
 {
     $to = implode('|', array_map(fn($target) => preg_quote($target, '/'), $targets));

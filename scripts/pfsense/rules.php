@@ -221,7 +221,7 @@ function edge_rules_warnings(array $wanted): array
         $heard = edge_greeting($service, 3);
         if (!str_starts_with($heard, $service['banner'])) {
             $where = edge_write_endpoint($service['address'], $service['port']);
-            return ["the legacy address is no mail server now: {$where} ({$name}) answers " . edge_heard($heard) . ", not `{$service['banner']} …`. "
+            return ["the legacy address is not a mail server: {$where} ({$name}) answers " . edge_heard($heard) . ", not `{$service['banner']} …`. "
                 . 'Another service may have it, or it is not in the address pool any more; a roll-back would lose mail'];
         }
     }

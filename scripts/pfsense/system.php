@@ -87,7 +87,7 @@ function edge_is_present(string $address): bool
     return (bool) $socket;
 }
 
-/** The package's own lock: HAProxy inherits it when the run that started it is killed, and whoever takes it next waits forever. */
+/** The package's own lock: HAProxy inherits it when the run that started it is killed, and the next process to take it waits forever. */
 function edge_package_unlocked(): void
 {
     edge_step('mutex');

@@ -130,7 +130,7 @@ class StandIn:
     def _set_up(self, core: str) -> None:
         machine = self._machine
         self.root = machine.path("/")
-        (self.root / "var/run").unlink()  # Debian's link; followed from outside, it would lead to this machine's
+        (self.root / "var/run").unlink()  # Debian's link; followed from outside, it would point to this machine's own
         shutil.copytree(TREE, self.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
         for folder in ("var/run", "var/etc", "log", "ssh"):
             (self.root / folder).mkdir()

@@ -95,7 +95,21 @@ def test_a_floating_rule_that_blocks_is_refused_by_name(ready, edge_site, interf
         assert "the floating rule `no mail here`" in refused(ready, rule_set(edge_site()), "conflict", verb=verb, kind="rules")
 
 
-def test_a_rule_that_somebody_put_in_front_is_drift_and_ours_move(ready, edge_site):
+def test_a_floating_rule_with_an_exception_for_mail_is_accepted(ready, edge_site):
+    floating = "<floating>yes</floating><quick>yes</quick><direction>in</direction>"
+
+    def add(root):
+        exception = BLOCK.replace("block", "pass").replace("<any/></destination>", "<any/><port>1-1024</port></destination>")
+        root.find("filter").append(block(exception + floating + "<protocol>tcp</protocol>", "but mail"))
+        root.find("filter").append(block(BLOCK + floating, "nothing else"))
+
+    ready.edit(add)
+    ready.boot()
+    assert ready.client().call("apply", "rules", rule_set(edge_site()))["changed"]
+    assert ready.client().call("read", "rules", rule_set(edge_site()))["problem"] is None
+
+
+def test_a_block_added_in_front_is_drift_and_ours_move(ready, edge_site):
     ready.client().call("apply", "rules", rule_set(edge_site()))
     ready.edit(lambda root: root.find("filter").insert(0, block(BLOCK)))
     ready.boot()
@@ -122,7 +136,7 @@ def test_a_block_that_a_package_adds_to_pf_is_named_and_the_change_undone(ready,
 
 
 @pytest.mark.parametrize("real", ["vtnet2", "! vtnet0"])
-def test_a_pass_rule_of_another_interface_is_none(ready, edge_site, real):
+def test_a_pass_rule_of_another_interface_does_not_count(ready, edge_site, real):
     ready.client().call("apply", "rules", rule_set(edge_site()))
     file = ready.root / "var/run/pf.rules"
     file.write_text(file.read_text().replace("on vtnet0 reply-to (vtnet0 192.168.1.1) inet", f"on {real} inet"))

@@ -92,7 +92,7 @@ def test_an_apply_of_rules_survives(firewall, edge_site, point, way):
 
 
 def consistent(firewall) -> None:
-    """All four redirects lead to one place, and the pass rules to the same."""
+    """All four redirects point to one place, and the pass rules to the same."""
     targets = {nat(firewall)[port].removesuffix(" round-robin") for port in ("25", "465", "587", "993")}
     assert len(targets) == 1
     target = targets.pop()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.contract
 
 OURS = ("mailserver", "NAT mailserver")
 
-# The alias's very name in a field that refers to nothing is no reference.
+# The alias's name in a field that holds no references is not one.
 texts = st.just("mailserver") | st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=12
 )

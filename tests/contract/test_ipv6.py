@@ -45,7 +45,7 @@ def test_a_boot_without_the_tunnel_serves_ipv4(firewall, both):
     assert firewall.banner(25, address=firewall.tunnel).startswith("220 "), "and IPv6 as soon as the tunnel is there"
 
 
-def test_a_change_while_the_tunnel_is_down_is_applied_and_a_warning_says_so(firewall, both, ipv6_site):
+def test_a_change_while_the_tunnel_is_down_is_applied_with_a_warning(firewall, both, ipv6_site):
     firewall.address_off("gif0", firewall.tunnel)
     changed = haproxy_set(ipv6_site({"edge/test_frontend": True}))
     assert f"{firewall.tunnel} is configured and not up" in firewall.client().call("plan", "haproxy", changed)["warnings"][0]
@@ -62,7 +62,7 @@ def test_without_transparent_binds_the_address_has_to_be_there(firewall, ipv6_si
     assert "no interface of this firewall has this address" in refused(firewall, plain, "binds")
 
 
-def test_a_haproxy_without_transparent_binds_is_said_so_before_anything_is_written(firewall, ipv6_site):
+def test_a_haproxy_without_transparent_binds_is_reported_before_anything_is_written(firewall, ipv6_site):
     (firewall.root / "usr/local/sbin/haproxy").write_text(
         '#!/bin/sh\nif [ "$1" = -c ] && grep -q transparent "$4"; then\n'
         "  echo \"[ALERT]    (1) : config : 'bind 2001:db8::1:25' unknown keyword 'transparent'\"\n"

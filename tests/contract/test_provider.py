@@ -145,7 +145,7 @@ def test_a_life_in_order(engine, firewall, haproxy, rules):
     engine.delete(led)
     engine.delete(state)
     engine.delete(state)
-    assert engine.read(id_, state)[0] == "", "gone is no crash"
+    assert engine.read(id_, state)[0] == "", "read after delete does not fail"
 
 
 def test_an_unchanged_up_opens_no_connection_and_a_refresh_one(engine, firewall, haproxy):

@@ -26,7 +26,7 @@ BROKEN = {
     "a type that is missing": ("test", lambda w: w["frontends"]["mailserver_proxy_25"].update(type="")),
     "a pool that is not there": ("test", lambda w: w["frontends"]["mailserver_proxy_25"].update(pool="nowhere")),
     "a host name to listen on": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["mail.example.org:25"])),
-    "a port that is none": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["127.0.0.1:smtp-port"])),
+    "a port that is not a number": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["127.0.0.1:smtp-port"])),
     "a frontend that is not active": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(status="inactive")),
     "an address that is not the firewall's": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["192.0.2.1:25"])),
     "two of ours on one port": (
@@ -43,7 +43,7 @@ def test_it_is_refused_before_anything_is_written(firewall, applied, name):
     assert firewall.banner(25).startswith("220 ")
 
 
-def test_an_address_of_somebody_else_s_frontend_is_refused(firewall, applied):
+def test_an_address_of_a_frontend_that_is_not_ours_is_refused(firewall, applied):
     def take(root):
         item = ET.SubElement(root.find("installedpackages/haproxy/ha_backends"), "item")
         item.extend(copy.deepcopy(list(frontend_item(root, "internal_https_443"))))
@@ -63,7 +63,7 @@ def test_two_items_of_one_name_are_refused(firewall, applied):
     refused(firewall, applied, "conflict")
 
 
-def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(firewall, wanted):
+def test_saved_and_unapplied_changes_are_not_applied(firewall, wanted):
     (firewall.root / "var/run/haproxy.conf.dirty").touch()
     assert "unapplied changes" in refused(firewall, wanted, "unapplied")
 
@@ -80,7 +80,7 @@ def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wan
     assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
 
 
-def test_a_missing_package_is_said_in_one_sentence(firewall, wanted, edge_site):
+def test_a_missing_package_is_reported_in_one_sentence(firewall, wanted, edge_site):
     (firewall.root / "usr/local/pkg/haproxy/haproxy.inc").unlink()
     assert "Package Manager" in refused(firewall, wanted, "precondition")
     assert "Package Manager" in refused(firewall, wanted, "precondition", verb="health")
@@ -108,7 +108,7 @@ def test_a_carp_setting_without_an_address_is_refused(firewall, applied):
     assert firewall.banner(25).startswith("220 ")
 
 
-def test_a_file_that_cannot_be_written_is_said_so(firewall, wanted):
+def test_a_file_that_cannot_be_written_is_reported(firewall, wanted):
     (firewall.root / "disk_full").touch()
     assert "full disk" in refused(firewall, wanted, "write")
 

@@ -37,7 +37,7 @@ def rule(root: ET.Element, path: str, descr: str) -> ET.Element:
 
 @pytest.fixture
 def through(firewall, edge_site):
-    """A firewall whose redirects lead to HAProxy."""
+    """A firewall whose redirects point to HAProxy."""
     firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
     firewall.client().call("apply", "rules", rule_set(edge_site()))
     return firewall
@@ -48,11 +48,11 @@ def legacy_site(edge_site):
     return edge_site({"edge/legacy": LEGACY, "edge/target": "legacy"})
 
 
-def test_redirects_and_pass_rules_lead_to_the_same_place(through):
+def test_redirects_and_pass_rules_point_to_the_same_place(through):
     for port in ("25", "465", "587", "993"):
         assert nat(through)[port] == through.address
         assert f"{through.address} {port}" in passes(through)
-    assert nat(through)["443"] == "<webservers> round-robin", "somebody else's"
+    assert nat(through)["443"] == "<webservers> round-robin", "not ours"
 
 
 def test_it_is_one_write_and_a_second_time_none(firewall, edge_site):
@@ -85,11 +85,11 @@ def test_going_back_needs_nothing_of_the_new_path(through, legacy_site):
     assert nat(through)["993"].startswith("<mailserver>")
 
 
-def test_no_redirect_leads_to_a_haproxy_that_is_not_there(firewall, edge_site):
+def test_no_redirect_points_to_a_haproxy_that_is_not_running(firewall, edge_site):
     refused(firewall, rule_set(edge_site()), "gate", kind="rules")
 
 
-def test_no_redirect_leads_to_a_mail_server_that_is_down(firewall, edge_site):
+def test_no_redirect_points_to_a_mail_server_that_is_down(firewall, edge_site):
     firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
     for node in firewall.nodes:
         node.stop()
@@ -113,7 +113,7 @@ def test_an_apply_that_moves_nothing_does_not_wait_for_the_mail_server(through, 
 
 
 def test_a_pass_rule_that_was_left_behind_is_drift(through, edge_site):
-    """A flip by hand moves the redirect and not its pass rule: mail from the world is blocked and nothing says so."""
+    """A flip by hand moves the redirect and not its pass rule: mail from the Internet is blocked and nothing reports it."""
     through.edit(lambda root: rule(root, "nat/rule", "mailserver imaps").find("target").__setattr__("text", "webservers"))
     plan = through.client().call("plan", "rules", rule_set(edge_site()))
     assert differences(plan["before"], plan["after"]) == [f"~ redirect mailserver imaps: target {through.address} (was webservers)"]
@@ -129,7 +129,7 @@ def test_a_pass_rule_that_was_left_behind_is_drift(through, edge_site):
 
 
 @pytest.mark.parametrize("field", ["disabled", "nordr"])
-def test_a_redirect_that_somebody_switched_off_is_switched_on(through, edge_site, field):
+def test_a_disabled_redirect_of_ours_is_enabled(through, edge_site, field):
     through.edit(lambda root: ET.SubElement(rule(root, "nat/rule", "mailserver smtp"), field))
     through.client().call("apply", "rules", rule_set(edge_site()))
     assert rule(through.config().getroot(), "nat/rule", "mailserver smtp").find(field) is None
@@ -189,7 +189,7 @@ def old_mail(changes: str) -> ET.Element:
     )
 
 
-def test_a_redirect_that_somebody_keeps_switched_off_stays_his(firewall, edge_site):
+def test_a_disabled_redirect_that_is_not_ours_is_left_alone(firewall, edge_site):
     firewall.edit(lambda root: root.find("nat").append(old_mail("<source><any/></source><disabled/>")))
     firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
     firewall.client().call("apply", "rules", rule_set(edge_site()))
@@ -199,14 +199,14 @@ def test_a_redirect_that_somebody_keeps_switched_off_stays_his(firewall, edge_si
 
 
 @pytest.mark.parametrize("changes", ["<source><any/></source><nordr/>", "<source><address>192.0.2.25</address></source>"])
-def test_an_exception_that_somebody_made_for_our_port_is_not_taken_over(firewall, edge_site, changes):
+def test_an_exception_for_our_port_is_not_taken_over(firewall, edge_site, changes):
     firewall.edit(lambda root: root.find("nat").append(old_mail(changes)))
     firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
     assert "old mail" in refused(firewall, rule_set(edge_site()), "conflict", kind="rules")
 
 
 @pytest.mark.parametrize("ports", ["25", "1-1024", "mail_ports"])
-def test_somebody_else_s_redirect_of_our_port_is_refused(through, edge_site, ports):
+def test_another_redirect_of_our_port_is_refused(through, edge_site, ports):
     def another(root):
         item = copy.deepcopy(rule(root, "nat/rule", "web"))
         item.find("descr").text = "old mail"
@@ -221,7 +221,7 @@ def test_somebody_else_s_redirect_of_our_port_is_refused(through, edge_site, por
 
 
 @pytest.mark.parametrize("subsystem", ["natconf", "filter", "aliases"])
-def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(through, legacy_site, subsystem):
+def test_saved_and_unapplied_changes_are_not_applied(through, legacy_site, subsystem):
     (through.root / f"var/run/{subsystem}.dirty").touch()
     refused(through, rule_set(legacy_site), "unapplied", kind="rules")
 
@@ -246,7 +246,7 @@ def test_the_alias_goes_when_nothing_refers_to_it(through, legacy_site, edge_sit
 
 
 @pytest.mark.parametrize("user", ["filter", "haproxy", "a frontend of that name", "alias", "outbound"])
-def test_the_alias_stays_while_somebody_refers_to_it(through, legacy_site, edge_site, user):
+def test_an_alias_in_use_is_not_removed(through, legacy_site, edge_site, user):
     through.client().call("apply", "rules", rule_set(legacy_site))
 
     def refer(root):
@@ -331,7 +331,7 @@ def test_a_legacy_address_that_is_no_mail_server_is_warned_of(through, edge_site
     finally:
         if server:
             server.close()
-    assert all("the legacy address is no mail server now" in answer and warning in answer for answer in answers), answers
+    assert all("the legacy address is not a mail server" in answer and warning in answer for answer in answers), answers
 
 
 def test_a_site_without_a_legacy_address_is_not_warned(through, edge_site):

@@ -55,7 +55,7 @@ class Operator:
             "make ": "make -o .venv/.locked ",
             "ssh -i ": f"ssh -o BatchMode=yes -o UserKnownHostsFile={self.home}/known_hosts -i ",
             "admin@": "root@",
-            "nc 10.": "nc -N 10.",  # nobody sits there to type QUIT
+            "nc 10.": "nc -N 10.",  # QUIT is not typed here
         }.items():
             text = text.replace(there, here)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {"HOME": str(self.home)}
@@ -112,6 +112,7 @@ def test_every_other_line_shows_what_it_is_there_for(operator, firewall, edge_si
         "2525": ["220 mail.example.org"],
         "show servers state": [f" {pool} 1 {servers[0][1]}" for pool, _ in servers],
         "haproxy.cfg": [f"bind\t\t\t{firewall.address}:{port}" for port in (25, 465, 587, 993)],
+        "sockstat": [f"{firewall.address}:{port}" for port in (25, 465, 587, 993)],
         "pfctl": [f"port = {port} -> {firewall.address}" for port in (25, 465, 587, 993)]
         + [f"to {firewall.address} port = {port} flags" for port in (25, 465, 587, 993)],
     }

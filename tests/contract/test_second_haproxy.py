@@ -110,7 +110,7 @@ def test_a_port_that_is_shared_later_is_drift(firewall, edge_site):
     assert f"listens on [{firewall.tunnel}]:993 too" in firewall.client().call("read", "haproxy", wanted)["problem"]
 
 
-def test_a_listener_that_is_gone_is_drift(firewall, applied):
+def test_a_haproxy_that_is_down_is_drift(firewall, applied):
     firewall.kill_haproxy()
     firewall.bridge(80, name="ipv6-bridge")
     assert firewall.client().call("read", "haproxy", applied)["problem"] == "HAProxy does not run frontend mailserver_proxy_25"

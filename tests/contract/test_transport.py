@@ -54,7 +54,7 @@ def test_a_key_that_is_not_welcome(firewall, wanted):
     assert stranger.splitlines()[1] not in message
 
 
-def test_a_key_that_is_none(firewall, wanted):
+def test_a_text_that_is_not_a_key(firewall, wanted):
     message = fails(firewall.client(key="-----BEGIN CANARY-KEY----- hunter2"), wanted)
     assert "cannot be read" in message
     assert "hunter2" not in message
@@ -108,7 +108,7 @@ def test_a_firewall_that_hangs_up(firewall, wanted):
     assert firewall.calls("read") == 0
 
 
-def test_a_login_that_leads_to_no_php(firewall, wanted):
+def test_a_login_that_does_not_start_php(firewall, wanted):
     firewall.swap_login("#!/bin/sh\ncat >/dev/null\necho 'sh: /usr/local/bin/php: not found'\nexit 127\n")
     assert "PHP ended with code 127; it said: sh: /usr/local/bin/php: not found" in fails(firewall.client(), wanted)
 

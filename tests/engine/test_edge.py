@@ -73,7 +73,7 @@ def stack(pulumi, checkout, firewall):
     return stack
 
 
-def test_an_up_applies_haproxy_and_then_leads_mail_to_it(stack, pulumi, firewall):
+def test_an_up_applies_haproxy_and_then_points_mail_to_it(stack, pulumi, firewall):
     calls = (firewall.root / "log/calls").read_text().splitlines()
     assert calls.index("reload:after") < calls.index("filter_configure:before")
     assert {(firewall.address, port) for port in MAIL} <= firewall.listeners()
@@ -93,7 +93,7 @@ def test_drift_made_by_hand_is_shown_by_a_refresh_and_repaired_by_the_next_up(st
         pool_item(root, "mailserver_nodes_imaps").find("server_timeout").text = "30000"
 
     firewall.edit(meddle)
-    assert stack.edge_steps() == {}, "what was made by hand is not known before somebody asks"
+    assert stack.edge_steps() == {}, "changes made by hand show only with a refresh"
     before = firewall.logins()
     targets = ("--target", HAPROXY, "--target", RULES)
     assert stack.edge_steps("--refresh", *targets) == {HAPROXY: "update"}
@@ -155,7 +155,7 @@ def test_the_key_is_nowhere_in_the_clear(stack, pulumi, checkout, state, firewal
         assert [name for name, text in texts.items() if secret in text] == []
 
 
-def test_a_destroy_takes_the_redirects_first_and_stops_at_what_somebody_uses(stack, pulumi, firewall):
+def test_a_destroy_removes_the_redirects_first_and_stops_at_a_pool_in_use(stack, pulumi, firewall):
     def use(pool):
         return lambda root: setattr(frontend_item(root, "internal_https_443").find("backend_serverpool"), "text", pool)
 

@@ -43,7 +43,7 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
             check=True,
         )
     except EngineError as error:
-        raise UserError(f"{SSH_KEY}: is encrypted, and there is no engine to read it ({error}); name the key's file with KEY=…") from None
+        raise UserError(f"{SSH_KEY}: is encrypted, and no engine was found to read it ({error}); name the key's file with KEY=…") from None
     except subprocess.SubprocessError:
         raise UserError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
     return result.stdout

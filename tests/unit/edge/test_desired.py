@@ -111,13 +111,13 @@ def test_no_two_frontends_share_an_address_and_port(site):
     assert len(set(binds)) == len(binds)
 
 
-def test_redirects_lead_where_their_pass_rules_do(site):
+def test_redirects_point_where_their_pass_rules_do(site):
     for changes in ({}, {"edge/legacy": LEGACY, "edge/target": "legacy"}):
         for redirect in rule_set(site(changes=changes))["redirects"].values():
             assert redirect["pass_rule"] == f"{redirect['target']}:{redirect['local_port']}"
 
 
-def test_only_the_way_through_haproxy_has_a_precondition(site):
+def test_only_the_path_through_haproxy_has_a_precondition(site):
     assert set(rule_set(site())["gates"]) == {f"mailserver_proxy_{listener.port}" for listener in LISTENERS}
     assert rule_set(site(changes={"edge/legacy": LEGACY, "edge/target": "legacy"}))["gates"] == {}
 
