@@ -17,6 +17,8 @@ class Edge(Component):
     Outputs: `target` (haproxy or legacy), `endpoints` (address and port of each HAProxy listener), `pools` (HAProxy backend by service).
     """
 
+    TYPE = "mailserver:edge:Edge"
+
     def __init__(
         self,
         name: str,
@@ -28,14 +30,14 @@ class Edge(Component):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """`ready` is what HAProxy sends mail to; `legacy` is the LoadBalancer Service, if there is one."""
-        super().__init__("edge", name, context, opts)
+        super().__init__(name, context, opts)
         site = self.site
         connection = Connection.of(site, ssh)
         haproxy, rules = haproxy_set(site), rule_set(site)
-        self.haproxy = HaproxySet("haproxy", connection, dict(haproxy), self._options(ready))
+        self.haproxy = HaproxySet(self.named("haproxy"), connection, dict(haproxy), self._options(ready))
         # Rolling back to the legacy address must work while the new path is broken, so it depends on nothing of that path.
         before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
-        self.rules = RuleSet("rules", connection, dict(rules), self._options(before))
+        self.rules = RuleSet(self.named("rules"), connection, dict(rules), self._options(before))
         self.target = site.edge.target
         self.endpoints = {name: frontend["binds"] for name, frontend in haproxy["frontends"].items()}
         self.pools = {listener.name: listener.pool for listener in site.listeners}

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 MAIL = {25, 465, 587, 993}
 EDGE = "urn:pulumi:dev::mailserver::mailserver:edge:Edge$pulumi-python:dynamic/mailserver"
-HAPROXY, RULES = f"{EDGE}:HaproxySet::haproxy", f"{EDGE}:RuleSet::rules"
+HAPROXY, RULES = f"{EDGE}:HaproxySet::edge-haproxy", f"{EDGE}:RuleSet::edge-rules"
 
 
 @pytest.fixture(scope="module")
