@@ -17,8 +17,34 @@ QUEUE_HEADROOM = 1.5
 
 def problems(site: Site) -> Iterator[str]:
     """`setting: what is wrong`, relative to the site; nothing when the settings can be deployed."""
-    for check in (_nodes, _domains, _mailboxes, _aliases, _send_as, _capacity, _secrets, dns_problems, edge_problems, job_problems):
+    for check in (
+        _adoption,
+        _nodes,
+        _domains,
+        _mailboxes,
+        _aliases,
+        _send_as,
+        _capacity,
+        _secrets,
+        dns_problems,
+        edge_problems,
+        job_problems,
+    ):
         yield from check(site)
+
+
+def _adoption(site: Site) -> Iterator[str]:
+    reasons = {
+        "ConfigMap": "its content would be written into the plan and the state, and a predecessor's holds passwords",
+        "ExternalSecret": "an import sees nothing of what a custom resource's former owner had set, and would leave it in place",
+    }
+    for entry in site.adopt:
+        kind, _, name = entry.partition("/")
+        if reason := reasons.get("ConfigMap" if kind == "Secret" else kind):
+            yield (
+                f"adopt: {entry}: {reason}; this program makes its own. Remove the entry, and if the program's own has this name, the "
+                f"object: kubectl -n {site.namespace} delete --cascade=orphan {kind.lower()} {name}"
+            )
 
 
 def _nodes(site: Site) -> Iterator[str]:
