@@ -106,6 +106,11 @@ class Zone(Model):
         default=(), description="keys of protected records that are to go, `*` for all; takes effect one `up` before they may"
     )
 
+    @property
+    def zone_id(self) -> RecordId | None:
+        """Where Cloudflare keeps the records; None where it does not, or where the id is a placeholder of zeros."""
+        return self.cloudflare if self.cloudflare and self.cloudflare.strip("0") else None
+
     @model_validator(mode="after")
     def _one_key_for_each_id(self) -> "Zone":
         keys: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """A stack's settings as a whole; parse.py reads them, checks.py holds the rules between areas."""
 
 import dataclasses
+from typing import Annotated
 
 from pydantic import Field
 
@@ -72,6 +73,9 @@ class Site(Model):
     dns: Dns | None = Field(default=None, description="the records of all domains; null leaves DNS to you")
     adopt: tuple[str, ...] = Field(
         default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
+    )
+    acknowledged: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default={}, description="findings that are decided, by code, with the reason; a preview shows them in one line"
     )
 
     @property

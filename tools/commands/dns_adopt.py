@@ -9,8 +9,8 @@ import click
 
 from components.checks.dns.resolver import read_snapshot
 from components.checks.dns.verify import verify
+from components.checks.registry import SNAPSHOT
 from components.dns.content import canonical, name
-from components.dns.gate import SNAPSHOT
 from components.dns.records import Record, records
 from components.errors import UserError
 from components.settings.site import Site

@@ -6,10 +6,12 @@ import click
 
 from components.listeners import LISTENERS
 from components.settings.reference import reference
+from tools.offline.checks_page import page as checks
 from tools.offline.stackfile import ROOT
 
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs" / "settings.md"
+CHECKS = ROOT / "docs" / "checks.md"
 
 
 def picture() -> str:
@@ -78,6 +80,7 @@ Written by `make docs` from [components/settings](../components/settings).
 
 @click.command()
 def docs_command() -> None:
-    """Writes the generated parts of the documentation: settings, picture, ports."""
+    """Writes the generated parts of the documentation: settings, findings, picture, ports."""
     SETTINGS.write_text(settings(), encoding="utf-8")
+    CHECKS.write_text(checks(), encoding="utf-8")
     README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")
