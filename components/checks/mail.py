@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
 from components.settings.mail import TESTED_IMAGE_MAJORS, Mailbox
+from components.settings.quantity import in_bytes
 from components.settings.site import Site
-from components.settings.types import domain_of, image_tag, is_pinned, quantity_bytes
+from components.settings.types import domain_of, image_tag, is_pinned
 
 AREA = Area[Site]("mail", "the mail server, its mailboxes and aliases")
 
@@ -163,8 +164,8 @@ def sieve_tests_envelope(site: Site) -> Found:
 def storage_fills(site: Site) -> Found:
     """Postfix refuses all mail while less than 1.5 times the largest message is free; the volume must grow before that."""
     storage = site.mail.storage
-    free = quantity_bytes(storage.size) * storage.free_threshold_percent // 100
-    needed = int(QUEUE_HEADROOM * site.mail.message_size_limit)
+    free = in_bytes(storage.size) * storage.free_threshold_percent // 100
+    needed = int(QUEUE_HEADROOM * in_bytes(site.mail.message_size_limit))
     if free <= needed:
         yield (
             "mail.storage",
@@ -177,7 +178,7 @@ def storage_fills(site: Site) -> Found:
 def growth_limit(site: Site) -> Found:
     """The autoresizer stops at a size that the volume has at least."""
     storage = site.mail.storage
-    if quantity_bytes(storage.growth_limit) < quantity_bytes(storage.size):
+    if in_bytes(storage.growth_limit) < in_bytes(storage.size):
         yield "mail.storage.growth_limit", f"{storage.growth_limit} is below size {storage.size}"
 
 
@@ -185,7 +186,7 @@ def growth_limit(site: Site) -> Found:
 def memory_limit(site: Site) -> Found:
     """A container's limit is not below its request."""
     resources = site.mail.resources
-    if quantity_bytes(resources.memory_limit) < quantity_bytes(resources.memory_request):
+    if in_bytes(resources.memory_limit) < in_bytes(resources.memory_request):
         yield "mail.resources.memory_limit", f"{resources.memory_limit} is below memory_request {resources.memory_request}"
 
 

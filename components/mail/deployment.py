@@ -49,7 +49,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
     return k8s.apps.v1.Deployment(
-        MAIL_SERVER,
+        component.named("deployment"),
         metadata=component.metadata(MAIL_SERVER, labels=SELECTOR, annotations=annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,

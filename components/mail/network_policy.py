@@ -16,7 +16,7 @@ def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
     if site.edge.legacy:
         stock = [_from_network(host_network("0.0.0.0/0")), *_clients(site.mail.allowed_namespaces)]
     return k8s.networking.v1.NetworkPolicy(
-        "ingress-policy",
+        component.named("ingress-policy"),
         metadata=component.metadata(MAIL_SERVER),
         spec=k8s.networking.v1.NetworkPolicySpecArgs(
             pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=SELECTOR),

@@ -76,7 +76,7 @@ def _stock_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
 def _service(component: Component, name: str, annotations: dict[str, str] | None = None, **spec: Any) -> k8s.core.v1.Service:
     # No Service waits: the Deployment alone decides readiness, and each wait costs ten seconds.
     return k8s.core.v1.Service(
-        f"service-{name}",
+        component.named(f"service-{name}"),
         metadata=component.metadata(name, labels=SELECTOR, annotations=NO_WAIT | (annotations or {})),
         spec=k8s.core.v1.ServiceSpecArgs(selector=SELECTOR, **spec),
         opts=component.child("Service", name),

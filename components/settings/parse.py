@@ -1,5 +1,7 @@
 """Reads a stack's settings: one object, refused as a whole with a line for each mistake."""
 
+import functools
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -7,7 +9,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from components.settings.reference import reference
+from components.settings.schema import settings_at
 from components.settings.site import KEY, Site
 
 
@@ -34,9 +36,24 @@ def parse_site(text: str) -> Site:
     Raises InvalidSettings. Rules between settings are in components/checks, whose `read_site` is what programs call.
     """
     try:
-        return Site.model_validate_json(text)
+        return _validated(text)
     except ValidationError as error:
         raise InvalidSettings(_mistakes(error)) from None
+
+
+def _validated(text: str) -> Site:
+    """The site, with `{}` for a null where a block or a map belongs: YAML reads `me@example.org:` with nothing below it as null."""
+    try:
+        return Site.model_validate_json(text)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        empty = [detail["loc"] for detail in details if detail["input"] is None and detail["type"] in {"model_type", "dict_type"}]
+        if not empty or () in empty:
+            raise
+    settings = json.loads(text)
+    for *above, last in empty:
+        functools.reduce(lambda place, part: place[part], above, settings)[last] = {}
+    return Site.model_validate_json(json.dumps(settings))
 
 
 # What pydantic calls a wrong kind of value, and what a reader can do about it.
@@ -67,20 +84,11 @@ def _mistakes(error: ValidationError) -> Iterator[Mistake]:
             inner, _, text = message.partition(": ")
             yield Mistake("invalid", f"{setting}.{inner}", text)
         elif detail["type"] == "extra_forbidden":
-            near = get_close_matches(place[-1], _siblings(place), n=1)
+            near = get_close_matches(place[-1], settings_at(place[:-1]), n=1)
             yield Mistake("unknown", setting, f"unknown setting{f'; did you mean {near[0]}?' if near else ''}")
         elif detail["type"] == "missing":
             yield Mistake("missing", setting, "is required")
         elif detail["type"] == "too_short":
             yield Mistake("invalid", setting, message)
-        elif detail["type"] == "string_pattern_mismatch":
-            yield Mistake("invalid", setting, f"must match {detail.get('ctx', {}).get('pattern')} (got {detail['input']!r})")
         else:
             yield Mistake("invalid", setting, f"{message} (got {detail['input']!r})")
-
-
-def _siblings(place: list[str]) -> list[str]:
-    """The settings that there are where somebody wrote `place`."""
-    above = place[:-1]
-    paths = [path for path in (setting.path.split(".") for setting in reference()) if len(path) == len(place)]
-    return [path[-1] for path in paths if all(part in {"*", "0", given} for part, given in zip(path, above, strict=False))]
