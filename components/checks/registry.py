@@ -109,12 +109,14 @@ def _marked(site: Site, findings: Iterable[Finding]) -> list[Finding]:
 
 def _dns_areas() -> tuple[Area, ...]:
     # Here, because the libraries behind it take half a second to import, and a site without DNS needs none of them.
+    from components.checks.dns import live  # noqa: PLC0415
     from components.checks.dns.verify import AREAS  # noqa: PLC0415
 
-    return AREAS
+    return (*AREAS, live.AREA)
 
 
 def _dns_findings(site: Site) -> list[Finding]:
+    from components.checks.dns import live  # noqa: PLC0415
     from components.checks.dns.resolver import read_snapshot  # noqa: PLC0415
     from components.checks.dns.verify import verify  # noqa: PLC0415
 
@@ -123,7 +125,8 @@ def _dns_findings(site: Site) -> list[Finding]:
     except ValueError:
         name = f"{SNAPSHOT.parent.name}/{SNAPSHOT.name}"
         raise UserError(f"{name}: is not a valid snapshot; regenerate it with `make dns-snapshot`") from None
-    return verify(site, snapshot, date.today())
+    compared = (finding for zone in live.look(site) for finding in live.AREA.run(zone))
+    return [*verify(site, snapshot, date.today()), *compared]
 
 
 def _site_and_object_areas() -> list[Area]:
