@@ -1,4 +1,4 @@
-"""Rules for `adopt`: live objects that the program takes over."""
+"""Rules for `adopt` and `unprotected`: objects of the stack that are named in its settings."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ class Adoption:
 AREA = Area[Adoption]("adoption", "live objects that are taken over")
 
 
-@AREA.error("unknown-object", remedy="write Kind/name, such as Deployment/mailserver")
+@AREA.error("unknown-object", remedy="write Kind/name, such as Namespace/mailserver")
 def unknown_object(adoption: Adoption) -> Found:
-    """An entry of `adopt` that is no object of this stack; nothing would be taken over, and a second object be created beside it."""
-    for reference in sorted(set(adoption.site.adopt) - set(adoption.declared)):
-        yield "adopt", f"this stack has no object {reference}"
+    """An entry of `adopt` or `unprotected` that is not an object of this stack, so it would have no effect."""
+    for setting, entries in (("adopt", adoption.site.adopt), ("unprotected", adoption.site.unprotected)):
+        for reference in sorted(set(entries) - set(adoption.declared)):
+            yield setting, f"this stack has no object {reference}"

@@ -75,9 +75,9 @@ def test_no_pod_is_begun_before_the_policy_that_shuts_its_proxy_ports(order):
 
 def test_the_mail_server_is_begun_after_all_that_its_pod_mounts(order):
     needed = {f"ExternalSecret/mailserver-{name}" for name in ("accounts", "aliases", "relay", "dkim")}
-    needed |= {"ConfigMap/mailserver.config", "ConfigMap/mailserver-user-patches"}
+    needed |= {"ConfigMap/mailserver-config", "ConfigMap/mailserver-scripts"}
     assert needed | {"PersistentVolumeClaim/mailserver-data-encrypted"} <= order("prod").waits_for(MAIL_SERVER)
-    assert "PriorityClass/mailserver" in order("dev").waits_for(MAIL_SERVER)
+    assert "PriorityClass/mailserver-100000" in order("dev").waits_for(MAIL_SERVER)
 
 
 def test_no_job_is_begun_before_its_programs_credentials_and_volumes(order):
@@ -108,7 +108,7 @@ def test_everything_in_the_namespace_waits_for_it_and_so_goes_before_it(order):
 
 
 def test_a_destroy_takes_mail_away_from_haproxy_before_it_takes_haproxy_or_the_server(order):
-    """The same edges read backwards; stated on their own, because a `destroy` with a lost edge is an outage that nobody asked for."""
+    """The same edges read backwards; stated on their own, because a `destroy` with a lost edge is an outage that was not asked for."""
     prod = order("prod")
     assert {HAPROXY, MAIL_SERVER, PROXY_SERVICE, "PersistentVolumeClaim/mailserver-data-encrypted"} <= prod.waits_for(REDIRECTS)
     for name in ("Service/mailserver", MAIL_SERVER, HAPROXY):

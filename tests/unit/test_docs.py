@@ -22,7 +22,7 @@ def test_the_page_of_findings_is_that_of_the_rules():
     assert checks_page.page() == CHECKS.read_text("utf-8")
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_points_to_a_file():
     for page in (README, *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
