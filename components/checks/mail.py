@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
+from components.mail.extra import overridden
 from components.settings.mail import TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
@@ -195,3 +196,10 @@ def no_relay(site: Site) -> Found:
     """Without a relay, the server delivers to each recipient's MX itself."""
     if site.mail.relay is None:
         yield "mail.relay", "is not set, so mail leaves from your own address"
+
+
+@AREA.note("own-line-replaced", remedy="remove it unless you mean to")
+def own_line_replaced(site: Site) -> Found:
+    """An extra line or variable of the settings replaces one that the program sets itself."""
+    for setting, own in overridden(site):
+        yield setting, f"replaces {own}, which this program sets"

@@ -60,7 +60,7 @@ def test_extra_configuration_comes_behind_ours_and_what_it_replaces_is_said(reco
     assert (environment["LOG_LEVEL"], environment["ENABLE_SRS"]) == ("debug", "1")
     said = [message for level, message in run.messages if level == "info" and "mail.extra" in message]
     replaced = ["environment.ENABLE_SRS", "postfix.anvil_rate_time_unit", "dovecot.mail_max_userip_connections", "rspamd.phishing.conf"]
-    assert [message.split(": ")[0].removeprefix("mailserver:site.mail.extra.") for message in said] == replaced
+    assert [message.split(": ")[0].removeprefix("mail.extra.") for message in said] == replaced
     assert "replaces 60s" in said[1]
 
 
