@@ -201,5 +201,5 @@ def no_relay(site: Site) -> Found:
 @AREA.note("own-line-replaced", remedy="remove it unless you mean to")
 def own_line_replaced(site: Site) -> Found:
     """An extra line or variable of the settings replaces one that the program sets itself."""
-    for setting, own in overridden(site):
+    for setting, own in overridden(site) if site.primary in site.domains else ():
         yield setting, f"replaces {own}, which this program sets"
