@@ -24,8 +24,8 @@ new-stack: setup ## write a commented stack file; STACK=home DOMAIN=example.org
 preview: setup ## what an `up` would change; REFRESH=1 asks cluster, firewall and DNS first
 	@$(RUN) preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)
 
-render: setup ## the same without engine, cluster or credentials
-	@$(RUN) render --stack $(STACK) --out $(OUT)
+render: setup ## the same without engine, cluster or credentials; JSON=1 prints the findings as JSON instead
+	@$(RUN) render --stack $(STACK) --out $(OUT) $(if $(JSON),--json)
 
 edge-plan: ## what an `up` would change on the firewall, asked of the firewall itself; KEY=<file of the SSH key>
 edge-flip-back: ## point the redirects back to the legacy address, without Pulumi's state
@@ -66,11 +66,12 @@ lint: setup ## style, types, layers, shell, PHP and YAML
 	@$(VENV)/bin/basedpyright
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(VENV)/bin/yamllint --strict .
-	@shellcheck $$(git ls-files '*.sh' tests/contract/pfsense/bin | grep -v '[.]php$$') .ci/run
-	@for file in $$(git ls-files '*.php' '*.inc'); do php -l $$file >/dev/null || exit 1; done
+	@shellcheck $$(git ls-files '*.sh'; git grep -l '^#!/bin/sh' -- tests/contract/pfsense) .ci/run
+	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done
 
 bench: setup ## benchmarks, as ratios
 	@$(RUN) bench
+	@$(VENV)/bin/python -m tests.contract.bench
 
 lab: setup ## run the rendered mail edge on this machine; stops after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh

@@ -71,6 +71,11 @@ class Edge(Model):
     ipv6_interface: Interface | None = Field(
         default=None, description="interface that IPv6 arrives on; null: wan_interface", examples=["opt1"]
     )
+    ipv6_transparent: bool = Field(
+        default=True,
+        description="HAProxy starts even while ipv6_address is not up, so that a missing tunnel cannot stop IPv4 mail; "
+        "false: for a HAProxy without transparent binds",
+    )
     wan_interface: Interface = Field(default="wan", description="interface that mail from the Internet arrives on")
     wan_address: Address | Literal["wanip"] = Field(
         default="wanip", description="destination address of the redirects; wanip: the current address of the WAN interface"
@@ -88,3 +93,8 @@ class Edge(Model):
     remove_legacy_alias: bool = Field(
         default=False, description="deletes the firewall alias of the legacy address once nothing refers to it"
     )
+
+    @property
+    def access(self) -> Ssh | None:
+        """How the firewall is reached; None where nothing says so, or where the host key is a placeholder of zeros."""
+        return None if self.ssh and self.ssh.host_key.endswith("A" * 40) else self.ssh
