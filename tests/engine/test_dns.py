@@ -100,7 +100,7 @@ class Stack:
 SEVERAL: dict[str, list[Any]] = {
     "dns/hosts/mail.example.org/addresses": ["192.0.2.25", "192.0.2.26", "2001:db8::25"],
     f"{D}/verification": ["code=one", "code=two", "other:three"],
-    f"{D}/caa": [{"tag": "issue", "value": name} for name in ("letsencrypt.org", "one.example", "two.example")],
+    f"{D}/caa": [{"tag": "issue", "value": name} for name in ("one.example", "two.example", "letsencrypt.org")],
 }
 WEB = {"dns/web": {"addresses": ["192.0.2.80", "2001:db8::80"]}}
 BASE: dict[str, Any] = SEVERAL | WEB
@@ -154,8 +154,11 @@ EDITS: dict[str, dict[str, Any]] = {
     | {"dns/hosts/mail.example.org/addresses": ["192.0.2.9", *SEVERAL["dns/hosts/mail.example.org/addresses"]]},
     "the web host by name": {"dns/web": {"name": "ingress.example.net"}},
     "one address of the web host, and another": {"dns/web": {"addresses": ["2001:db8::80", "192.0.2.9", "192.0.2.90"]}},
-    "another mail host": {f"{D}/mx": {"mx2.example.org": 10}, "dns/hosts/mx2.example.org": {"addresses": ["192.0.2.26"]}},
-    "no autoconfig, no SRV": {f"{D}/autoconfig": None, f"{D}/srv": None},
+    "another mail host": {
+        f"{D}/mx": {"mx2.example.org": 10, "mail.example.org": 20},
+        "dns/hosts/mx2.example.org": {"addresses": ["192.0.2.26"]},
+    },
+    "no autoconfig, no SRV": {f"{D}/autoconfig": None, f"{D}/srv": []},
     "everything else that is said": {f"{D}/spf": {"mx": True, "all": "softfail"}, f"{D}/mta_sts/max_age": 86400, "dns/ttl": 600},
 }
 
