@@ -1,16 +1,23 @@
 """Ways in which mail was lost while everything was green. Each was seen once; none may come back."""
 
+import fcntl
+import imaplib
+import importlib
 import json
 import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.lab.jobs.world import ALICE, DRILL, JOB, SCRIPTS, SPAM, fill
+from tools.lab.servers import NAME, PASSWORD, dovecot
 
 
 def saved(world) -> set[str]:
@@ -331,7 +338,6 @@ def test_odd_names_stop_neither_backup_nor_drill(world):
     fill(world.root / "mail", "50%off@example.org", 3)
     (box(world) / "home").mkdir()
     for name in (b"caf\xe9.sieve", b"cut\xe2\x82.sieve", b"line\nbreak.sieve"):
-        (os.fsencode(box(world) / "home") + b"/" + name)
         with open(os.fsencode(box(world) / "home") + b"/" + name, "w", encoding="utf-8") as file:
             file.write("keep;\n")
     (world.root / "state" / "upload%20name #1.txt").write_text("x", encoding="utf-8")
@@ -380,7 +386,7 @@ def test_one_night_in_the_future_is_not_the_newest_forever(world):
     assert future["short_id"] in done.stderr
     assert world.backup("--wrong-clock", future["id"]).returncode == 0
     assert world.drill().returncode == 0
-    assert len(world.snapshots()) == 3  # it is still there, for somebody who wants it
+    assert [snapshot["tags"][0] for snapshot in world.snapshots()] == ["good", "wrong-clock"]  # ignored, and not deleted
     assert world.value("backup_newest_snapshot_timestamp") == pytest.approx(time.time(), abs=600)
 
 
@@ -512,3 +518,251 @@ def test_headers_without_an_end_are_read_in_part_only(world):
     done = world.drill()
     assert done.returncode == 0, done.stderr
     assert re.search("cannot be searched for", done.stdout)
+
+
+# --- Restore --------------------------------------------------------------------------------------------------------------------
+
+
+def small_volume(world, size: str):
+    """A mail volume of its own, so that it can be full."""
+    volume = world.root / "mail"
+    shutil.rmtree(volume)
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(volume)], check=True)
+    return volume
+
+
+@pytest.mark.parametrize("way", [("--into", "Restored"), (), ("--replace",)])
+@pytest.mark.parametrize("go", [("--go",), ()])
+def test_no_restore_fills_the_live_volume(world, way, go):
+    volume = small_volume(world, "8m")
+    try:
+        made = fill(volume, ALICE, 250, size=20_000)
+        assert world.backup().returncode == 0
+        if not way:
+            for path in made:
+                path.unlink()
+            (volume / "other").write_bytes(bytes(5 << 20))
+        done = world.restore("--what", "mailbox", "--mailbox", ALICE, *way, *go)
+        assert (done.returncode, "MiB free" in done.stderr) == (1, True), done.stderr
+        assert not list(volume.rglob("*restored*"))
+        assert not list(volume.glob(".before-restore-*"))
+    finally:
+        subprocess.run(["umount", "-l", str(volume)], check=True)
+
+
+def test_what_the_server_needs_to_take_mail_stays_free(world):
+    volume = small_volume(world, "20m")
+    try:
+        fill(volume, ALICE, 100, size=20_000)
+        assert world.backup().returncode == 0
+        into = ("--what", "mailbox", "--mailbox", ALICE, "--into", "Restored", "--go")
+        done = world.restore(*into, "--reserve", 17 << 20)
+        assert (done.returncode, "17 MiB must stay free for new mail" in done.stderr) == (1, True)
+        assert world.restore(*into, "--reserve", 1 << 20).returncode == 0
+    finally:
+        subprocess.run(["umount", "-l", str(volume)], check=True)
+
+
+def test_a_replace_beside_a_running_server_is_refused(world, gateway):
+    made = fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    made[0].unlink()
+    replace = ("--what", "mailbox", "--mailbox", ALICE, "--replace", "--go")
+    done = world.restore(*replace, running=gateway.url.removeprefix("http://"))
+    assert (done.returncode, "still answers" in done.stderr) == (1, True)
+    lock = world.root / "state" / "spool-postfix" / "pid" / "master.pid"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = world.restore(*replace)
+    assert (done.returncode, "Postfix still runs" in done.stderr) == (1, True)
+    assert not made[0].exists()
+    assert not list((world.root / "mail").glob(".before-restore-*"))
+
+
+def test_a_server_cannot_start_in_the_middle_of_a_restore(world):
+    fill(world.root / "mail", ALICE, 5)
+    (world.root / "state" / "spool-postfix").mkdir()  # of a server that has not run yet
+    assert world.backup().returncode == 0
+    restic, go = world.slow_restic("restore")
+    with ThreadPoolExecutor() as pool:
+        restore = pool.submit(world.restore, "--what", "whole", "--go", "--restic", restic)
+        while not (world.scratch / "waiting").exists():
+            assert not restore.done(), restore.result().stderr
+            time.sleep(0.01)
+        with (world.root / "state" / "spool-postfix" / "pid" / "master.pid").open("r+") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        go.touch()
+        assert restore.result().returncode == 0, restore.result().stderr
+
+
+def test_a_whole_restore_empties_no_source_that_the_snapshot_does_not_know(world):
+    fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    keys = world.root / "keys"
+    keys.mkdir()
+    (keys / "secret.asc").write_text("key", encoding="utf-8")
+    done = world.restore("--what", "whole", "--source", "keys", "--go")
+    assert (done.returncode, "keys would be emptied or left out" in done.stderr) == (1, True)
+    assert (keys / "secret.asc").exists()
+    assert not list((world.root / "mail").glob(".before-restore-*"))
+
+
+def test_a_whole_restore_holds_the_repository_against_a_prune(world):
+    fill(world.root / "mail", ALICE, 5)
+    assert world.backup().returncode == 0
+    calls = world.key.with_name("calls")
+    restic = world.key.with_name("noting-restic")
+    restic.write_text(f'#!/bin/sh\necho "$*" >> {calls}\nexec restic "$@"\n', encoding="utf-8")
+    restic.chmod(0o755)
+    assert world.restore("--what", "whole", "--go", "--restic", restic).returncode == 0
+    (restore,) = [line for line in calls.read_text().splitlines() if " restore " in line]
+    assert "--no-lock" not in restore
+
+
+@pytest.mark.parametrize("live", ["later", "lost"])
+@pytest.mark.parametrize("what", [("--what", "whole"), ("--what", "mailbox", "--mailbox", ALICE, "--replace")])
+def test_no_uid_is_given_out_twice(world, tmp_path, authority, what, live):
+    """A client that remembers: what it saw under a UID is never something else, and new mail is above what it has seen."""
+    mail = world.root / "mail"
+
+    def look(name: str, *, arrives: int = 0) -> tuple[bytes, int, dict[int, bytes]]:
+        with dovecot(tmp_path / name, authority.issue(NAME), [ALICE]) as server:
+            shutil.rmtree(server.mail)
+            subprocess.run(["cp", "-a", str(mail), str(server.mail)], check=True)
+            context = ssl.create_default_context(cadata=authority.certificate)
+            context.check_hostname = False
+            with imaplib.IMAP4_SSL("127.0.0.1", server.port, ssl_context=context) as session:
+                session.login(ALICE, PASSWORD)
+                for number in range(arrives):
+                    session.append("INBOX", "", "", f"Subject: {name} {number}\n\nx\n".encode())
+                session.select("INBOX")
+                validity, following = (int(session.response(word)[1][0]) for word in ("UIDVALIDITY", "UIDNEXT"))
+                rows = session.uid("FETCH", "1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+                seen = {int(re.search(rb"UID (\d+)", row[0])[1]): row[1] for row in rows if isinstance(row, tuple)}
+            shutil.rmtree(mail)
+            mail.mkdir()
+            for path in server.mail.iterdir():
+                subprocess.run(["cp", "-a", str(path), str(mail)], check=True)
+        return validity, following, seen
+
+    fill(mail, ALICE, 1)
+    look("first", arrives=5)
+    assert world.backup().returncode == 0
+    validity, following, remembered = look("second", arrives=3)
+    if live == "lost":
+        for path in box(world).glob("dovecot*"):
+            path.unlink()
+    assert world.restore(*what, "--go").returncode == 0
+    again, _, seen = look("third", arrives=2)
+    assert again == validity
+    fresh = {uid for uid, subject in seen.items() if b"third" in subject}
+    assert len(fresh) == 2
+    assert min(fresh) >= following
+    assert all(remembered[uid] == seen[uid] for uid in remembered.keys() & seen.keys())
+
+
+def test_a_message_that_was_marked_deleted_does_not_go_with_the_next_expunge(world):
+    made = fill(world.root / "mail", ALICE, 4, flags="ST")
+    assert world.backup().returncode == 0
+    for path in made:
+        path.unlink()
+    assert world.restore("--what", "mailbox", "--mailbox", ALICE, "--go").returncode == 0
+    assert {path.name.partition(":2,")[2] for path in (box(world) / "cur").iterdir()} == {"S", ""}
+
+
+def test_what_retention_would_delete_again_is_not_put_where_it_does(world):
+    fill(world.root / "mail", SPAM, 3)
+    assert world.backup().returncode == 0
+    shutil.rmtree(box(world, SPAM) / "cur")
+    (box(world, SPAM) / "cur").mkdir()
+    rule = ("--retention", f"{SPAM}|INBOX|automated|14", "--mailbox", SPAM, "--go")
+    for more in (("--what", "mailbox"), ("--what", "message", "--message-id", "<1.spam@example.org>")):
+        done = world.restore(*more, *rule)
+        assert (done.returncode, "retention to delete them again" in done.stderr) == (1, True), done.stdout
+        assert list((box(world, SPAM) / "cur").iterdir()) == []
+    assert world.restore("--what", "mailbox", *rule, "--into", "Restored").returncode == 0
+    other = ("--what", "mailbox", "--mailbox", SPAM, "--go", "--retention", f"{ALICE}|INBOX|any|1", "--retention", f"{SPAM}|Junk|any|1")
+    assert world.restore(*other).returncode == 0
+
+
+def test_restored_messages_are_for_their_owner_alone(world):
+    made = fill(world.root / "mail", ALICE, 3)
+    assert world.backup().returncode == 0
+    for path in made:
+        path.unlink()
+    assert world.restore("--what", "mailbox", "--mailbox", ALICE, "--go").returncode == 0
+    for path in (box(world) / "cur").iterdir():
+        status = path.stat()
+        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o600, 5000, 5000)
+
+
+def test_an_ambiguous_id_is_not_guessed(world, monkeypatch):
+    """No two ids that begin alike can be made to order, so the choice is asked directly."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    restore, repository = importlib.import_module("restore"), importlib.import_module("repository")
+    snapshots = [repository.Snapshot(f"abcdef12{digit}", 0.0, ("good",), "") for digit in "34"]
+
+    class Two:
+        def snapshots(self):
+            return snapshots
+
+    with pytest.raises(importlib.import_module("common").ProblemError, match="2 snapshots begin with abcdef12"):
+        restore.choose(Two(), "abcdef12")
+    assert restore.choose(Two(), "abcdef124").id == "abcdef124"
+
+
+@pytest.mark.parametrize("what", [("--what", "mailbox", "--mailbox", ALICE), ("--what", "whole")])
+def test_one_damaged_message_does_not_keep_the_others(world, what):
+    made = fill(world.root / "mail", ALICE, 60, size=20_000)
+    assert world.backup().returncode == 0
+    damage(world)
+    for path in made:
+        path.unlink()
+    done = world.restore(*what, "--go")
+    assert done.returncode == 1
+    assert "damaged in the repository, not restored: " in done.stderr
+    there = [path for part in ("cur", "new") for path in (box(world) / part).iterdir()]
+    assert len(there) == 59
+    assert all("Message-ID" in path.read_text("utf-8") for path in there)
+
+
+def test_a_wait_for_a_lock_of_another_program_ends(world, monkeypatch):
+    fill(world.root / "mail", ALICE, 3)
+    assert world.backup().returncode == 0
+    place = ["--repo", str(world.repository), "--password-file", str(world.key), "--no-cache", "backup", "--stdin"]
+    elsewhere = ["unshare", "--uts", "bash", "-c", 'hostname elsewhere; exec restic "$@"', "restic", *place]
+    other = subprocess.Popen(elsewhere, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        world.wait_for(lambda: any((world.repository / "locks").iterdir()), other)
+        monkeypatch.syspath_prepend(str(SCRIPTS))
+        repository = importlib.import_module("repository")
+        monkeypatch.setattr(repository, "LOCK_WAIT", 0)
+        monkeypatch.setattr(repository, "LOCK_POLL", 0)
+        restic = repository.Restic("restic", world.repository, world.key, world.scratch, host=JOB, root=world.root)
+        with pytest.raises(importlib.import_module("common").ProblemError, match="locked by another program"):
+            restic.free_locks()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_every_part_of_the_repository_has_its_day(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    part = importlib.import_module("backup").todays_part
+    start = datetime(2026, 11, 21, tzinfo=UTC)
+    assert {part(start + timedelta(days=day), 7) for day in range(7)} == {f"{number}/7" for number in range(1, 8)}
+    weekly = {part(start + timedelta(days=7 * week), 7) for week in range(7)}
+    assert len(weekly) == 7
+
+
+def test_a_clock_that_differs_from_the_servers_is_refused(world, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    backup = importlib.import_module("backup")
+    backup.check_server_clock(world.repository.parent)
+    now = time.time()
+    for wrong in (now + 5 * 365 * 86400, now - 2 * 3600):
+        monkeypatch.setattr(backup.time, "time", lambda wrong=wrong: wrong)
+        with pytest.raises(importlib.import_module("common").ProblemError, match="repository's server"):
+            backup.check_server_clock(world.repository.parent)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -116,11 +117,11 @@ def fill(mail: Path, address: str, count: int, folder: str = "", flags: str = "S
     place = box / folder if folder else box
     for part in ("cur", "new", "tmp"):
         (place / part).mkdir(parents=True, exist_ok=True)
-    made = []
+    made, label = [], re.sub("[^a-zA-Z0-9]", "_", folder.strip("."))
     for number in range(count):
         identity = f"{folder}{number}.{user}@{domain}"
         text = f"Message-ID: <{identity}>\nSubject: {number}\n\n{identity}\n" + os.urandom(size // 2).hex()
-        name = f"17000{number:05}.M{number}P1{folder.strip('.')}.host,S={len(text)}"  # Dovecot believes the size
+        name = f"17000{number:05}.M{number}P1{label}.host,S={len(text)}"  # Dovecot believes the size
         path = place / ("new" if number % 5 == 0 else "cur") / (name if number % 5 == 0 else f"{name}:2,{flags}")
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
