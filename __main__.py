@@ -6,10 +6,11 @@ from components.base import Context, cluster_provider
 from components.dns.component import Dns
 from components.dns.gate import verified
 from components.edge.resources import Edge
+from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.notices import notes, warnings
-from components.settings.parse import SettingsError, parse_site
+from components.settings.parse import parse_site
 from components.settings.site import KEY
 
 
@@ -17,14 +18,14 @@ def main() -> None:
     namespace, name = KEY.split(":")
     text = pulumi.Config(namespace).get(name)
     if text is None:
-        raise SettingsError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
+        raise UserError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
     site = parse_site(text)
     dns_advice = verified(site)
     context = Context(site, cluster_provider(site))
 
     mail = MailServer("mail", context)
-    if site.firewall.ssh:
-        Edge("edge", context, site.firewall.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
+    if site.edge.ssh:
+        Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
     Jobs("jobs", context, mail)
     if site.dns:
         Dns("dns", context)
@@ -41,5 +42,5 @@ def main() -> None:
 
 try:
     main()
-except SettingsError as error:
+except UserError as error:
     raise pulumi.RunError(str(error)) from None

@@ -6,7 +6,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.settings.parse import SettingsError
+from components.errors import UserError
 from components.settings.site import KEY, Site
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
@@ -24,10 +24,10 @@ class Context:
     adopted: set[str] = field(default_factory=set)
 
     def check_adoption(self) -> None:
-        """Raise SettingsError for an entry of `adopt` that no component declared."""
+        """Raise UserError for an entry of `adopt` that no component declared."""
         unknown = sorted(set(self.site.adopt) - self.adopted)
         if unknown:
-            raise SettingsError(f"{KEY}.adopt: {', '.join(unknown)}: no such object here; write Kind/name, such as Deployment/mailserver")
+            raise UserError(f"{KEY}.adopt: {', '.join(unknown)}: no such object here; write Kind/name, such as Deployment/mailserver")
 
 
 class Component(pulumi.ComponentResource):

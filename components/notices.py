@@ -52,7 +52,7 @@ def _examples(site: Site) -> Iterator[str]:
     if not site.production:
         return
     addresses = {f"cluster.nodes.{name}.address": node.address for name, node in site.cluster.nodes.items()}
-    addresses |= {"firewall.address": site.firewall.address, "firewall.ipv6_address": site.firewall.ipv6_address}
+    addresses |= {"edge.address": site.edge.address, "edge.ipv6_address": site.edge.ipv6_address}
     if site.dns:
         addresses |= {f"dns.hosts.{name}": address for name, host in site.dns.hosts.items() for address in host.addresses}
     found = [
@@ -68,7 +68,7 @@ def _shadowed_mailboxes(site: Site) -> Iterator[str]:
     aliases = site.mail.aliases
     shadowed = [box for box in site.mail.mailboxes if box not in aliases and box not in aliases.get(f"@{domain_of(box)}", (box,))]
     if shadowed:
-        elsewhere = " unless the secret store has an alias for it" if site.secrets.aliases else ""
+        elsewhere = " unless the secret store has an alias for it" if site.mail.stored_aliases else ""
         yield (
             f"{KEY}.mail.aliases: the catch-all takes the mail of {', '.join(shadowed)}{elsewhere}; "
             "alias the mailbox to itself if it should get its own"

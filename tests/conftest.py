@@ -13,8 +13,8 @@ import pytest
 
 from components.settings.parse import parse_site
 from components.settings.site import KEY, Site
-from tools.program import ROOT, Recording, run_main, run_once
-from tools.stackfile import Stack, load_stack
+from tools.offline.program import Recording, run_main, run_once
+from tools.offline.stackfile import ROOT, Stack, load_stack
 
 Settings = dict[str, Any]
 

@@ -9,13 +9,14 @@ import subprocess
 from pulumi.automation import PulumiCommand
 from semver import VersionInfo
 
-from tools.program import ROOT
+from components.errors import UserError
+from tools.offline.stackfile import ROOT
 
 DEV = "dev"  # the one stack that is given a backend and a passphrase; every other brings its own
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte from the download site
 
 
-class EngineError(Exception):
+class EngineError(UserError):
     """The engine cannot be used; the text says why and what to do."""
 
 

@@ -6,7 +6,8 @@ import pulumi
 import pulumi_cloudflare as cloudflare
 
 from components.base import Component
-from components.dns.mta_sts import POLICY_HOST
+from components.dns.live import COMMENT
+from components.dns.mta_sts import POLICY_HOST, enforced
 from components.dns.records import Record
 from components.settings.dns import Zone
 from components.settings.types import Fqdn
@@ -19,38 +20,59 @@ def declare(
 ) -> list[cloudflare.DnsRecord]:
     """A DnsRecord for each record of a zone at Cloudflare.
 
-    The announcement of an MTA-STS policy waits for `policy_rollout`: who reads a new id and finds the old policy
-    keeps that for as long as max_age says (RFC 8461 section 3.3).
+    The announcement of an MTA-STS policy waits for `policy_rollout`: a sender that reads a new id and fetches the old policy
+    keeps that for as long as max_age says (RFC 8461 section 3.3). Where the policy is enforced, a new MX waits for the
+    announcement of the policy that names it, because senders refuse an MX that theirs does not name.
     """
-    declared = []
-    for record in records:
+    declared: dict[tuple[Fqdn, str], cloudflare.DnsRecord] = {}
+    announcements: dict[str, cloudflare.DnsRecord] = {}
+    for record in sorted(records, key=lambda record: record.type == "MX"):
         zone = zones[record.zone]
         if zone.cloudflare is None:
             continue
-        options: dict = {"depends_on": list(policy_rollout)} if record.name.startswith(f"_{POLICY_HOST}.") else {}
-        if record.key in zone.adopt:
-            options["import_"] = f"{zone.cloudflare}/{zone.adopt[record.key]}"
-        declared.append(
-            cloudflare.DnsRecord(
-                f"{record.zone}/{record.key}",
-                zone_id=zone.cloudflare,
-                name=record.name,
-                type=record.type,
-                ttl=_ttl(component, record),
-                proxied=record.proxied,
-                comment="managed by pulumi: mailserver",
-                opts=pulumi.ResourceOptions(
+        waits_for: list[pulumi.Resource] = []
+        if announces := record.name.startswith(f"_{POLICY_HOST}."):
+            waits_for += policy_rollout
+        if record.type == "MX" and record.name in announcements and enforced(component.site, record.name):
+            waits_for.append(announcements[record.name])
+        resource = cloudflare.DnsRecord(
+            f"{record.zone}/{record.key}",
+            zone_id=zone.cloudflare,
+            name=record.name,
+            type=record.type,
+            ttl=_ttl(component, record),
+            proxied=record.proxied,
+            comment=COMMENT,
+            opts=pulumi.ResourceOptions.merge(
+                pulumi.ResourceOptions(
                     parent=component,
-                    # A changed type or zone is a replacement, and Cloudflare refuses a CNAME beside what it replaces.
-                    delete_before_replace=True,
-                    # A key that mail under way was signed with must not go: revoke it first, which takes the protection away.
-                    protect=record.keeps_mail_valid and component.site.production,
-                    **options,
+                    protect=record.carries_mail and component.site.production and not zone.releases(record.key),
+                    import_=f"{zone.cloudflare}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
+                    aliases=[pulumi.Alias(name=f"{record.zone}/{record.former}")] if record.former else None,
+                    depends_on=waits_for,
                 ),
-                **_content(record),
-            )
+                _unit(record, declared),
+            ),
+            **_content(record),
         )
-    return declared
+        declared[record.zone, record.key] = resource
+        if announces:
+            announcements[record.name.removeprefix(f"_{POLICY_HOST}.")] = resource
+    return list(declared.values())
+
+
+def _unit(record: Record, declared: Mapping[tuple[Fqdn, str], cloudflare.DnsRecord]) -> pulumi.ResourceOptions:
+    """Options of records that are replaced together, the old ones deleted first.
+
+    Cloudflare refuses a CNAME beside addresses (81053, 81054). Everywhere else creation comes first: a deletion that is followed
+    by a refused creation would leave the name without a record.
+    """
+    if record.unit is None:
+        return pulumi.ResourceOptions()
+    if record.unit == record.key:
+        return pulumi.ResourceOptions(delete_before_replace=True, replace_on_changes=["content"])
+    first = declared[record.zone, record.unit]
+    return pulumi.ResourceOptions(delete_before_replace=True, replace_with=[first], depends_on=[first])
 
 
 def _ttl(component: Component, record: Record) -> int:
@@ -60,7 +82,7 @@ def _ttl(component: Component, record: Record) -> int:
 
 
 def _content(record: Record) -> dict:
-    """SRV and CAA go in parts; the API makes the content of them."""
+    """SRV, CAA and TLSA go in parts; the API makes the content of them."""
     content: dict = {"data": cloudflare.DnsRecordDataArgs(**dict(record.data))} if record.data else {"content": record.content}
     if record.priority is not None:
         content["priority"] = record.priority

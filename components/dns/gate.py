@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from components.settings.parse import SettingsError
+from components.errors import UserError
 from components.settings.site import Site
 
 SNAPSHOT = Path(__file__).parents[2] / "snapshots" / "dns.json"
@@ -19,7 +19,7 @@ class Advice:
 
 
 def verified(site: Site) -> Advice:
-    """Raises SettingsError with a line for each record that must not be published."""
+    """Raises UserError with a line for each record that must not be published."""
     if site.dns is None:
         return Advice()
     # Here, because the libraries behind it take half a second to import, and a site without DNS needs none of them.
@@ -30,12 +30,12 @@ def verified(site: Site) -> Advice:
     try:
         snapshot = read_snapshot(SNAPSHOT)
     except ValueError:
-        raise SettingsError(f"{SNAPSHOT.parent.name}/{SNAPSHOT.name}: is no snapshot; make it again with `make dns-snapshot`") from None
+        raise UserError(f"{SNAPSHOT.parent.name}/{SNAPSHOT.name}: is no snapshot; make it again with `make dns-snapshot`") from None
     retention = site.jobs.retention
     expiring = sorted({rule.mailbox for rule in retention.rules}) if retention else ()
     findings = verify(site, snapshot, today, expiring=expiring)
     if errors := [str(finding) for finding in findings if finding.error]:
-        raise SettingsError("\n".join(errors))
+        raise UserError("\n".join(errors))
     age = f"as of {snapshot.taken}, {(today - snapshot.taken).days} days ago" if snapshot.taken else "never looked at"
     reverse = [
         f"{name} has the reverse name {host.reverse_name}, which is accepted" for name, host in site.dns.hosts.items() if host.reverse_name

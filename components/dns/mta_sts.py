@@ -20,10 +20,17 @@ def policy_text(site: Site, domain: Fqdn) -> str:
     mta_sts = site.domains[domain].dns.mta_sts
     if mta_sts is None:
         raise ValueError(f"{domain} has no MTA-STS")
-    hosts = [f"mx: {host}" for host in mail_exchangers(site, domain)]
+    named = dict.fromkeys([*mail_exchangers(site, domain), *mta_sts.former_mx])
+    hosts = [f"mx: {host}" for host in named]
     return "".join(f"{line}\r\n" for line in ("version: STSv1", f"mode: {mta_sts.mode}", *hosts, f"max_age: {mta_sts.max_age}"))
 
 
 def policy_id(site: Site, domain: Fqdn) -> str:
     """The id in the record: 20 hexadecimal digits of the policy's hash, so that it changes whenever the policy does."""
     return hashlib.sha256(policy_text(site, domain).encode()).hexdigest()[:20]
+
+
+def enforced(site: Site, domain: Fqdn) -> bool:
+    """Whether senders refuse a mail host that the domain's policy does not name."""
+    mta_sts = site.domains[domain].dns.mta_sts if domain in site.domains else None
+    return mta_sts is not None and mta_sts.mode == "enforce"

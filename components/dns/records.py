@@ -4,7 +4,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.dns.content import txt
 from components.dns.mta_sts import POLICY_HOST, mail_exchangers, policy_id
@@ -14,6 +14,8 @@ from components.settings.secrets import DkimKey
 from components.settings.site import Domain, Site
 from components.settings.types import Address, Fqdn, domain_of
 
+LABEL_LENGTH = 40  # of a proof's label in its key; some proofs are one long word
+
 _ALL = {"fail": "-all", "softfail": "~all", "neutral": "?all"}
 
 
@@ -21,8 +23,12 @@ _ALL = {"fail": "-all", "softfail": "~all", "neutral": "?all"}
 class Record:
     """One DNS record, all text canonical (content.py).
 
-    `key` names it within its zone for as long as it means the same, whatever it says. `content` is the record's data in
-    presentation form without the priority of MX and SRV; SRV and CAA also carry it in parts, as Cloudflare's API wants them.
+    `key` identifies it within its zone. Where a name has one record of a kind, the key is the role, so that a changed content
+    is an update in place; where it may have several, the key holds the content, because Cloudflare refuses to update one of them
+    to what another still says (81058). `former` is the key of the same record in earlier versions.
+
+    `content` is the record's data in presentation form without the priority of MX and SRV; SRV, CAA and TLSA also carry it in
+    parts, as Cloudflare's API wants them.
     """
 
     zone: Fqdn
@@ -33,7 +39,9 @@ class Record:
     priority: int | None = None
     data: tuple[tuple[str, str | int], ...] = ()
     proxied: bool = False
-    keeps_mail_valid: bool = False  # a key that mail under way may be signed with
+    carries_mail: bool = False  # without it mail is lost or refused: protected in production
+    unit: str | None = None  # key of the record with which this one is replaced: a name has either addresses or a CNAME
+    former: str | None = None
 
 
 def zones(site: Site) -> dict[Fqdn, Zone]:
@@ -88,11 +96,12 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
         zone = zone_of(name, known)
         if zone is not None:
             prefix = "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
+            more |= {field: f"{prefix}{more[field]}" for field in ("former", "unit") if more.get(field)}
             found.append(Record(zone, f"{prefix}{kind}", name, type_, content, **more))
 
     for host, addresses in hosts.items():
-        for kind, type_, content in _addresses(addresses.addresses):
-            add(host, kind, host, type_, content)
+        for address in _addresses(addresses.addresses):
+            add(host, address.key, host, address.type, address.content, former=address.former, carries_mail=True)
     for name, domain in site.domains.items():
         for kind, owner, type_, content, more in _domain_records(site, name, domain, web):
             add(name, kind, owner, type_, content, **more)
@@ -102,7 +111,7 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
         add(name, "spf", name, "TXT", txt("v=spf1 -all"))
         add(name, "dkim-none", f"*._domainkey.{name}", "TXT", txt("v=DKIM1; p="))
     for name, dmarc in dmarc_policies(site).items():
-        add(name, "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(dmarc)))
+        add(name, "dmarc", f"_dmarc.{name}", "TXT", txt(dmarc_value(dmarc)), carries_mail=name in site.domains)
         for host in dict.fromkeys(
             domain_of(uri) for uri in (*dmarc.aggregate_reports, *dmarc.failure_reports) if uri.startswith("mailto:")
         ):
@@ -133,12 +142,12 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
     """Key, owner, type, content and extras of each record of one mail domain."""
     dns = domain.dns
     for host, preference in mail_exchangers(site, name).items():
-        yield f"mx-{host}", name, "MX", host, {"priority": preference}
-    yield "spf", name, "TXT", txt(spf_value(dns.spf)), {}
+        yield f"mx-{host}", name, "MX", host, {"priority": preference, "carries_mail": True}
+    yield "spf", name, "TXT", txt(spf_value(dns.spf)), {"carries_mail": True}
     for key in domain.dkim:
         if key.public_key:
             role, owner = f"dkim-{key.selector}-{fingerprint(key)}", f"{key.selector}._domainkey.{name}"
-            yield role, owner, "TXT", txt(dkim_value(key)), {"keeps_mail_valid": key.stage in {"signing", "retiring"}}
+            yield role, owner, "TXT", txt(dkim_value(key)), {"carries_mail": key.stage in {"signing", "retiring"}}
     for selector, target in dns.dkim_cnames.items():
         yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {}
     if dns.tls_reports:
@@ -148,8 +157,8 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
         yield from _web_host(POLICY_HOST, f"{POLICY_HOST}.{name}", web)
     if dns.autoconfig:
         yield from _web_host(AUTOCONFIG_HOST, f"{AUTOCONFIG_HOST}.{name}", web)
-    for label, code in _labelled(dns.verification):
-        yield f"verification-{label}", name, "TXT", txt(code), {}
+    for label, former, code in _labelled(dns.verification):
+        yield f"verification-{label}-{_digest(code)}", name, "TXT", txt(code), {"former": f"verification-{former}"}
     if dns.srv:
         ports = {listener.name: listener.port for listener in site.listeners}
         for service in (service for service, wanted in dns.srv if wanted):
@@ -159,34 +168,52 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
     for index, caa in enumerate(dns.caa, start=1):
         flags = 128 if caa.critical else 0
         data = (("flags", flags), ("tag", caa.tag), ("value", caa.value))
-        yield f"caa-{index}", name, "CAA", f"{flags} {caa.tag} {txt(caa.value)}", {"data": data}
+        key, former = f"caa-{caa.tag}-{_digest(caa.value)}", f"caa-{index}"
+        yield key, name, "CAA", f"{flags} {caa.tag} {txt(caa.value)}", {"data": data, "former": former}
 
 
-def _addresses(addresses: Iterable[Address]) -> Iterator[tuple[str, str, str]]:
-    """Key, type and content of each address; the second of a family has a number."""
+class _AddressRow(NamedTuple):
+    key: str
+    type: str
+    content: str
+    former: str
+
+
+def _addresses(addresses: Iterable[Address]) -> list[_AddressRow]:
+    """A row for each address, in an order that does not depend on the settings'."""
     seen = {4: 0, 6: 0}
+    rows = {}
     for address in addresses:
         seen[address.version] += 1
         type_ = "A" if address.version == 4 else "AAAA"
         number = f"-{seen[address.version]}" if seen[address.version] > 1 else ""
-        yield f"{type_.lower()}{number}", type_, address.compressed
+        content = address.compressed
+        key = f"{type_.lower()}-{content.replace(':', '-')}"
+        rows[address.version, int(address)] = _AddressRow(key, type_, content, f"{type_.lower()}{number}")
+    return [rows[place] for place in sorted(rows)]
 
 
 def _web_host(role: str, name: str, web: WebHost | None) -> Iterator[_Row]:
+    """The records of a host behind the Ingress: a CNAME, or addresses; never both, so they are replaced as a unit."""
+    unit = f"{role}-web"
     if web and web.name:
-        yield f"{role}-host", name, "CNAME", web.name, {"proxied": web.proxied}
-    elif web:
-        for kind, type_, content in _addresses(web.addresses):
-            yield f"{role}-{kind}", name, type_, content, {"proxied": web.proxied}
+        yield unit, name, "CNAME", web.name, {"proxied": web.proxied, "unit": unit, "former": f"{role}-host"}
+    for position, address in enumerate(_addresses(web.addresses) if web else ()):
+        more = {"proxied": web.proxied, "unit": unit, "former": f"{role}-{address.former}"} if web else {}
+        yield f"{role}-{address.key}" if position else unit, name, address.type, address.content, more
 
 
-def _labelled(codes: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each code with a label: what stands before its value, which is the name of whoever asked for it."""
+def _labelled(codes: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Each code with a label, which is the name of the service that asked for it, and with its label in earlier versions."""
     seen: dict[str, int] = {}
     for code in codes:
         label = code.replace("=", ":").partition(":")[0]
         seen[label] = seen.get(label, 0) + 1
-        yield f"{label}-{seen[label]}" if seen[label] > 1 else label, code
+        yield label[:LABEL_LENGTH], f"{label}-{seen[label]}" if seen[label] > 1 else label, code
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def spf_value(spf: Spf) -> str:
@@ -195,7 +222,7 @@ def spf_value(spf: Spf) -> str:
     terms += ["mx"] if spf.mx else []
     terms += [f"a:{host}" for host in spf.hosts]
     terms += [f"include:{include}" for include in spf.includes]
-    return " ".join(["v=spf1", *terms, _ALL[spf.others]])
+    return " ".join(["v=spf1", *terms, _ALL[spf.all]])
 
 
 def _spf_network(network: Any) -> str:
@@ -216,7 +243,7 @@ def key_type(key: DkimKey) -> str:
 
 def fingerprint(key: DkimKey) -> str:
     """Eight hexadecimal digits of the public key: another key under an old selector is another record, not a new content."""
-    return hashlib.sha256((key.public_key or "").encode()).hexdigest()[:8]
+    return _digest(key.public_key or "")
 
 
 def dmarc_value(dmarc: Dmarc) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from components.edge.agent import agent_program
 from components.edge.ssh import Connection, TransportError, exchange
+from components.errors import UserError
 
 COMMAND = "/usr/local/bin/php -q"
 SENTINEL = b"MAILSERVER-EDGE "
@@ -22,7 +23,7 @@ Verb = Literal["read", "plan", "apply", "delete", "health"]
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-class AgentError(Exception):
+class AgentError(UserError):
     """The agent refused or failed; `step` says where, `rolled_back` whether it undid what it had applied."""
 
     def __init__(self, step: str, message: str, *, rolled_back: bool = False) -> None:

@@ -57,7 +57,7 @@ class Frontend(TypedDict):
 class HaproxySet(TypedDict):
     """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched.
 
-    `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the former pair if any.
+    `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the previous pair if any.
     """
 
     pools: dict[str, Pool]
@@ -143,21 +143,21 @@ def haproxy_set(site: Site) -> HaproxySet:
 
 def rule_set(site: Site) -> RuleSet:
     """Redirects, pass rules and the alias of this site; what they need to be safe stands in `gates`."""
-    firewall = site.firewall
-    to_haproxy = firewall.target == "haproxy"
-    target = str(firewall.address) if to_haproxy else ALIAS
+    edge = site.edge
+    to_haproxy = edge.target == "haproxy"
+    target = str(edge.address) if to_haproxy else ALIAS
     redirects = {_redirect_name(listener): _redirect(site, listener, target) for listener in site.listeners}
     passes: dict[str, PassRule] = {}
-    if firewall.ipv6_address is not None:
-        passes = {_pass_name(listener): _pass(site, listener, str(firewall.ipv6_address)) for listener in site.listeners}
+    if edge.ipv6_address is not None:
+        passes = {_pass_name(listener): _pass(site, listener, str(edge.ipv6_address)) for listener in site.listeners}
     aliases: dict[str, Alias] = {}
-    if site.legacy is not None:
-        aliases[ALIAS] = {"type": "host", "address": str(site.legacy.address), "descr": "mail server, legacy LoadBalancer"}
+    if edge.legacy is not None:
+        aliases[ALIAS] = {"type": "host", "address": str(edge.legacy.address), "descr": "mail server, legacy LoadBalancer"}
     return {
         "redirects": redirects,
         "passes": passes,
         "aliases": aliases,
-        "absent_aliases": [ALIAS] if firewall.remove_legacy_alias else [],
+        "absent_aliases": [ALIAS] if edge.remove_legacy_alias else [],
         "gates": {listener.frontend: _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
         "owned": {
             "redirects": [_redirect_name(listener) for listener in LISTENERS],
@@ -181,7 +181,7 @@ def _endpoint(address: str, port: int) -> str:
 
 def _redirect(site: Site, listener: Listener, target: str) -> Redirect:
     return {
-        **_rule(site.firewall.wan_interface, "inet", str(site.firewall.wan_address), listener, _redirect_name(listener)),
+        **_rule(site.edge.wan_interface, "inet", str(site.edge.wan_address), listener, _redirect_name(listener)),
         "target": target,
         "local_port": str(listener.port),
         "pass_rule": _endpoint(target, listener.port),
@@ -189,7 +189,7 @@ def _redirect(site: Site, listener: Listener, target: str) -> Redirect:
 
 
 def _pass(site: Site, listener: Listener, address: str) -> PassRule:
-    interface = site.firewall.ipv6_interface or site.firewall.wan_interface
+    interface = site.edge.ipv6_interface or site.edge.wan_interface
     return {"type": "pass", **_rule(interface, "inet6", address, listener, _pass_name(listener))}
 
 
@@ -209,7 +209,7 @@ def _rule(interface: str, family: str, destination: str, listener: Listener, des
 def _gate(site: Site, listener: Listener) -> Gate:
     return {
         "pool": listener.pool,
-        "address": str(site.firewall.address),
+        "address": str(site.edge.address),
         "port": str(listener.port),
         "tls": "yes" if listener.tls == "implicit" else "",
         "banner": listener.greeting,
@@ -221,7 +221,7 @@ def _paths(site: Site) -> list[_Path]:
         _Path(listener.frontend, listener.pool, listener.port, listener, f"{listener.name}, real client address by PROXY v2")
         for listener in site.listeners
     ]
-    if site.firewall.test_frontend:
+    if site.edge.test_frontend:
         smtp = next(listener for listener in site.listeners if listener.name == SMTP.name)
         paths.append(_Path(TEST_FRONTEND, TEST_POOL, TEST_PORT, smtp, "smtp beside the live path, for trying it"))
     return paths
@@ -254,12 +254,12 @@ def _server(node: Node, listener: Listener) -> Server:
 
 
 def _node_ports(site: Site, listener: Listener) -> list[str]:
-    former = site.cluster.former_node_ports(listener.name) or ()
-    return [str(port) for port in (listener.node_port, listener.health_node_port, *former)]
+    previous = site.cluster.previous_node_ports(listener.name) or ()
+    return [str(port) for port in (listener.node_port, listener.health_node_port, *previous)]
 
 
 def _frontend(site: Site, path: _Path) -> Frontend:
-    addresses = (site.firewall.address, site.firewall.ipv6_address)
+    addresses = (site.edge.address, site.edge.ipv6_address)
     return {
         "binds": [_endpoint(str(address), path.port) for address in addresses if address is not None],
         "descr": path.descr,

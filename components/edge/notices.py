@@ -9,15 +9,15 @@ def edge_warnings(site: Site) -> Iterator[str]:
     resting = [f"{name} ({node.state})" for name, node in site.cluster.nodes.items() if node.state != "active"]
     if resting:
         yield f"{KEY}.cluster.nodes: HAProxy gives no new connection to {', '.join(resting)}; set state back to active when that is over"
-    if site.firewall.target == "legacy":
+    if site.edge.target == "legacy":
         yield (
-            f"{KEY}.firewall.target: legacy: mail from the world goes to {site.legacy and site.legacy.address} and past HAProxy; "
+            f"{KEY}.edge.target: legacy: mail from the world goes to {site.edge.legacy and site.edge.legacy.address} and past HAProxy; "
             "IPv6 stays with HAProxy, there is no other way for it"
         )
 
 
 def edge_notes(site: Site) -> Iterator[str]:
-    if site.firewall.ssh is None:
-        yield "the firewall is left as it is: firewall.ssh is not set"
+    if site.edge.ssh is None:
+        yield "the firewall is left as it is: edge.ssh is not set"
     else:
         yield "firewall: `make edge-plan STACK=…` shows what would change there; a preview knows what Pulumi last saw, unless REFRESH=1"

@@ -20,13 +20,11 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
-SSH_KEY = "mailserver:firewallSshKey"  # config secret with the private key's text
+from components.errors import UserError
+
+SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
 
 _keys: dict[str, str | None] = {}
-
-
-class FirewallError(Exception):
-    """What a person reads when the firewall says no; holds no secret."""
 
 
 class _EdgeProvider(ResourceProvider):
@@ -89,7 +87,7 @@ class HaproxySetProvider(_EdgeProvider):
             CheckFailure(
                 "wanted",
                 f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it uses the new pair; "
-                f"add `former: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
+                f"add `previous: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
             )
             for service, ports in before.items()
             if not set(ports[:2]) <= set(after.get(service, ports))
@@ -122,12 +120,9 @@ def _firewall(props: Mapping[str, Any]) -> Iterator[Any]:
 @contextmanager
 def _readable() -> Iterator[None]:
     """Pulumi prints the whole chain of an exception: what leaves here is one sentence, with no other behind it."""
-    from components.edge.client import AgentError  # noqa: PLC0415
-    from components.edge.ssh import TransportError  # noqa: PLC0415
-
     try:
         yield
-    except (AgentError, TransportError) as error:
-        raise FirewallError(str(error)) from None
+    except UserError as error:
+        raise UserError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - any other text might show what it was called with
-        raise FirewallError(f"unexpected {type(error).__name__} while talking to the firewall") from None
+        raise UserError(f"unexpected {type(error).__name__} while talking to the firewall") from None

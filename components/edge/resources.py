@@ -32,7 +32,7 @@ class RuleSet(_Set, module="mailserver", name="RuleSet"):
 def connection(site: Site, ssh: Ssh) -> dict[str, str]:
     """How the firewall is reached: public parts only."""
     return {
-        "host": str(ssh.host or site.firewall.address),
+        "host": str(ssh.host or site.edge.address),
         "port": str(ssh.port),
         "user": ssh.user,
         "host_key": ssh.host_key,
@@ -50,9 +50,9 @@ class Edge(Component):
         there = connection(site, ssh)
         self.haproxy = HaproxySet("haproxy", HaproxySetProvider(), there, dict(haproxy_set(site)), self._options(ready))
         # Going back to the legacy address must work while the new path is broken, so it waits for nothing of it.
-        before = [self.haproxy] if site.firewall.target == "haproxy" else [legacy] if legacy else []
+        before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
         self.rules = RuleSet("rules", RuleSetProvider(), there, dict(rule_set(site)), self._options(before))
-        self.register_outputs({"target": site.firewall.target})
+        self.register_outputs({"target": site.edge.target})
 
     def _options(self, depends_on: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), protect=True if self.site.production else None)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import asyncssh
 
+from components.errors import UserError
+
 CONNECT_SECONDS = 10
 LOGIN_SECONDS = 15
 
 
-class TransportError(Exception):
+class TransportError(UserError):
     """The firewall was not reached, or the connection broke; the text names host and reason and holds no secret."""
 
 
@@ -43,7 +45,7 @@ def exchange(connection: Connection, private_key: str | None, command: str, prog
         return asyncio.run(_exchange(connection, private_key, command, program, seconds))
     except asyncssh.HostKeyNotVerifiable:
         raise TransportError(
-            f"{connection.label} shows another host key than firewall.ssh.host_key; nothing was sent. If the firewall was "
+            f"{connection.label} shows another host key than edge.ssh.host_key; nothing was sent. If the firewall was "
             "reinstalled, compare the new key at its console first (docs/runbooks/edge.md)"
         ) from None
     except asyncssh.PermissionDenied:
@@ -104,10 +106,10 @@ def _identity(connection: Connection, private_key: str | None) -> dict[str, obje
         try:
             return {"client_keys": [asyncssh.read_private_key(Path(connection.key_file).expanduser())], "agent_path": None}
         except FileNotFoundError:
-            raise TransportError(f"firewall.ssh.key_file: {connection.key_file}: there is no such file") from None
+            raise TransportError(f"edge.ssh.key_file: {connection.key_file}: there is no such file") from None
     if not os.environ.get("SSH_AUTH_SOCK"):
         raise TransportError(
-            "no key for the firewall: set it with `pulumi config set --secret firewallSshKey < key`, name firewall.ssh.key_file, "
+            "no key for the firewall: set it with `pulumi config set --secret edgeSshKey < key`, name edge.ssh.key_file, "
             "or start an SSH agent"
         )
     return {"client_keys": ()}

@@ -54,8 +54,8 @@ def repository_mounts(*, read_only: bool) -> tuple[Mount, ...]:
 
 
 def repository_volumes(site: Site, target: BackupTarget, *, read_only: bool) -> dict[str, Volume]:
-    assert site.secrets.backup is not None  # noqa: S101 - checks.py
-    return {"repository": Claim(target.claim, read_only), "key": SecretFiles(site.secrets.backup.name), "tools": Scratch("64Mi")}
+    assert site.jobs.backup is not None  # noqa: S101 - checks.py
+    return {"repository": Claim(target.claim, read_only), "key": SecretFiles(site.jobs.backup.key.name), "tools": Scratch("64Mi")}
 
 
 def repository_options() -> tuple[str, ...]:
@@ -72,7 +72,8 @@ def _job(
     claims: dict[str, Volume],
     maildirs: str | None = None,
 ) -> Job:
-    jobs = site.jobs
+    jobs, shared = site.jobs, site.jobs.backup
+    assert shared is not None  # noqa: S101 - checks.py
     sources = [mount.path.removeprefix(f"{SOURCE_DIR}/") for mount in mounts]
     return Job(
         name=name,
@@ -92,8 +93,8 @@ def _job(
                     *option("maildirs", maildirs),
                     *repository_options(),
                     *("--scratch", SCRATCH_DIR),
-                    *("--max-fall", str(backup.max_fall), "--verify-parts", str(jobs.verify_parts)),
-                    *("--keep-daily", str(jobs.keep_daily), "--keep-weekly", str(jobs.keep_weekly)),
+                    *("--max-fall", str(backup.max_loss_percent), "--verify-parts", str(shared.verify_parts)),
+                    *("--keep-daily", str(shared.keep_daily), "--keep-weekly", str(shared.keep_weekly)),
                     *option("pushgateway", jobs.pushgateway),
                 ),
                 memory="512Mi",

@@ -5,9 +5,8 @@ from datetime import timedelta
 
 from components.jobs.job import Container, Job, Mount, SecretFiles, option, python
 from components.listeners import IMAPS, LISTENERS, SUBMISSION
-from components.settings.jobs import probe_recipient, probe_sender
+from components.settings.jobs import Probe, probe_recipient, probe_sender
 from components.settings.schedule import Schedule
-from components.settings.secrets import ProbeSecret
 from components.settings.site import Site
 
 INBOUND = "email-roundtrip-monitor"
@@ -20,8 +19,8 @@ DEADLINE = timedelta(minutes=15)
 
 
 def probe_jobs(site: Site) -> Iterator[Job]:
-    probe, secret = site.jobs.probe, site.secrets.probe
-    if probe is None or secret is None:
+    probe = site.jobs.probe
+    if probe is None:
         return
     edge = [f"{s.name}:{s.port}:{s.tls}" for s in LISTENERS] if probe.edge else []
     inbound = (
@@ -30,15 +29,15 @@ def probe_jobs(site: Site) -> Iterator[Job]:
         *option("api", probe.api),
         *(argument for entry in edge for argument in ("--edge", entry)),
     )
-    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), secret=secret, variables=("BREVO_API_KEY", MAILBOX_VARIABLE))
+    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), probe=probe, variables=("BREVO_API_KEY", MAILBOX_VARIABLE))
     if probe.outbound:
-        outbound = ("outbound", "--recipient", probe.outbound.recipient, "--sender", secret.mailbox)
-        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, secret=secret, variables=(MAILBOX_VARIABLE,))
+        outbound = ("outbound", "--recipient", probe.outbound.recipient, "--sender", probe.mailbox)
+        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, probe=probe, variables=(MAILBOX_VARIABLE,))
 
 
-def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, secret: ProbeSecret, variables: tuple[str, ...]) -> Job:
+def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, probe: Probe, variables: tuple[str, ...]) -> Job:
     # A heartbeat says that mail comes in; whether it also gets out has metrics of its own.
-    heartbeats = site.secrets.heartbeats if name == INBOUND else None
+    heartbeats = site.jobs.heartbeats if name == INBOUND else None
     return Job(
         name=name,
         schedule=schedule,
@@ -50,12 +49,12 @@ def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], 
                 command=python(
                     "probe.py",
                     *arguments,
-                    *("--job", name, "--name", site.hostname, "--address", site.in_cluster_host, "--mailbox", secret.mailbox),
+                    *("--job", name, "--name", site.hostname, "--address", site.in_cluster_host, "--mailbox", probe.mailbox),
                     *("--imap-port", str(IMAPS.port), "--submission-port", str(SUBMISSION.port)),
                     *option("pushgateway", site.jobs.pushgateway),
                     *option("heartbeats", HEARTBEATS_DIR if heartbeats else None),
                 ),
-                credentials={variable: (secret.name, variable) for variable in variables},
+                credentials={variable: (probe.credentials.name, variable) for variable in variables},
                 mounts=(Mount("heartbeats", HEARTBEATS_DIR),) if heartbeats else (),
             ),
         ),

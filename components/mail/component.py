@@ -56,7 +56,7 @@ class MailServer(Component):
         self.register_outputs({"hostname": site.hostname})
 
     def _external_secrets(self) -> dict[str, k8s.apiextensions.CustomResource]:
-        store, api_version = self.site.secrets.store, self.site.cluster.external_secrets
+        store, api_version = self.site.secret_store, self.site.cluster.external_secrets
         if store is None or api_version is None:
             return {}
         return {

@@ -12,9 +12,9 @@ def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
     """Everything that is not listed is refused: Rspamd's controller and plain IMAP, for two, listen on every address."""
     site = component.site
     edge = [_from_network(network) for network in edge_networks(site)]
-    stock = [*_clients(site.mail.clients), *edge]
-    if site.legacy:
-        stock = [_from_network(host_network("0.0.0.0/0")), *_clients(site.mail.clients)]
+    stock = [*_clients(site.mail.allowed_namespaces), *edge]
+    if site.edge.legacy:
+        stock = [_from_network(host_network("0.0.0.0/0")), *_clients(site.mail.allowed_namespaces)]
     return k8s.networking.v1.NetworkPolicy(
         "ingress-policy",
         metadata=component.metadata("mailserver"),

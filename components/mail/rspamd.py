@@ -5,6 +5,8 @@ from components.settings.secrets import DkimKey
 from components.settings.site import Site
 from components.settings.types import Fqdn
 
+MILTER_PORT = 11332  # where Postfix hands mail to Rspamd inside the pod, in the image
+
 
 def overrides(site: Site) -> dict[str, str]:
     """Rspamd's configuration files (UCL) in which we differ from the image, by file name."""

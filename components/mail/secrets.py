@@ -37,15 +37,15 @@ def handmade_secrets(site: Site) -> dict[str, list[str]]:
 
 def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[str, str]]]:
     """Each Secret's name, its keys with their sources, and the template over them where the keys in the Secret are others."""
-    secrets, retention = site.secrets, site.jobs.retention
-    for secret, key, wanted in (
-        (secrets.accounts, ACCOUNTS_KEY, True),
-        (secrets.aliases, ALIASES_KEY, True),
-        (secrets.relay, RELAY_KEY, site.mail.relay is not None),
-        (secrets.backup, "password", True),
-        (secrets.webmail_database, "password", True),
+    mail, jobs = site.mail, site.jobs
+    for secret, key in (
+        (mail.accounts, ACCOUNTS_KEY),
+        (mail.stored_aliases, ALIASES_KEY),
+        (mail.relay and mail.relay.credentials, RELAY_KEY),
+        (jobs.backup and jobs.backup.key, "password"),
+        (site.webmail and site.webmail.database, "password"),
     ):
-        if wanted and secret:
+        if secret:
             yield secret.name, {key: secret.source}, {}
     # A published key is fetched too, so that a fault in the store shows before its turn to sign.
     dkim = {
@@ -54,31 +54,31 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
         for key in domain.dkim
         if key.signs or (key.source and key.stage == "published")
     }
-    yield secrets.dkim, dkim, {}
-    if secrets.probe:
+    yield mail.dkim.name, dkim, {}
+    if jobs.probe:
         # The stored values are wrapped, and an address is no path that `property` could follow: hence a template.
-        sources = {"brevo": secrets.probe.brevo, "accounts": secrets.accounts.source}
+        sources = {"brevo": jobs.probe.credentials.source, "accounts": mail.accounts.source}
         template = {
             "BREVO_API_KEY": '{{ .brevo | b64dec | fromJson | dig "api_key" "" }}',
-            "EMAIL_MONITOR_IMAP_PASSWORD": f'{{{{ .accounts | fromJson | dig "{secrets.probe.mailbox}" "" }}}}',
+            "EMAIL_MONITOR_IMAP_PASSWORD": f'{{{{ .accounts | fromJson | dig "{jobs.probe.mailbox}" "" }}}}',
         }
-        yield secrets.probe.name, sources, template
-    if secrets.heartbeats:
-        yield secrets.heartbeats.name, {"uptime_kuma": secrets.heartbeats.uptime_kuma, "urls": secrets.heartbeats.urls}, {}
-    if retention:
-        boxes = sorted({rule.mailbox for rule in retention.rules})
+        yield jobs.probe.credentials.name, sources, template
+    if jobs.heartbeats:
+        yield jobs.heartbeats.name, {"uptime_kuma": jobs.heartbeats.uptime_kuma, "urls": jobs.heartbeats.urls}, {}
+    if jobs.retention:
+        boxes = sorted({rule.mailbox for rule in jobs.retention.rules})
         template = {box.replace("@", "_at_"): f'{{{{ .accounts | fromJson | dig "{box}" "" }}}}' for box in boxes}
-        yield secrets.retention, {"accounts": secrets.accounts.source}, template
+        yield jobs.retention.passwords.name, {"accounts": mail.accounts.source}, template
 
 
 def mounted_secrets(site: Site) -> dict[str, str]:
     """The Secrets that the init container reads: its folder for each, and the Secret's name."""
-    secrets = site.secrets
-    mounts = {"accounts": secrets.accounts.name}
-    if secrets.aliases:
-        mounts["aliases"] = secrets.aliases.name
-    if site.mail.relay:
-        mounts["relay"] = secrets.relay.name
+    mail = site.mail
+    mounts = {"accounts": mail.accounts.name}
+    if mail.stored_aliases:
+        mounts["aliases"] = mail.stored_aliases.name
+    if mail.relay:
+        mounts["relay"] = mail.relay.credentials.name
     if any(domain.signing_keys for domain in site.domains.values()):
-        mounts["dkim"] = secrets.dkim
+        mounts["dkim"] = mail.dkim.name
     return mounts

@@ -37,11 +37,11 @@ def proxy_service(component: Component) -> k8s.core.v1.Service:
                 node_port=listener.health_node_port,
             )
         )
-    ports += _former_ports(component)
+    ports += _previous_ports(component)
     return _service(component, PROXY_SERVICE, type="NodePort", external_traffic_policy=component.site.cluster.traffic_policy, ports=ports)
 
 
-def _former_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
+def _previous_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
     """NodePorts that are about to go: open beside the new ones, so that mail finds one whichever HAProxy still uses."""
     return [
         k8s.core.v1.ServicePortArgs(
@@ -52,14 +52,14 @@ def _former_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
             node_port=node_port,
         )
         for listener in component.site.listeners
-        if (former := component.site.cluster.former_node_ports(listener.name))
-        for kind, node_port, target in (("old", former[0], listener.proxy_port), ("oldcheck", former[1], listener.port))
+        if (previous := component.site.cluster.previous_node_ports(listener.name))
+        for kind, node_port, target in (("old", previous[0], listener.proxy_port), ("oldcheck", previous[1], listener.port))
     ]
 
 
 def legacy_service(component: Component) -> k8s.core.v1.Service | None:
     """`mailserver-legacy`: the LoadBalancer that keeps client addresses by itself, while the settings ask for it."""
-    legacy = component.site.legacy
+    legacy = component.site.edge.legacy
     if legacy is None:
         return None
     return _service(

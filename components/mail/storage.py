@@ -14,8 +14,8 @@ def mail_claim(component: Component) -> k8s.core.v1.PersistentVolumeClaim:
     annotations = {}
     if component.site.cluster.autoresizer:
         annotations = {
-            "resize.topolvm.io/threshold": f"{storage.free_threshold}%",  # of FREE space: 80 % once grew a volume every few minutes
-            "resize.topolvm.io/increase": f"{storage.growth}%",
+            "resize.topolvm.io/threshold": f"{storage.free_threshold_percent}%",  # of FREE space: 80 % once grew a volume every few minutes
+            "resize.topolvm.io/increase": f"{storage.growth_percent}%",
             "resize.topolvm.io/storage_limit": storage.growth_limit,
         }
     return claim(component, storage.claim, storage.size, annotations)

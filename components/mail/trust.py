@@ -23,22 +23,22 @@ def edge_networks(site: Site) -> tuple[Net, ...]:
 
 def _edge_networks(site: Site) -> Iterator[Net]:
     cluster = site.cluster
-    yield host_network(site.firewall.address)
+    yield host_network(site.edge.address)
     if cluster.traffic_policy == "Local":
         return
     for node in cluster.nodes.values():
         yield host_network(node.address)
-    if cluster.encapsulated and unknown_tunnels(site):
+    if cluster.overlay_network and unknown_tunnels(site):
         # Mail through three of four nodes would be refused without their tunnel addresses; preview warns of the price.
         yield from cluster.pod_networks
-    elif cluster.encapsulated:
+    elif cluster.overlay_network:
         for node in cluster.nodes.values():
             yield host_network(node.tunnel_address)
 
 
 def unknown_tunnels(site: Site) -> list[str]:
     """Nodes whose tunnel address matters and is not in the settings."""
-    if not site.cluster.encapsulated or site.cluster.traffic_policy == "Local":
+    if not site.cluster.overlay_network or site.cluster.traffic_policy == "Local":
         return []
     return [name for name, node in site.cluster.nodes.items() if node.tunnel_address is None]
 

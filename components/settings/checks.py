@@ -92,12 +92,12 @@ def _send_as(site: Site) -> Iterator[str]:
 
 def _capacity(site: Site) -> Iterator[str]:
     storage, resources = site.mail.storage, site.mail.resources
-    free = quantity_bytes(storage.size) * storage.free_threshold // 100
+    free = quantity_bytes(storage.size) * storage.free_threshold_percent // 100
     needed = int(QUEUE_HEADROOM * site.mail.message_size_limit)
     if free <= needed:
         yield (
-            f"mail.storage: {storage.free_threshold} % of {storage.size} is {free >> 20} MiB, but Postfix refuses all mail below "
-            f"{needed >> 20} MiB free (1.5 x mail.message_size_limit); raise size or free_threshold"
+            f"mail.storage: {storage.free_threshold_percent} % of {storage.size} is {free >> 20} MiB, but Postfix refuses all mail below "
+            f"{needed >> 20} MiB free (1.5 x mail.message_size_limit); raise size or free_threshold_percent"
         )
     if quantity_bytes(storage.growth_limit) < quantity_bytes(storage.size):
         yield f"mail.storage.growth_limit: {storage.growth_limit} is below size {storage.size}"
@@ -106,29 +106,26 @@ def _capacity(site: Site) -> Iterator[str]:
 
 
 def _secrets(site: Site) -> Iterator[str]:
-    secrets = site.secrets
-    if secrets.store is not None and site.cluster.external_secrets is None:
-        yield "secrets.store: needs external-secrets (cluster.external_secrets), or leave it out and make the Secrets yourself"
-    if secrets.store is None:
-        yield from (f"secrets.store: is missing, yet {setting} names a source in it" for setting in _sources(site))
-    if secrets.probe and secrets.probe.mailbox not in site.mail.mailboxes:
-        yield f"secrets.probe.mailbox: {secrets.probe.mailbox} is not in mail.mailboxes"
-    if secrets.probe and secrets.probe.brevo and not secrets.accounts.source:
-        yield "secrets.probe: reads its password from the accounts map, so secrets.accounts.source must be set"
+    if site.secret_store is not None and site.cluster.external_secrets is None:
+        yield "secret_store: needs external-secrets (cluster.external_secrets), or leave it out and make the Secrets yourself"
+    if site.secret_store is None:
+        yield from (f"secret_store: is missing, yet {setting} names a source in it" for setting in _sources(site))
+    if (probe := site.jobs.probe) and probe.credentials.source and not site.mail.accounts.source:
+        yield "jobs.probe.credentials: takes the mailbox's password from the accounts map, so mail.accounts.source must be set too"
 
 
 def _sources(site: Site) -> Iterator[str]:
     """Every setting that names a place in the secret store."""
-    secrets = site.secrets
+    mail, jobs = site.mail, site.jobs
     named = {
-        "secrets.accounts": secrets.accounts.source,
-        "secrets.aliases": secrets.aliases and secrets.aliases.source,
-        "secrets.relay": secrets.relay.source,
-        "secrets.probe.brevo": secrets.probe and secrets.probe.brevo,
-        "secrets.backup": secrets.backup and secrets.backup.source,
-        "secrets.heartbeats.uptime_kuma": secrets.heartbeats and secrets.heartbeats.uptime_kuma,
-        "secrets.heartbeats.urls": secrets.heartbeats and secrets.heartbeats.urls,
-        "secrets.webmail_database": secrets.webmail_database and secrets.webmail_database.source,
+        "mail.accounts": mail.accounts.source,
+        "mail.stored_aliases": mail.stored_aliases and mail.stored_aliases.source,
+        "mail.relay.credentials": mail.relay and mail.relay.credentials.source,
+        "jobs.probe.credentials": jobs.probe and jobs.probe.credentials.source,
+        "jobs.backup.key": jobs.backup and jobs.backup.key.source,
+        "jobs.heartbeats.uptime_kuma": jobs.heartbeats and jobs.heartbeats.uptime_kuma,
+        "jobs.heartbeats.urls": jobs.heartbeats and jobs.heartbeats.urls,
+        "webmail.database": site.webmail and site.webmail.database.source,
     }
     for name, domain in site.domains.items():
         named |= {f"domains.{name}.dkim.{key.selector}": key.source for key in domain.dkim}

@@ -27,7 +27,7 @@ class NodePorts(Model):
 
     proxy: Port = Field(description="leads HAProxy's traffic to the PROXY listener")
     health: Port = Field(description="leads HAProxy's checks to the stock listener; a check on a PROXY listener kills smtpd")
-    former: tuple[Port, Port] | None = Field(
+    previous: tuple[Port, Port] | None = Field(
         default=None, description="both ports before a change, proxy first; they stay open until HAProxy uses the new ones"
     )
 
@@ -42,7 +42,7 @@ class Cluster(Model):
     render_to: str | None = Field(default=None, description="folder for YAML manifests instead of a cluster")
     nodes: dict[ObjectName, Node] = Field(min_length=1, description="the workers in HAProxy's pools, by node name")
     pod_networks: tuple[Network, ...] = Field(min_length=1, description="where pods and tunnel addresses live")
-    encapsulated: bool = Field(
+    overlay_network: bool = Field(
         default=True, description="whether the CNI wraps traffic between nodes, so that a tunnel address is the source the pod sees"
     )
     traffic_policy: Literal["Cluster", "Local"] = Field(
@@ -57,9 +57,9 @@ class Cluster(Model):
     reloader: bool = Field(default=True, description="stakater/Reloader is installed and restarts the pod when a Secret changes")
     autoresizer: bool = Field(default=False, description="topolvm/pvc-autoresizer is installed and grows the mail volume")
 
-    def former_node_ports(self, service: str) -> tuple[int, int] | None:
+    def previous_node_ports(self, service: str) -> tuple[int, int] | None:
         ports = self.node_ports.get(service)  # pyright: ignore[reportArgumentType]
-        return ports.former if ports else None
+        return ports.previous if ports else None
 
     @model_validator(mode="after")
     def _one_destination(self) -> "Cluster":
@@ -74,9 +74,9 @@ class Cluster(Model):
         for listener in LISTENERS:
             ports = self.node_ports.get(listener.name)  # pyright: ignore[reportArgumentType]
             pair = (ports.proxy, ports.health) if ports else (listener.node_port, listener.health_node_port)
-            former = ports.former if ports and ports.former else ()
-            kinds = ("proxy", "health", "former.0", "former.1")
-            for kind, port in zip(kinds, (*pair, *former), strict=False):
+            previous = ports.previous if ports and ports.previous else ()
+            kinds = ("proxy", "health", "previous.0", "previous.1")
+            for kind, port in zip(kinds, (*pair, *previous), strict=False):
                 setting = f"node_ports.{listener.name}.{kind}"
                 if not low <= port <= high:
                     raise ValueError(f"{setting}: {port} is outside node_port_range {low}-{high}")

@@ -44,6 +44,12 @@ def _middleware(value: str) -> str:
     return value
 
 
+def _cloudflare_id(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{32}", value):
+        raise ValueError("write an id as Cloudflare shows it: 32 digits and letters from a to f, in lower case")
+    return value
+
+
 def _unique(values: tuple) -> tuple:
     if len(set(values)) < len(values):
         raise ValueError("holds an entry twice")
@@ -55,7 +61,7 @@ Selector = Annotated[str, AfterValidator(_selector)]
 ReportAddress = Annotated[str, AfterValidator(_report_address)]
 Middleware = Annotated[str, AfterValidator(_middleware)]
 Addresses = Annotated[tuple[Address, ...], AfterValidator(_unique)]
-RecordId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="Cloudflare's id: 32 hexadecimal digits")]
+RecordId = Annotated[str, AfterValidator(_cloudflare_id)]
 
 
 class MailHost(Model):
@@ -91,9 +97,27 @@ class Zone(Model):
     cloudflare: RecordId | None = Field(default=None, description="zone id at Cloudflare; null leaves it at the zone file")
     other_records: int = Field(default=0, ge=0, description="records in the zone that others own, counted against its limit")
     record_limit: int = Field(default=200, ge=1, description="how many records Cloudflare's plan allows (200 in a free zone)")
-    adopt: dict[str, RecordId] = Field(
-        default={}, description="live records to take over, by the key that the render prints: record id; empty again once that is done"
+    adopt: dict[str, RecordId | None] = Field(
+        default={},
+        description="live records to take over, by the key that the render prints: record id, or null where no such record is live; "
+        "empty again once that is done",
     )
+    release: tuple[str, ...] = Field(
+        default=(), description="keys of protected records that are to go, `*` for all; takes effect one `up` before they may"
+    )
+
+    @model_validator(mode="after")
+    def _one_key_for_each_id(self) -> "Zone":
+        keys: dict[str, str] = {}
+        for key, record_id in self.adopt.items():
+            if record_id and record_id in keys:
+                raise ValueError(f"adopt.{key}: has the id of {keys[record_id]!r}; each live record can be taken over once")
+            if record_id:
+                keys[record_id] = key
+        return self
+
+    def releases(self, key: str) -> bool:
+        return key in self.release or "*" in self.release
 
 
 class PolicyServer(Model):
@@ -130,7 +154,7 @@ class Spf(Model):
         default=(), description="addresses or networks; cost nothing"
     )
     includes: Annotated[tuple[Fqdn, ...], AfterValidator(_unique)] = Field(default=(), description="records of others, such as the relay's")
-    others: Literal["fail", "softfail", "neutral"] = Field(default="fail", description="verdict on everyone else: -all, ~all, ?all")
+    all: Literal["fail", "softfail", "neutral"] = Field(default="fail", description="verdict on everyone else: -all, ~all, ?all")
 
 
 class Dmarc(Model):
@@ -153,8 +177,11 @@ class MtaSts(Model):
     mode: Literal["none", "testing", "enforce"] = Field(
         default="testing", description="to stop, publish `none` for as long as max_age was before the setting goes (section 8.3)"
     )
-    watched_since: date | None = Field(
+    testing_since: date | None = Field(
         default=None, description="since when `testing` has been live and its TLS reports were read; `enforce` needs four weeks of it"
+    )
+    former_mx: tuple[Fqdn, ...] = Field(
+        default=(), description="hosts that the policy still names though they are no longer in mx, until senders have forgotten them"
     )
     max_age: int = Field(default=604_800, ge=0, le=31_557_600, description="seconds that senders keep the policy")
     certificate: Certificate = Field(description="of mta-sts.<domain>")
@@ -212,6 +239,6 @@ class Dns(Model):
     parked: dict[Fqdn, Parked] = Field(default={}, description="domains of ours that have no mail at all")
     ttl: Annotated[int, Field(ge=60, le=86400)] | None = Field(default=None, description="seconds; null is Cloudflare's automatic (300)")
     policy_server: PolicyServer = Field(default=PolicyServer(), description="serves policies and autoconfig where a domain has them")
-    other_mail_addresses: tuple[MailAddress, ...] = Field(
+    external_report_addresses: tuple[MailAddress, ...] = Field(
         default=(), description="mailboxes outside the settings (aliases of the secret store) that take reports"
     )

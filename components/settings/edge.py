@@ -33,18 +33,24 @@ Interface = Annotated[str, AfterValidator(_interface)]
 
 
 class Ssh(Model):
-    """How the firewall is reached. The private key is no setting: config secret `firewallSshKey`, a key file, or an SSH agent."""
+    """How the firewall is reached. The private key is no setting: config secret `edgeSshKey`, a key file, or an SSH agent."""
 
     host: Address | None = Field(default=None, description="the address that SSH connects to; null means the firewall's `address`")
     port: Port = Field(default=22, description="where its SSH server listens")
     user: str = Field(default="admin", pattern=r"^[a-z_][a-z0-9_-]{0,31}$", description="a user with uid 0: admin or root")
     host_key: HostKey = Field(description="the firewall's public host key; nothing is sent to a host that shows another one")
     key_file: str | None = Field(
-        default=None, description="path of the private key; null means the config secret firewallSshKey, or else the SSH agent"
+        default=None, description="path of the private key; null means the config secret edgeSshKey, or else the SSH agent"
     )
 
 
-class Firewall(Model):
+class Legacy(Model):
+    """The way in before HAProxy: a LoadBalancer Service that keeps client addresses by itself."""
+
+    address: Address = Field(description="address of the LoadBalancer Service `mailserver-legacy`")
+
+
+class Edge(Model):
     """The pfSense in front of the cluster, and what of it is managed from here."""
 
     address: Address = Field(description="its address on the nodes' network: where HAProxy listens, and where its connections come from")
@@ -64,3 +70,4 @@ class Firewall(Model):
     )
     test_frontend: bool = Field(default=False, description="keeps a frontend on port 2525, to try the PROXY path beside a live legacy one")
     remove_legacy_alias: bool = Field(default=False, description="deletes the alias of the legacy address, once nothing refers to it")
+    legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")

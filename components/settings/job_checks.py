@@ -23,10 +23,9 @@ def job_problems(site: Site) -> Iterator[str]:
     """`setting: what is wrong`, relative to the site."""
     yield from _probe(site)
     yield from _retention(site)
-    jobs, secrets = site.jobs, site.secrets
-    for name, job in (("backup", jobs.backup), ("webmail_backup", jobs.webmail_backup)):
-        if job and secrets.backup is None:
-            yield f"jobs.{name}: needs secrets.backup, the Secret with the key that encrypts it"
+    jobs = site.jobs
+    if jobs.webmail_backup and jobs.backup is None:
+        yield "jobs.webmail_backup: needs jobs.backup, whose key and retention it shares"
     if jobs.backup and jobs.webmail_backup and jobs.backup.target.claim == jobs.webmail_backup.target.claim:
         yield f"jobs.webmail_backup.target.claim: {jobs.backup.target.claim} is the mail's; each repository needs a volume of its own"
     taken = {"manifest", "scratch", "repository", "key", "tools", "scripts", "sources"}
@@ -35,22 +34,22 @@ def job_problems(site: Site) -> Iterator[str]:
 
 
 def _probe(site: Site) -> Iterator[str]:
-    probe, secret, relay = site.jobs.probe, site.secrets.probe, site.mail.relay
+    probe, relay = site.jobs.probe, site.mail.relay
     if probe is None:
         return
-    if secret is None:
-        yield "jobs.probe: needs secrets.probe, the relay's API key and the mailbox it reads"
+    if probe.mailbox not in site.mail.mailboxes:
+        yield f"jobs.probe.mailbox: {probe.mailbox} is not in mail.mailboxes"
     recipient = probe_recipient(probe, site.primary)
     if domain_of(recipient) not in site.domains:
         yield f"jobs.probe.recipient: {recipient} is not in one of our domains, so nothing would arrive here"
-    elif secret and not site.secrets.aliases:
+    elif not site.mail.stored_aliases:
         targets = (
             site.mail.aliases.get(recipient)
             or (site.mail.mailboxes.keys() & {recipient})
             or site.mail.aliases.get(f"@{domain_of(recipient)}", ())
         )
-        if secret.mailbox not in targets:
-            yield f"jobs.probe.recipient: mail to {recipient} does not land in {secret.mailbox} (secrets.probe.mailbox); alias it"
+        if probe.mailbox not in targets:
+            yield f"jobs.probe.recipient: mail to {recipient} does not land in {probe.mailbox} (jobs.probe.mailbox); alias it"
     if domain_of(probe_sender(probe, site.primary)) not in site.domains:
         yield f"jobs.probe.sender: {probe.sender} is not in one of our domains, so the relay would not sign for it"
     if period(probe.schedule).total_seconds() < PROBE_MINUTES * 60:

@@ -6,6 +6,7 @@ from zoneinfo import available_timezones
 from pydantic import Field, field_validator
 
 from components.settings.schedule import Schedule
+from components.settings.secrets import Secret, StoreKey, secret_name
 from components.settings.types import Fqdn, Image, MailAddress, Model, ObjectName, Percent, Quantity
 
 
@@ -16,12 +17,22 @@ class Outbound(Model):
     schedule: Schedule = Field(default="11 * * * *", description="each run takes one message of the relay's daily quota")
 
 
+class ProbeSecret(Secret):
+    """Keys `BREVO_API_KEY` (source: base64 of a JSON object {"api_key": …}) and `EMAIL_MONITOR_IMAP_PASSWORD`."""
+
+    name: ObjectName = secret_name("mailserver-probe-secrets")
+
+
 class Probe(Model):
     """The round-trip probe: the relay's HTTP API to the MX to the mailbox to IMAP."""
 
     schedule: Schedule = Field(default="*/20 * * * *", description="each run takes one message of the relay's daily quota")
     recipient: MailAddress | None = Field(
-        default=None, description="whom the probe writes to; must land in secrets.probe.mailbox. null: smoke-test@<primary domain>"
+        default=None, description="whom the probe writes to; must land in `mailbox`. null: smoke-test@<primary domain>"
+    )
+    mailbox: MailAddress = Field(description="the mailbox that probe mail lands in; its password is an entry of the accounts map")
+    credentials: ProbeSecret = Field(
+        default=ProbeSecret(), description="keys `BREVO_API_KEY` and `EMAIL_MONITOR_IMAP_PASSWORD`; the source is that of the API key"
     )
     sender: MailAddress | None = Field(default=None, description="null: monitoring@<primary domain>")
     api: str = Field(default="https://api.brevo.com/v3", pattern=r"^https://", description="Brevo's API, without a slash at the end")
@@ -58,14 +69,24 @@ class Drill(Model):
     scratch_class: str | None = Field(default=None, description="storage class of that volume; null: mail.storage.storage_class")
 
 
+class BackupKey(Secret):
+    """Key `password`: encrypts the backups."""
+
+    name: ObjectName = secret_name("mailserver-backup-key")
+
+
 class Backup(Model):
     """A restic repository of the mail volume."""
 
     schedule: Schedule = Field(default="0 3 * * *", description="nightly, when nobody reads")
     target: BackupTarget = Field(description="where the repository lies")
-    max_fall: Percent = Field(
+    max_loss_percent: Percent = Field(
         default=50, description="share of its messages that a mailbox may lose from one backup to the next before the backup is refused"
     )
+    key: BackupKey = Field(default=BackupKey(), description="key `password`: encrypts every repository; without it none can be read")
+    keep_daily: int = Field(default=7, ge=1, description="daily snapshots that are kept in each repository")
+    keep_weekly: int = Field(default=8, ge=1, description="weekly snapshots that are kept in each repository")
+    verify_parts: int = Field(default=7, ge=1, le=366, description="a backup reads back one part in so many of its repository, in turns")
     drill: Drill | None = Field(default=Drill(), description="null: no restore is rehearsed")
 
 
@@ -76,7 +97,7 @@ class WebmailBackup(Model):
     target: BackupTarget = Field(description="where the repository lies")
     claims: dict[ObjectName, ObjectName] = Field(min_length=1, description="name in the archive to the claim that is saved under it")
     app: ObjectName = Field(default="roundcubemail", description="label `app` of the pod that holds these claims; the job runs on its node")
-    max_fall: Percent = Field(default=50, description="share of its files that a claim may lose before the backup is refused")
+    max_loss_percent: Percent = Field(default=50, description="share of its files that a claim may lose before the backup is refused")
 
 
 class RetentionRule(Model):
@@ -90,14 +111,31 @@ class RetentionRule(Model):
     days: int = Field(ge=1, le=3650, description="age by the date of arrival; older mail is deleted")
 
 
+class RetentionSecret(Model):
+    """Passwords of the mailboxes with retention; key: the address with `_at_` for `@`. They come from the accounts map."""
+
+    name: ObjectName = secret_name("mailserver-retention")
+
+
 class Retention(Model):
     """Deletes old mail over IMAP, with each mailbox's own password."""
 
     schedule: Schedule = Field(default="17 */4 * * *", description="off the full hour, when other jobs start")
     rules: tuple[RetentionRule, ...] = Field(min_length=1, description="what to delete; all else is kept")
+    passwords: RetentionSecret = Field(
+        default=RetentionSecret(), description="passwords of these mailboxes; key: the address with `_at_` for `@`"
+    )
     max_messages: int = Field(default=500, ge=1, description="a run that would delete more from a mailbox deletes nothing and fails")
-    max_share: Percent = Field(default=50, description="percent of a mailbox that a run may delete; same consequence")
+    max_share_percent: Percent = Field(default=50, description="share of a mailbox that a run may delete; same consequence")
     dry_run: bool = Field(default=False, description="count and report only")
+
+
+class Heartbeats(Model):
+    """URLs that are called while mail comes in; their paths hold tokens. Without sources the Secret exists already."""
+
+    name: ObjectName = secret_name("mailserver-heartbeats")
+    uptime_kuma: StoreKey | None = Field(default=None, description="key `uptime_kuma`: URL of a push monitor")
+    urls: StoreKey | None = Field(default=None, description="key `urls`: further URLs, one a line")
 
 
 class Jobs(Model):
@@ -107,13 +145,13 @@ class Jobs(Model):
     python_image: Image = Field(default="docker.io/library/python:3.12.11-alpine3.22", description="runs probe, retention and backups")
     restic_image: Image = Field(default="docker.io/restic/restic:0.18.1", description="the restic binary is taken from it")
     pushgateway: str | None = Field(default=None, pattern=r"^https?://[^\s?]+[^/]$", description="base URL; null: results stay in the logs")
-    keep_daily: int = Field(default=7, ge=1, description="daily snapshots that are kept in each repository")
-    keep_weekly: int = Field(default=8, ge=1, description="weekly snapshots that are kept in each repository")
-    verify_parts: int = Field(default=7, ge=1, le=366, description="a backup reads back one part in so many of its repository, in turns")
-    probe: Probe | None = Field(default=None, description="round-trip probe; needs secrets.probe")
-    backup: Backup | None = Field(default=None, description="of the mail volume; needs secrets.backup")
-    webmail_backup: WebmailBackup | None = Field(default=None, description="of the webmail's volumes; needs secrets.backup")
+    probe: Probe | None = Field(default=None, description="round-trip probe")
+    backup: Backup | None = Field(default=None, description="of the mail volume")
+    webmail_backup: WebmailBackup | None = Field(
+        default=None, description="of the webmail's volumes; needs jobs.backup, whose key and retention it shares"
+    )
     retention: Retention | None = Field(default=None, description="deletion of old mail")
+    heartbeats: Heartbeats | None = Field(default=None, description="URLs that the probe calls while mail comes in; null: none")
 
     @field_validator("time_zone")
     @classmethod

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from components.settings.secrets import Secret, secret_name
 from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, Quantity
 
 TESTED_IMAGE_MAJORS = ("15",)  # 16 brings Dovecot 2.4, whose configuration syntax is another one
@@ -15,12 +16,37 @@ class Mailbox(Model):
     quota: Quantity | None = Field(default=None, description="limit of this mailbox; a first one turns the image's quotas on for all")
 
 
+class AccountsSecret(Secret):
+    """Key `accounts`: JSON map of address to password or hash."""
+
+    name: ObjectName = secret_name("mailserver-accounts")
+
+
+class AliasesSecret(Secret):
+    """Key `aliases`: lines `alias target[,target…]`."""
+
+    name: ObjectName = secret_name("mailserver-aliases")
+
+
+class RelaySecret(Secret):
+    """Key `sasl_passwd`: `[host]:port login:password`."""
+
+    name: ObjectName = secret_name("mailserver-relay")
+
+
+class DkimSecret(Model):
+    """One key `<domain>.<selector>` for each DKIM key: PEM. The sources are those of domains.*.dkim."""
+
+    name: ObjectName = secret_name("mailserver-dkim")
+
+
 class Relay(Model):
     """The smart host that all outgoing mail leaves through, with authentication and verified TLS."""
 
     host: Fqdn = Field(description="its name, which its certificate must bear")
     port: Port = Field(default=587, description="submission with STARTTLS")
     daily_quota: int | None = Field(default=None, ge=1, description="messages a day that the relay takes from us")
+    credentials: RelaySecret = Field(default=RelaySecret(), description="key `sasl_passwd`: `[host]:port login:password`")
 
     @property
     def next_hop(self) -> str:
@@ -64,8 +90,8 @@ class Storage(Model):
     storage_class: str | None = Field(default=None, description="null takes the cluster's default class")
     size: Quantity = Field(default="5Gi", description="at creation; afterwards the autoresizer or you grow it")
     growth_limit: Quantity = Field(default="10Gi", description="where the autoresizer stops")
-    free_threshold: Percent = Field(default=10, description="FREE space, in percent, at which the autoresizer grows the volume")
-    growth: int = Field(default=100, ge=10, le=400, description="percent to grow by")
+    free_threshold_percent: Percent = Field(default=10, description="FREE space, in percent, at which the autoresizer grows the volume")
+    growth_percent: int = Field(default=100, ge=10, le=400, description="percent to grow by")
     retained_claims: dict[ObjectName, Quantity] = Field(
         default={}, description="claims of an earlier life that nothing mounts and nothing may delete, with their size"
     )
@@ -81,6 +107,11 @@ class Mail(Model):
     message_size_limit: int = Field(default=209_715_200, ge=1_048_576, description="bytes of the largest message (200 MiB)")
     mailboxes: dict[MailAddress, Mailbox] = Field(min_length=1, description="accounts by address; the accounts Secret may hold more")
     aliases: dict[AliasName, tuple[MailAddress, ...]] = Field(default={}, description="alias or catch-all `@domain` to its targets")
+    accounts: AccountsSecret = Field(default=AccountsSecret(), description="key `accounts`: JSON map of address to password or hash")
+    stored_aliases: AliasesSecret | None = Field(
+        default=None, description="key `aliases`: lines `alias target[,target…]`, added to those of the settings"
+    )
+    dkim: DkimSecret = Field(default=DkimSecret(), description="one key `<domain>.<selector>` for each DKIM key: PEM")
     relay: Relay | None = Field(default=None, description="null delivers straight to the recipients' MX")
     trusted_relays: tuple[TrustedRelay, ...] = Field(default=(), description="other MX of ours that pass mail on to this server")
     require_reverse_name: bool = Field(default=True, description="refuse strangers whose address has no matching name (450)")
@@ -89,8 +120,10 @@ class Mail(Model):
     resources: Resources = Field(default=Resources(), description="CPU and memory")
     storage: Storage = Field(default=Storage(), description="the volume with mail, state and logs")
     priority: int | None = Field(default=100_000, description="value of the pod's PriorityClass; null makes none")
-    node_loss_seconds: int = Field(default=60, ge=0, description="how long the pod waits on a node that does not answer before it moves")
-    clients: tuple[ObjectName, ...] | None = Field(
+    unreachable_toleration_seconds: int = Field(
+        default=60, ge=0, description="how long the pod waits on a node that does not answer before it moves"
+    )
+    allowed_namespaces: tuple[ObjectName, ...] | None = Field(
         default=None, description="namespaces that may reach the stock ports; null means every namespace"
     )
 

@@ -5,26 +5,23 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
+from components.errors import UserError
 from components.settings.checks import problems
 from components.settings.reference import reference
 from components.settings.site import KEY, Site
 
 
-class SettingsError(Exception):
-    """The settings cannot be used; the text says which, why, and what would be right."""
-
-
 def parse_site(text: str) -> Site:
     """The settings from JSON text, as Pulumi hands over the value of `mailserver:site`.
 
-    Raises SettingsError with a line for each mistake: setting, what is wrong, the value that was given.
+    Raises UserError with a line for each mistake: setting, what is wrong, the value that was given.
     """
     try:
         site = Site.model_validate_json(text)
     except ValidationError as error:
-        raise SettingsError("\n".join(_lines(error))) from None
+        raise UserError("\n".join(_lines(error))) from None
     if found := list(problems(site)):
-        raise SettingsError("\n".join(f"{KEY}.{problem}" for problem in found))
+        raise UserError("\n".join(f"{KEY}.{problem}" for problem in found))
     return site
 
 

@@ -2,11 +2,11 @@
 
 import re
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from components.settings.types import Fqdn, MailAddress, Model, ObjectName
+from components.settings.types import Fqdn, Model, ObjectName
 
 
 class StoreKey(Model):
@@ -24,29 +24,18 @@ class SecretStore(Model):
     refresh_interval: str = Field(default="15m", description="how often external-secrets reads the store again (Go duration)")
 
 
+def secret_name(default: Any) -> Any:
+    """The `name` of a Secret: each kind has a default of its own, which holds as well where only the source is set."""
+    return Field(default=default, description="name of the Kubernetes Secret in the stack's namespace")
+
+
 class Secret(Model):
-    """A Kubernetes Secret. With a source, an ExternalSecret makes it; without, it exists already."""
+    """A Kubernetes Secret. With a source, an ExternalSecret creates it; without, it must exist already. Each kind sets `name`."""
 
-    name: ObjectName = Field(description="the Secret's name in our namespace")
-    source: StoreKey | None = Field(default=None, description="where its value stands in the store")
-
-
-class ProbeSecret(Model):
-    """What the round-trip probe needs: the relay's API key and the password of the mailbox it reads."""
-
-    name: ObjectName = Field(
-        default="mailserver-probe-secrets", description="the Secret's name; keys `BREVO_API_KEY` and `EMAIL_MONITOR_IMAP_PASSWORD`"
+    name: ObjectName = secret_name(...)
+    source: StoreKey | None = Field(
+        default=None, description="where the value is kept in the secret store; null: the Secret is made by hand"
     )
-    brevo: StoreKey | None = Field(default=None, description='base64 of a JSON object {"api_key": …}')
-    mailbox: MailAddress = Field(description="the mailbox that probe mail lands in; its password is an entry of the accounts map")
-
-
-class Heartbeats(Model):
-    """URLs that are called while mail comes in; their paths hold tokens. Without sources the Secret exists already."""
-
-    name: ObjectName = Field(default="mailserver-heartbeats", description="the Secret's name in our namespace")
-    uptime_kuma: StoreKey | None = Field(default=None, description="key `uptime_kuma`: URL of a push monitor")
-    urls: StoreKey | None = Field(default=None, description="key `urls`: further URLs, one a line")
 
 
 def _public_key(value: str) -> str:
@@ -83,26 +72,3 @@ class DkimKey(Model):
     def secret_key(self, domain: Fqdn) -> str:
         """The key of the DKIM Secret that holds this private key, and its file name in the pod."""
         return f"{domain}.{self.selector}"
-
-
-class Secrets(Model):
-    """Every Secret of the mail system."""
-
-    store: SecretStore | None = Field(default=None, description="null: every Secret is made by hand")
-    accounts: Secret = Field(
-        default=Secret(name="mailserver-accounts"), description="key `accounts`: JSON map of address to password or hash"
-    )
-    aliases: Secret | None = Field(
-        default=None, description="key `aliases`: lines `alias target[,target…]`, added to those of the settings"
-    )
-    relay: Secret = Field(
-        default=Secret(name="mailserver-relay"), description="key `sasl_passwd`: `[host]:port login:password`; used when mail.relay is set"
-    )
-    dkim: ObjectName = Field(default="mailserver-dkim", description="one key `<domain>.<selector>` for each DKIM key: PEM")
-    probe: ProbeSecret | None = Field(default=None, description="credentials of the round-trip probe; null when there is no probe")
-    heartbeats: Heartbeats | None = Field(default=None, description="whom the probe tells that mail comes in; null: nobody")
-    backup: Secret | None = Field(default=None, description="key `password`: encrypts the backups; without it they cannot be read")
-    retention: ObjectName = Field(
-        default="mailserver-retention", description="passwords of the mailboxes with retention; key: the address with `_at_` for `@`"
-    )
-    webmail_database: Secret | None = Field(default=None, description="key `password`: of Roundcube's database user")

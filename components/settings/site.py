@@ -7,11 +7,11 @@ from pydantic import Field
 from components.listeners import LISTENERS, Listener
 from components.settings.cluster import Cluster
 from components.settings.dns import Dns, DomainRecords
-from components.settings.edge import Firewall
+from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
-from components.settings.secrets import DkimKey, Secrets
-from components.settings.types import Address, Fqdn, Model, ObjectName, covers
+from components.settings.secrets import DkimKey, Secret, SecretStore, secret_name
+from components.settings.types import Fqdn, Model, ObjectName, covers
 
 KEY = "mailserver:site"
 
@@ -38,10 +38,16 @@ class Tls(Model):
         return covers(self.names, host)
 
 
-class Legacy(Model):
-    """The way in before HAProxy: a LoadBalancer Service that keeps client addresses by itself."""
+class DatabaseSecret(Secret):
+    """Key `password`: of the webmail's database user."""
 
-    address: Address = Field(description="address of the LoadBalancer Service `mailserver-legacy`")
+    name: ObjectName = secret_name("roundcubemail-database")
+
+
+class Webmail(Model):
+    """The webmail beside the mail server."""
+
+    database: DatabaseSecret = Field(default=DatabaseSecret(), description="key `password`: of Roundcube's database user")
 
 
 class Site(Model):
@@ -54,13 +60,15 @@ class Site(Model):
         default=None, description="the one whose host is the server's own name; null where there is one only"
     )
     cluster: Cluster = Field(description="the Kubernetes cluster")
-    firewall: Firewall = Field(description="the pfSense in front of it")
+    edge: Edge = Field(description="the pfSense in front of it")
     tls: Tls = Field(description="the certificate of the mail hosts")
     mail: Mail = Field(description="the mail server")
     jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
-    secrets: Secrets = Field(default=Secrets(), description="where credentials come from")
+    webmail: Webmail | None = Field(default=None, description="the webmail; null: none")
+    secret_store: SecretStore | None = Field(
+        default=None, description="where external-secrets reads credentials from; null: every Secret is made by hand"
+    )
     dns: Dns | None = Field(default=None, description="the records of all domains; null leaves DNS to you")
-    legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
     adopt: tuple[str, ...] = Field(
         default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
     )

@@ -46,7 +46,7 @@ def edge_site(firewall: StandIn, site: Callable[..., Site]) -> Callable[..., Sit
             "prod",
             {
                 "cluster/nodes": nodes,
-                "firewall": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
+                "edge": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
                 **(changes or {}),
             },
         )

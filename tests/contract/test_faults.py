@@ -45,7 +45,7 @@ def on_path(firewall) -> bool:
 def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
     old = haproxy_set(edge_site())
     nodes = {"node1": {"address": firewall.nodes[0].address, "state": "drain"}, "node2": {"address": firewall.nodes[1].address}}
-    new = haproxy_set(edge_site({"cluster/nodes": nodes, "firewall/test_frontend": True}))
+    new = haproxy_set(edge_site({"cluster/nodes": nodes, "edge/test_frontend": True}))
     firewall.client().call("apply", "haproxy", old)
     config = firewall.config_file.read_bytes()
 
@@ -71,8 +71,8 @@ def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("point", RULES_POINTS)
 def test_an_apply_of_rules_survives(firewall, edge_site, point, way):
-    legacy = edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
-    old, new = rule_set(legacy), rule_set(edge_site({"legacy": {"address": "10.0.20.202"}}))
+    legacy = edge_site({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"})
+    old, new = rule_set(legacy), rule_set(edge_site({"edge/legacy": {"address": "10.0.20.202"}}))
     firewall.client().call("apply", "haproxy", haproxy_set(legacy))
     firewall.client().call("apply", "rules", old)
 
@@ -98,14 +98,14 @@ def consistent(firewall) -> None:
 
 def test_a_connection_that_is_cut_at_any_step_of_haproxy_stops_nothing(firewall, edge_site):
     firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
-    sets = [haproxy_set(edge_site({"firewall/test_frontend": test_frontend})) for test_frontend in (True, False)]
+    sets = [haproxy_set(edge_site({"edge/test_frontend": test_frontend})) for test_frontend in (True, False)]
     for point, wanted in zip(HAPROXY_POINTS, itertools.cycle(sets), strict=False):
         assert carried_on(firewall, point, "haproxy", wanted) == {part: wanted[part] for part in ("pools", "frontends")}, point
         assert ((firewall.address, 2525) in firewall.listeners()) == (wanted is sets[0]), point
 
 
 def test_a_connection_that_is_cut_at_any_step_of_the_rules_stops_nothing(firewall, edge_site):
-    sites = [edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": target}) for target in ("haproxy", "legacy")]
+    sites = [edge_site({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": target}) for target in ("haproxy", "legacy")]
     firewall.client().call("apply", "haproxy", haproxy_set(sites[0]))
     firewall.client().call("apply", "rules", rule_set(sites[1]))
     for point in RULES_POINTS:
@@ -135,10 +135,10 @@ def test_a_run_that_was_cut_off_while_going_back_is_put_right_by_the_next(firewa
     firewall.client().call("apply", "haproxy", good)
     firewall.fault("write_config:after|kill")
     with pytest.raises(TransportError):
-        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"edge/test_frontend": True})))
     firewall.fault("reload:after|throw new Exception('refused');")
     with pytest.raises(AgentError) as error:
-        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"edge/test_frontend": True})))
     assert error.value.rolled_back
     assert firewall.client().call("read", "haproxy", good)["state"]["frontends"] == good["frontends"]
 
@@ -149,7 +149,7 @@ def test_a_journal_that_an_administrator_made_void_is_not_used(firewall, edge_si
     firewall.client().call("apply", "haproxy", wanted)
     firewall.fault("write_config:after|kill")
     with pytest.raises(TransportError):
-        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"edge/test_frontend": True})))
 
     def change(root):
         for item in root.findall("installedpackages/haproxy/ha_pools/item"):

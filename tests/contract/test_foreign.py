@@ -69,7 +69,7 @@ def test_neighbours_survive_every_operation(firewall, edge_site, frontends, pool
     firewall.new_configuration()  # an example that failed must not colour the next
     firewall.edit(neighbours)
     firewall.boot()
-    legacy = {"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy", "firewall/test_frontend": True}
+    legacy = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy", "edge/test_frontend": True}
     client = firewall.client()
     # The first write makes the firewall's own form of the file; from then on not a byte of what is foreign may change.
     client.call("apply", "haproxy", haproxy_set(edge_site(legacy)))
@@ -78,7 +78,7 @@ def test_neighbours_survive_every_operation(firewall, edge_site, frontends, pool
         ("rules", rule_set, legacy),
         ("haproxy", haproxy_set, {}),
         ("rules", rule_set, {}),
-        ("rules", rule_set, {"firewall/remove_legacy_alias": True}),
+        ("rules", rule_set, {"edge/remove_legacy_alias": True}),
     ):
         client.call("apply", kind, make(edge_site(changes)))
         assert foreign(firewall.config().getroot()) == before

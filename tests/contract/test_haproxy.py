@@ -49,7 +49,7 @@ def test_a_plan_writes_nothing_and_says_what_an_apply_then_does(firewall, wanted
 @pytest.mark.parametrize("core", ["2.7.2", "2.8"])
 def test_a_second_apply_changes_nothing_on_either_generation(make_firewall, site, core):
     firewall = make_firewall(core=core)
-    wanted = haproxy_set(site("prod", {"firewall": {"address": firewall.address}}))
+    wanted = haproxy_set(site("prod", {"edge": {"address": firewall.address}}))
     assert firewall.client().call("apply", "haproxy", wanted)["changed"]
     config, writes, starts = firewall.config_file.read_bytes(), firewall.calls("write_config:after"), firewall.calls("start")
     assert not firewall.client().call("apply", "haproxy", wanted)["changed"]
@@ -110,7 +110,7 @@ def test_mail_moves_to_other_node_ports_while_both_pairs_are_open(firewall, appl
     for node in firewall.nodes:
         node.listen(31125, "smtp")
         node.listen(31145, None)
-    moved = haproxy_set(edge_site({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145, "former": [30125, 30145]}}}))
+    moved = haproxy_set(edge_site({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145, "previous": [30125, 30145]}}}))
     answer = firewall.client().call("apply", "haproxy", moved)
     assert "server node1: port 31125 (was 30125)" in "\n".join(differences(answer["before"], answer["after"]))
     assert firewall.banner(25).startswith("220 ")
@@ -218,7 +218,7 @@ def test_what_the_predecessor_left_is_adopted(firewall, wanted):
 
 
 def test_an_item_of_ours_that_is_no_longer_wanted_goes(firewall, edge_site):
-    firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"firewall/test_frontend": True})))
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"edge/test_frontend": True})))
     assert (firewall.address, 2525) in firewall.listeners()
     answer = firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
     assert differences(answer["before"], answer["after"]) == [f"- pool {TEST_POOL}", f"- frontend {TEST_FRONTEND}"]

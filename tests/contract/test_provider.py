@@ -18,7 +18,7 @@ from components.edge.desired import haproxy_set, rule_set
 from components.edge.provider import SSH_KEY, HaproxySetProvider, RuleSetProvider
 from components.edge.resources import connection
 from tests.contract.test_rules import nat
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 pytestmark = pytest.mark.contract
 
@@ -82,7 +82,7 @@ def plain(message):
 
 
 def properties(site, provider, wanted):
-    there = connection(site, site.firewall.ssh)
+    there = connection(site, site.edge.ssh)
     return {"connection": there, "agent": agent_digest(), "wanted": wanted, "__provider": serialize_provider(provider)}
 
 
@@ -175,7 +175,7 @@ def test_a_haproxy_that_stopped_is_drift(engine, firewall, haproxy):
 def test_moving_the_target_is_an_update_and_moving_the_firewall_a_replacement(engine, firewall, haproxy, rules):
     engine.create(haproxy())
     _, state = engine.create(rules())
-    legacy = rules({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
+    legacy = rules({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"})
     answer = engine.diff(state, legacy)
     assert (answer.changes, list(answer.replaces)) == (provider_pb2.DiffResponse.DIFF_SOME, [])
     engine.update(state, legacy)
@@ -239,7 +239,7 @@ def test_without_a_key_it_says_how_to_give_one(firewall, haproxy, monkeypatch):
     try:
         with pytest.raises(grpc.RpcError) as error:
             engine.create(haproxy())
-        assert "pulumi config set --secret firewallSshKey" in error.value.details()
+        assert "pulumi config set --secret edgeSshKey" in error.value.details()
     finally:
         engine.stop()
 

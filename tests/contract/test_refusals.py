@@ -96,7 +96,7 @@ def test_the_backup_of_a_carp_pair_is_left_alone(firewall, wanted, edge_site):
     firewall.edit(lambda root: ET.SubElement(root.find("installedpackages/haproxy"), "carpdev").__setattr__("text", "192.0.2.3"))
     (firewall.root / "var/run/carp.backup").touch()
     assert "CARP master" in refused(firewall, wanted, "precondition")
-    legacy = edge_site({"legacy": {"address": "10.0.20.202"}, "firewall/target": "legacy"})
+    legacy = edge_site({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"})
     assert "CARP master" in refused(firewall, rule_set(legacy), "precondition", kind="rules")
 
 

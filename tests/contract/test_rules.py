@@ -44,7 +44,7 @@ def through(firewall, edge_site):
 
 @pytest.fixture
 def legacy_site(edge_site):
-    return edge_site({"legacy": LEGACY, "firewall/target": "legacy"})
+    return edge_site({"edge/legacy": LEGACY, "edge/target": "legacy"})
 
 
 def test_redirects_and_pass_rules_lead_to_the_same_place(through):
@@ -70,7 +70,7 @@ def test_a_flip_moves_redirects_and_pass_rules_together(through, legacy_site, ed
         assert nat(through)[port].startswith("<mailserver>")
         assert f"<mailserver> {port}" in passes(through)
         assert f"{through.address} {port}" not in passes(through)
-    through.client().call("apply", "rules", rule_set(edge_site({"legacy": LEGACY})))
+    through.client().call("apply", "rules", rule_set(edge_site({"edge/legacy": LEGACY})))
     assert nat(through)["25"] == through.address
     assert not any("mailserver" in text for text in passes(through))
 
@@ -238,7 +238,7 @@ def test_rules_that_pf_does_not_take_are_rolled_back(through, legacy_site):
 
 def test_the_alias_goes_when_nothing_refers_to_it(through, legacy_site, edge_site):
     through.client().call("apply", "rules", rule_set(legacy_site))
-    removal = edge_site({"firewall/remove_legacy_alias": True})
+    removal = edge_site({"edge/remove_legacy_alias": True})
     through.client().call("apply", "rules", rule_set(removal))
     assert "mailserver" not in [alias.findtext("name") for alias in through.config().getroot().findall("aliases/alias")]
     assert nat(through)["25"] == through.address
@@ -260,7 +260,7 @@ def test_the_alias_stays_while_somebody_refers_to_it(through, legacy_site, edge_
             root.find("nat/outbound").append(ET.fromstring("<rule><target>mailserver</target><descr/></rule>"))
 
     through.edit(refer)
-    message = refused(through, rule_set(edge_site({"firewall/remove_legacy_alias": True})), "conflict", kind="rules")
+    message = refused(through, rule_set(edge_site({"edge/remove_legacy_alias": True})), "conflict", kind="rules")
     assert "alias mailserver cannot go" in message
 
 
@@ -290,7 +290,7 @@ def one_loopback_v6():
 
 def test_ipv6_clients_keep_their_address(firewall, edge_site, one_loopback_v6):
     """HAProxy listens on the public IPv6 address, and a pass rule leads to it."""
-    site = edge_site({"firewall/ipv6_address": "::1", "firewall/ipv6_interface": "opt1"})
+    site = edge_site({"edge/ipv6_address": "::1", "edge/ipv6_interface": "opt1"})
     firewall.edit(lambda root: root.find("interfaces").append(ET.fromstring("<opt1><if>gif0</if></opt1>")))
     firewall.client().call("apply", "haproxy", haproxy_set(site))
     firewall.client().call("apply", "rules", rule_set(site))

@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 from components.edge.desired import haproxy_set, rule_set
 from tests.conftest import change, copy_checkout, settings
 from tests.contract.test_rules import nat, passes
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 pytestmark = pytest.mark.contract
 
 LINES = re.findall(r"^ {4,}((?:make|nc|ssh|ssh-keygen|ssh-keyscan) .+)$", (ROOT / "docs/runbooks/edge.md").read_text("utf-8"), re.MULTILINE)
-LEGACY = {"legacy": {"address": "10.0.20.202"}}
+LEGACY = {"edge/legacy": {"address": "10.0.20.202"}}
 
 
 def line(part: str) -> str:
@@ -38,7 +38,7 @@ class Operator:
         (self.home / "known_hosts").write_text(self.known_host)
         self.base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "firewall": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": " ".join(host_key)}},
+            "edge": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": " ".join(host_key)}},
         }
 
     def set(self, changes=None):
@@ -97,14 +97,14 @@ def test_flip_back_with_the_mail_server_down_and_without_pulumi(operator, firewa
     result = operator.type(line("make edge-flip-back"))
     assert result.returncode == 0, result.stderr
     assert f"~ redirect mailserver imaps: target mailserver (was {firewall.address})" in result.stdout
-    assert "set firewall.target to legacy" in result.stdout
+    assert "set edge.target to legacy" in result.stdout
     for port in ("25", "465", "587", "993"):
         assert nat(firewall)[port].startswith("<mailserver>")
         assert f"<mailserver> {port}" in passes(firewall)
 
 
 def test_every_other_line_shows_what_it_is_there_for(operator, firewall, edge_site):
-    site = edge_site({"firewall/test_frontend": True})
+    site = edge_site({"edge/test_frontend": True})
     firewall.client().call("apply", "haproxy", haproxy_set(site))
     firewall.client().call("apply", "rules", rule_set(site))
     operator.set()
@@ -137,8 +137,8 @@ def test_an_up_can_be_told_to_look_at_the_firewall(operator):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"firewall/ssh": None}, "firewall.ssh: is not set"),
-        ({"firewall/target": "legacy"}, "firewall.target: legacy needs `legacy.address`"),
+        ({"edge/ssh": None}, "edge.ssh: is not set"),
+        ({"edge/target": "legacy"}, "edge.target: legacy needs `edge.legacy.address`"),
     ],
 )
 def test_mistakes_are_one_line(operator, changes, sentence):

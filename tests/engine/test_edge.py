@@ -33,14 +33,14 @@ class Stack:
     def __init__(self, pulumi, checkout, firewall):
         self.pulumi, self.checkout, self.firewall = pulumi, checkout, firewall
         self.set()
-        pulumi("config", "set", "--secret", "firewallSshKey", text=firewall.private_key)
+        pulumi("config", "set", "--secret", "edgeSshKey", text=firewall.private_key)
 
     def set(self, changes=None):
         """Settings by path, on the stand-in's addresses; the rest of the stack file stays."""
         site, firewall = settings("dev"), self.firewall
         base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "firewall": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
+            "edge": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
         }
         for path, value in (base | (changes or {})).items():
             change(site, path, value)
@@ -108,8 +108,8 @@ def test_a_preview_refuses_to_close_a_node_port_that_haproxy_uses(stack, pulumi,
     before = firewall.logins()
     try:
         stack.set({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145}}})
-        assert "add `former: [30125, 30145]` for one `up`" in pulumi.refused("preview")
-        stack.set({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145, "former": [30125, 30145]}}})
+        assert "add `previous: [30125, 30145]` for one `up`" in pulumi.refused("preview")
+        stack.set({"cluster/node_ports": {"smtp": {"proxy": 31125, "health": 31145, "previous": [30125, 30145]}}})
         assert stack.edge_steps() == {HAPROXY: "update"}
     finally:
         stack.set()
@@ -121,14 +121,14 @@ def test_make_edge_plan_reads_the_encrypted_key_from_the_stack(stack):
 
 
 def test_back_without_pulumi_and_forward_again_with_it(stack, pulumi, firewall):
-    legacy = {"legacy": {"address": "10.0.20.202"}}
+    legacy = {"edge/legacy": {"address": "10.0.20.202"}}
     try:
         stack.set(legacy)
         pulumi("up", "--yes", "--skip-preview")
         stack.make("edge-flip-back")
         assert nat(firewall)["25"].startswith("<mailserver>")
         assert stack.edge_steps() == {}, "Pulumi does not know yet"
-        stack.set(legacy | {"firewall/target": "legacy"})
+        stack.set(legacy | {"edge/target": "legacy"})
         pulumi("up", "--yes", "--skip-preview")
         assert nat(firewall)["25"].startswith("<mailserver>")
         stack.set(legacy)

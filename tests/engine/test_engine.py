@@ -3,8 +3,8 @@
 import json
 
 from components.settings.site import KEY
-from tools.program import ROOT, run
-from tools.stackfile import load_stack
+from tools.offline.program import run
+from tools.offline.stackfile import ROOT, load_stack
 
 
 def planned(pulumi) -> dict[str, dict]:

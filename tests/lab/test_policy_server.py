@@ -18,7 +18,7 @@ from components.dns.web_pages import HEALTH_PATH, PORT
 from components.dns.web_server import NAME
 from components.settings.site import Site
 from tools.lab.certificates import Authority
-from tools.program import Recording
+from tools.offline.program import Recording
 
 NOBODY = 65534
 POLICY_HOST, CONFIG_HOST = "mta-sts.example.org", "autoconfig.example.org"

@@ -14,7 +14,7 @@ from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.paths import CLIENT_DOMAIN, EDGE_IPV6, POD
 from tools.lab.servers import Brevo, Gateway, Handler
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 BOX, SENDER = "spam@example.org", f"probe@{CLIENT_DOMAIN}"
 JOB, KEY = "email-roundtrip-monitor", "the key of the relay's API"
@@ -58,9 +58,7 @@ def edge(lab: Lab) -> Iterator[Edge]:
     for script in SCRIPTS:
         lab.world.write(f"/scripts/{script}", (ROOT / "scripts" / "pod" / script).read_text("utf-8"))
     lab.world.write("/etc/ssl/certs/lab-ca.pem", lab.authority.certificate)
-    lab.world.write(
-        "/etc/hosts", f"127.0.0.1 localhost\n{lab.site.firewall.address} {lab.site.hostname}\n{EDGE_IPV6} {lab.site.hostname}\n"
-    )
+    lab.world.write("/etc/hosts", f"127.0.0.1 localhost\n{lab.site.edge.address} {lab.site.hostname}\n{EDGE_IPV6} {lab.site.hostname}\n")
     servers = []
     with lab.outside():  # a thread takes the network of the one that starts it along
         for answering in (edge.gateway, edge.brevo):

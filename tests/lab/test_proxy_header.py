@@ -38,7 +38,7 @@ def rest(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize("listener", LISTENERS, ids=lambda listener: listener.name)
 def test_a_silent_connection_without_a_header_is_refused_within_ten_seconds(lab: Lab, log: Log, listener) -> None:
     log.expect(r"haproxy read: (timeout error|time limit exceeded)", r"haproxy: Client timed out")
-    with Client(lab, str(lab.site.firewall.address), inside=True).raw(listener.proxy_port, timeout=10) as connection:
+    with Client(lab, str(lab.site.edge.address), inside=True).raw(listener.proxy_port, timeout=10) as connection:
         text = rest(connection)
     assert text == b"" if listener is IMAPS else text.startswith(b"421 ")
 
@@ -46,7 +46,7 @@ def test_a_silent_connection_without_a_header_is_refused_within_ten_seconds(lab:
 @pytest.mark.parametrize("listener", LISTENERS, ids=lambda listener: listener.name)
 def test_a_connection_that_talks_without_a_header_is_refused_at_once(lab: Lab, log: Log, listener) -> None:
     log.expect(r"haproxy read: (missing|malformed|EOF|invalid)?", r"haproxy: Client (sent|disconnected)")
-    with Client(lab, str(lab.site.firewall.address), inside=True).raw(listener.proxy_port, timeout=4) as connection:
+    with Client(lab, str(lab.site.edge.address), inside=True).raw(listener.proxy_port, timeout=4) as connection:
         connection.sendall(b"EHLO client.clients.example\r\n")
         text = rest(connection)
     assert text == b"" if listener is IMAPS else text.startswith(b"421 ")
@@ -76,7 +76,7 @@ def test_nor_a_header_in_the_old_text_form(lab: Lab, known: Known) -> None:
 
 
 def _assert_no_relay(lab: Lab, header: bytes) -> None:
-    with Client(lab, str(lab.site.firewall.address), inside=True).raw(SMTP.proxy_port) as connection:
+    with Client(lab, str(lab.site.edge.address), inside=True).raw(SMTP.proxy_port) as connection:
         connection.sendall(header)
         stream = connection.makefile("rwb")
         replies = [_reply(stream)]

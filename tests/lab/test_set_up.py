@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from components.errors import UserError
 from components.mail.image import CONFIG_DIR, DKIM_DIR
 from components.settings.site import Site
 from tests.lab.support import lab_site
 from tools.lab.certificates import Authority, dkim_key
-from tools.lab.hosts import Host, LabError
+from tools.lab.compare import differences
+from tools.lab.hosts import Host
 from tools.lab.image import MailServer, Secrets
 from tools.lab.paths import NAMESERVER
 
@@ -96,14 +98,14 @@ def test_a_second_run_finds_the_first_ones_files_and_ends_the_same(fresh: MailSe
 )
 def test_what_is_missing_or_wrong_stops_the_pod_with_one_line(fresh: MailServer, spoil, complaint: str) -> None:
     spoil(fresh.secrets)
-    with pytest.raises(LabError, match=re.escape(complaint)) as stopped:
+    with pytest.raises(UserError, match=re.escape(complaint)) as stopped:
         fresh.assemble()
     assert "Traceback" not in str(stopped.value)
 
 
 def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
     fresh.secrets.aliases = json.dumps("# third persons\nclub@example.org me@elsewhere.example, you@elsewhere.example\n")
-    fresh.site = lab_site({"secrets/aliases": {"name": "mailserver-aliases"}})
+    fresh.site = lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}})
     fresh.assemble()
     fresh.site = lab_site()
     lines = fresh.host.path(f"{CONFIG_DIR}/postfix-virtual.cf").read_text().splitlines()
@@ -151,3 +153,16 @@ class TestUserPatches:
 def _options(pod: MailServer, service: str) -> dict[str, str]:
     rows = (line.split(" = ", 1) for line in pod.host.run("postconf", "-P", service).stdout.splitlines())
     return {name.removeprefix(f"{service}/").rstrip(" ="): (value[0] if value else "") for name, *value in rows}
+
+
+def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailServer) -> None:
+    fresh.assemble()
+    fresh.set_up()
+    found = {line.partition(": ")[0] for line in differences(lambda *command: fresh.host.run(*command).stdout)}
+    assert found == {"mynetworks", "milter_default_action", "dms_smtpd_sender_restrictions", "smtp_tls_security_level"}
+
+    fresh.host.run("postconf", "-P", "submission/inet/smtpd_tls_security_level=may")
+    fresh.host.run("sh", "-c", "echo 'auth_verbose = no' >>/etc/dovecot/dovecot.conf")
+    found = list(differences(lambda *command: fresh.host.run(*command).stdout))
+    assert "master.cf submission/inet/smtpd_tls_security_level: 'encrypt', but 'may'" in found
+    assert "dovecot auth_verbose: 'yes', but 'no'" in found

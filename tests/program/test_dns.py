@@ -12,7 +12,7 @@ from components.checks.objects import violations
 from components.dns.mta_sts import policy_id, policy_text
 from components.dns.records import records
 from components.settings.site import Site
-from tools.program import Recording, Resource
+from tools.offline.program import Recording, Resource
 
 KUBERNETES = "1.30"
 ZONE_ID = "0" * 32
@@ -40,19 +40,18 @@ def test_every_record_is_declared_as_the_zone_file_has_it(recording: Callable[..
             assert inputs["data"] == dict(record.data) and "content" not in inputs
         else:
             assert inputs["content"] == record.content and "data" not in inputs
-        assert declared[key].options["deleteBeforeReplace"] is True
 
 
 def test_no_mail_host_goes_through_the_proxy(recording: Callable[..., Recording]):
     proxied = {key for key, resource in cloudflare(recording("prod", {"dns/web/proxied": True})).items() if resource.inputs["proxied"]}
-    assert proxied == {"mta-sts-a", "mta-sts-aaaa"}
+    assert proxied == {"mta-sts-web", "mta-sts-aaaa-2001-470-6e-43d--2"}
 
 
 def test_a_set_ttl_holds_for_all_but_proxied_records(recording: Callable[..., Recording]):
     declared = cloudflare(recording("prod", {"dns/web/proxied": True, "dns/ttl": 600}))
     assert {key: resource.inputs["ttl"] for key, resource in declared.items() if resource.inputs["ttl"] != 600} == {
-        "mta-sts-a": 1,
-        "mta-sts-aaaa": 1,
+        "mta-sts-web": 1,
+        "mta-sts-aaaa-2001-470-6e-43d--2": 1,
     }
 
 
@@ -62,10 +61,40 @@ def test_a_record_is_adopted_by_its_id(recording: Callable[..., Recording]):
     assert imported == {"spf": f"{ZONE_ID}/{'a' * 32}"}
 
 
-def test_only_keys_of_mail_under_way_are_protected(recording: Callable[..., Recording]):
+def test_what_mail_depends_on_is_protected_in_production(recording: Callable[..., Recording], site: Callable[..., Site]):
+    def protected(changes: dict) -> set[str]:
+        return {key for key, resource in cloudflare(recording("prod", changes)).items() if resource.options.get("protect")}
+
+    everything = {record.key for record in records(site("prod")) if record.carries_mail}
+    assert protected({}) == everything
+    assert protected({"dns/zones/viktorbarzin.me/release": ["mx-mx2.viktorbarzin.me"]}) == everything - {"mx-mx2.viktorbarzin.me"}
+    assert protected({"dns/zones/viktorbarzin.me/release": ["*"]}) == set()
+    assert protected({"production": False}) == set()
+
+
+def test_only_a_web_host_is_deleted_before_it_is_replaced_and_as_a_whole(recording: Callable[..., Recording]):
     declared = cloudflare(recording("prod"))
-    protected = {key for key, resource in declared.items() if resource.options.get("protect")}
-    assert protected == {key for key in declared if key.startswith("dkim-mail-")}
+    first, second = "mta-sts-web", "mta-sts-aaaa-2001-470-6e-43d--2"
+    assert {key for key, resource in declared.items() if resource.options.get("deleteBeforeReplace")} == {first, second}
+    assert declared[first].options["replaceOnChanges"] == ["content"]
+    assert declared[second].options["replaceWith"] == [declared[first].urn]
+    assert declared[first].urn in declared[second].options["dependencies"]
+
+
+def test_live_state_moves_to_the_new_keys(recording: Callable[..., Recording]):
+    aliases = cloudflare(recording("prod"))["mail:a-176.12.22.76"].options["aliases"]
+    assert "viktorbarzin.me/mail:a" in [alias["spec"].get("name") for alias in aliases]
+
+
+def test_an_enforced_policy_is_announced_before_a_new_mail_host(recording: Callable[..., Recording]):
+    def waiting(changes: dict) -> set[str]:
+        declared = cloudflare(recording("prod", changes))
+        return {key for key, resource in declared.items() if declared["mta-sts"].urn in resource.options.get("dependencies", [])}
+
+    policy = "domains/viktorbarzin.me/dns/mta_sts"
+    assert waiting({}) == set()
+    enforced = {f"{policy}/mode": "enforce", f"{policy}/testing_since": "2026-01-01"}
+    assert waiting(enforced) == {"mx-mail.viktorbarzin.me", "mx-mx2.viktorbarzin.me"}
 
 
 def test_the_announcement_waits_for_the_rollout_and_nothing_else_does(recording: Callable[..., Recording]):
@@ -156,7 +185,8 @@ def test_a_wrong_record_stops_the_preview_with_a_line_for_each(recording: Callab
 def test_a_site_without_cloudflare_does_not_import_its_sdk(changes: str, loaded: str):
     """In a process of its own, because another test has imported everything by now."""
     program = (
-        "import sys, json; from tests.conftest import settings; from tools.program import run; from tools.stackfile import Stack\n"
+        "import sys, json; from tests.conftest import settings\n"
+        "from tools.offline.program import run; from tools.offline.stackfile import Stack\n"
         f"run(Stack('mailserver', 'dev', {{'mailserver:site': json.dumps(settings('dev') | {changes})}}, frozenset()))\n"
         "print('pulumi_cloudflare' in sys.modules, 'dkim' in sys.modules, 'checkdmarc' in sys.modules)"
     )

@@ -8,14 +8,15 @@ import sys
 
 import pytest
 
+from components.errors import UserError
 from components.jobs.backup import MAIL_FOLDERS
 from components.jobs.bounds import overdue_bounds
 from components.jobs.job import SCRIPTS
 from components.mail.storage import MOUNTS
 from components.settings.schedule import period
 from tests.conftest import settings
-from tools.job import JobError, manifest
-from tools.program import ROOT
+from tools.commands.job import manifest
+from tools.offline.stackfile import ROOT
 
 LIVE_NAMES = {"email-roundtrip-monitor", "mailserver-backup", "roundcube-backup", "spam-retention"}
 BY_HAND = {"mail-restore", "webmail-restore"}
@@ -230,16 +231,15 @@ def test_what_is_off_leaves_nothing_behind(recording):
     assert set(jobs) == {"mailserver-backup", "roundcube-backup", "mail-restore", "webmail-restore"}
     assert not any("--pushgateway" in container["command"] for thing in jobs.values() for container in containers(thing))
     assert (
-        "--heartbeats"
-        not in containers(cron_jobs(recording("prod", {"secrets/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
+        "--heartbeats" not in containers(cron_jobs(recording("prod", {"jobs/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
     )
 
 
 def test_jobs_may_reach_the_stock_ports_when_clients_are_narrowed_down(recording):
-    (policy,) = [t for t in recording("prod", {"mail/clients": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
+    (policy,) = [t for t in recording("prod", {"mail/allowed_namespaces": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
     stock = next(rule for rule in policy["spec"]["ingress"] if any(port["port"] == 993 for port in rule["ports"]))
     (ours,) = [source["podSelector"]["matchLabels"] for source in stock["from"] if "podSelector" in source]
-    for name, thing in cron_jobs(recording("prod", {"mail/clients": ["ebooks"]})).items():
+    for name, thing in cron_jobs(recording("prod", {"mail/allowed_namespaces": ["ebooks"]})).items():
         assert ours.items() <= thing["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"].items(), name
 
 
@@ -267,5 +267,5 @@ def test_a_job_started_by_hand_is_the_declared_one_with_more_arguments(recording
     assert job["metadata"]["namespace"] == "mailserver"
     # Else either would remove the other's lock while both are at work on the repository.
     assert job["spec"]["template"]["spec"]["hostname"] != declared["template"]["spec"]["hostname"]
-    with pytest.raises(JobError, match="it has email-roundtrip-monitor"):
+    with pytest.raises(UserError, match="it has email-roundtrip-monitor"):
         manifest(objects, "mail-restor", [], "x")

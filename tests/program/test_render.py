@@ -11,8 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import change, settings
-from tools import render
-from tools.program import ROOT
+from tools.__main__ import main
+from tools.offline.stackfile import ROOT
 
 
 @pytest.fixture
@@ -30,9 +30,10 @@ def checkout(tmp_path):
     return with_settings
 
 
-def run_render(monkeypatch, root, out, stack="prod") -> int:
-    monkeypatch.setattr(sys, "argv", ["render", "--root", str(root), "--out", str(out), "--stack", stack])
-    return render.main()
+def run_render(root, out, stack="prod") -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["render", "--root", str(root), "--out", str(out), "--stack", stack])
+    return ended.value.code
 
 
 def files_of(folder) -> dict[str, str]:
@@ -45,7 +46,7 @@ def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys,
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    assert run_render(monkeypatch, ROOT, tmp_path / "out") == 0
+    assert run_render(ROOT, tmp_path / "out") == 0
     screen = capsys.readouterr().out
     for line in ("Namespace mailserver (protect", "ExternalSecret mailserver-probe-secrets", "Service mailserver-proxy", "warning: "):
         assert line in screen
@@ -65,28 +66,28 @@ def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys,
         assert YAML(typ="safe").load(written[name]) == resource["inputs"]
 
 
-def test_a_render_without_any_credential_is_the_same_to_the_byte(monkeypatch, tmp_path):
+def test_a_render_without_any_credential_is_the_same_to_the_byte(tmp_path):
     """Once in a bare environment with another order of hashing, once here."""
-    command = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", str(tmp_path / "bare")]
+    command = [sys.executable, "-m", "tools", "render", "--stack", "prod", "--out", str(tmp_path / "bare")]
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONHASHSEED": "1"}
     subprocess.run(command, cwd=ROOT, env=bare, check=True, capture_output=True)
-    assert run_render(monkeypatch, ROOT, tmp_path / "here") == 0
+    assert run_render(ROOT, tmp_path / "here") == 0
     assert files_of(tmp_path / "bare") == files_of(tmp_path / "here")
 
 
-def test_a_second_render_leaves_nothing_of_the_first(monkeypatch, checkout, tmp_path):
+def test_a_second_render_leaves_nothing_of_the_first(checkout, tmp_path):
     out = tmp_path / "out"
-    assert run_render(monkeypatch, checkout(), out) == 0
+    assert run_render(checkout(), out) == 0
     assert (out / "kubernetes/externalsecret-mailserver-relay.yaml").exists()
-    assert run_render(monkeypatch, checkout({"mail/relay": None}), out) == 0
+    assert run_render(checkout({"mail/relay": None}), out) == 0
     assert not (out / "kubernetes/externalsecret-mailserver-relay.yaml").exists()
 
 
-def test_a_folder_that_no_render_made_is_left_alone(monkeypatch, capsys, checkout, tmp_path):
+def test_a_folder_that_no_render_made_is_left_alone(capsys, checkout, tmp_path):
     precious = tmp_path / "out" / "thesis.txt"
     precious.parent.mkdir()
     precious.write_text("x")
-    assert run_render(monkeypatch, checkout(), tmp_path / "out") == 1
+    assert run_render(checkout(), tmp_path / "out") == 1
     assert precious.exists()
     assert "name another folder" in capsys.readouterr().err
 
@@ -105,8 +106,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_settings_get_one_message_and_nothing_is_written(monkeypatch, capsys, checkout, tmp_path, case):
-    assert run_render(monkeypatch, checkout(BAD[case]), tmp_path / "out") == 1
+def test_bad_settings_get_one_message_and_nothing_is_written(capsys, checkout, tmp_path, case):
+    assert run_render(checkout(BAD[case]), tmp_path / "out") == 1
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert line.startswith("error: mailserver:site.")
@@ -114,16 +115,16 @@ def test_bad_settings_get_one_message_and_nothing_is_written(monkeypatch, capsys
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stack_without_settings_gets_one_message(monkeypatch, capsys, tmp_path):
+def test_a_stack_without_settings_gets_one_message(capsys, tmp_path):
     shutil.copy(ROOT / "Pulumi.yaml", tmp_path)
     (tmp_path / "Pulumi.prod.yaml").write_text("config: {}\n")
-    assert run_render(monkeypatch, tmp_path, tmp_path / "out") == 1
+    assert run_render(tmp_path, tmp_path / "out") == 1
     assert capsys.readouterr().err.splitlines() == ["error: mailserver:site: is required; Pulumi.dev.yaml shows a small example"]
 
 
 @pytest.mark.parametrize("arguments", [["--stack", "nope"], ["--root", "/nonexistent"]])
 def test_a_missing_file_gets_one_message(arguments, tmp_path):
-    command = [sys.executable, "-m", "tools.render", "--out", str(tmp_path / "out"), *arguments]
+    command = [sys.executable, "-m", "tools", "render", "--out", str(tmp_path / "out"), *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1

@@ -6,8 +6,9 @@ import pulumi
 import pulumi_kubernetes as k8s
 import pytest
 
-from tools.program import ProgramError, run
-from tools.stackfile import SECRET_PLACEHOLDER, Stack, StackFileError, load_stack
+from components.errors import UserError
+from tools.offline.program import run
+from tools.offline.stackfile import SECRET_PLACEHOLDER, Stack, load_stack
 
 STACK = Stack("mailserver", "test", {"mailserver:password": "hunter2"}, frozenset({"mailserver:password"}))
 
@@ -38,7 +39,7 @@ def test_two_resources_of_one_name_are_refused():
         config_map("twice", {})
         config_map("twice", {})
 
-    with pytest.raises(ProgramError, match="two resources have this name"):
+    with pytest.raises(UserError, match="two resources have this name"):
         run(STACK, program)
 
 
@@ -65,7 +66,7 @@ def test_a_value_that_only_an_update_knows_is_refused():
         first = config_map("first", {})
         config_map("second", {"id": first.id})
 
-    with pytest.raises(ProgramError, match=r"second|unknown"):
+    with pytest.raises(UserError, match=r"second|unknown"):
         run(STACK, program)
 
 
@@ -73,7 +74,7 @@ def test_a_branch_on_preview_is_refused():
     def program():
         config_map("m", {"preview": str(pulumi.runtime.is_dry_run())})
 
-    with pytest.raises(ProgramError, match="an unknown value changes what is registered"):
+    with pytest.raises(UserError, match="an unknown value changes what is registered"):
         run(STACK, program)
 
 
@@ -142,7 +143,7 @@ def test_encrypted_values_become_placeholders_at_any_depth(project):
     ],
 )
 def test_a_stack_file_that_is_none_gets_one_line(project, text, complaint):
-    with pytest.raises(StackFileError) as refused:
+    with pytest.raises(UserError) as refused:
         project(text)
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -150,5 +151,5 @@ def test_a_stack_file_that_is_none_gets_one_line(project, text, complaint):
 
 def test_a_stack_without_a_file_names_those_there_are(project, tmp_path):
     project("config: {}\n")
-    with pytest.raises(StackFileError, match="no stack 'nope'; known: t"):
+    with pytest.raises(UserError, match="no stack 'nope'; known: t"):
         load_stack(tmp_path, "nope")

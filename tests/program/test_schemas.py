@@ -8,18 +8,18 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from tools.render import rule_breaches
+from tools.commands.render import rule_breaches
 
 CRDS = Path(__file__).parents[1] / "crds"
 
 SITES = {
     "dev": ("dev", {}),
     "prod": ("prod", {}),
-    "prod rolling back": ("prod", {"legacy": {"address": "10.0.20.202"}, "cluster/traffic_policy": "Local"}),
+    "prod rolling back": ("prod", {"edge/legacy": {"address": "10.0.20.202"}, "cluster/traffic_policy": "Local"}),
     "prod with an old external-secrets": ("prod", {"cluster/external_secrets": "v1beta1"}),
     "prod with everything else": (
         "prod",
-        {"mail/clients": ["ebooks"], "mail/priority": None, "mail/rspamd": {"oletools": "olefy:11343"}, "mail/relay": None},
+        {"mail/allowed_namespaces": ["ebooks"], "mail/priority": None, "mail/rspamd": {"oletools": "olefy:11343"}, "mail/relay": None},
     ),
 }
 

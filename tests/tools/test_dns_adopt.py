@@ -6,7 +6,7 @@ import pytest
 
 from components.dns.records import records
 from components.settings.site import Site
-from tools.dns_adopt import live_records, matches, report
+from tools.commands.dns_adopt import live_records, matches, report
 
 ZONE = "viktorbarzin.me"
 

@@ -16,7 +16,7 @@ import pytest
 from components.checks.dns.resolver import Snapshot, read_snapshot, write_snapshot
 from components.checks.dns.verify import verify
 from components.settings.site import Site
-from tools.dns_snapshot import look
+from tools.commands.dns_snapshot import look
 
 TODAY = date(2026, 11, 21)
 INTERNET = {

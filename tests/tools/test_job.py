@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.job import JobError, manifest, start
-from tools.program import ROOT
+from components.errors import UserError
+from tools.commands.job import manifest, start
+from tools.offline.stackfile import ROOT
 
 JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}}
 KUBECTL = """\
@@ -54,7 +55,7 @@ def test_a_job_that_failed_without_a_log_is_not_waited_for(cluster):
 
 def test_what_the_cluster_refuses_is_said(cluster):
     cluster(create="echo 'Error from server (Forbidden): no' >&2; exit 1")
-    with pytest.raises(JobError, match="Forbidden"):
+    with pytest.raises(UserError, match="Forbidden"):
         start(JOB, None)
 
 
@@ -87,7 +88,7 @@ def test_every_command_of_the_restore_runbook_is_understood_in_the_pod(recording
     for line in lines:
         words = typed(*shlex.split(line))
         split = words.index("--")
-        name = words[words.index("tools.job") + 1]
+        name = words[words.index("job") + 1]
         job = manifest(recording("prod").kubernetes(), name, words[split + 1 :], "x")
         program, *arguments = job["spec"]["template"]["spec"]["containers"][-1]["command"][2:]
         if program.endswith("/restore.py"):

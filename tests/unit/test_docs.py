@@ -1,11 +1,11 @@
-"""The documentation says what the code says. After a change: `.venv/bin/python -m tools.docs`."""
+"""The documentation says what the code says. After a change: `make docs`."""
 
 import re
 
 from components.settings.site import Site
 from components.settings.types import Model
-from tools.docs import README, SETTINGS, settings, with_generated_parts
-from tools.program import ROOT
+from tools.commands.docs import README, SETTINGS, settings, with_generated_parts
+from tools.offline.stackfile import ROOT
 
 
 def test_the_picture_and_the_ports_are_those_of_the_table():

@@ -43,7 +43,7 @@ class Client:
         self.lab, self.site = lab, lab.site
         self.source = source or lab.client(ipv6=ipv6)
         ipv6 = ":" in self.source
-        self.server = POD if inside else EDGE_IPV6 if ipv6 else str(self.site.firewall.address)
+        self.server = POD if inside else EDGE_IPV6 if ipv6 else str(self.site.edge.address)
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=self.lab.authority.certificate)

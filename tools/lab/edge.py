@@ -84,7 +84,7 @@ class Lab:
     def _world(self) -> None:
         world = self.world
         world.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.ip_nonlocal_bind=1")
-        own = [NAMESERVER, EDGE_IPV6, str(self.site.firewall.address)]
+        own = [NAMESERVER, EDGE_IPV6, str(self.site.edge.address)]
         for node in self.site.cluster.nodes.values():
             own += [str(address) for address in (node.address, node.tunnel_address) if address]
         own += [str(address) for relay in self.site.mail.trusted_relays for address in relay.addresses]
@@ -102,7 +102,7 @@ class Lab:
             for key in site.domains[domain].dkim:
                 names.text(f"{key.selector}._domainkey.{domain}", f"v=DKIM1; k=rsa; p={self.dkim[key.secret_key(domain)][1]}")
         for host in {site.host(domain) for domain in site.domains}:
-            names.host(host, str(site.firewall.address), EDGE_IPV6)
+            names.host(host, str(site.edge.address), EDGE_IPV6)
         names.host(f"mx.{SENDER_DOMAIN}", SENDER)
         names.put(SENDER_DOMAIN, "MX", f"10 mx.{SENDER_DOMAIN}.")
         names.text(SENDER_DOMAIN, f"v=spf1 ip4:{SENDER} -all")

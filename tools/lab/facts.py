@@ -42,9 +42,16 @@ VMAIL = 5000  # user and group `docker`, who own every mailbox
 
 _TLS_PROTOCOLS = "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1"
 _CIPHERS = ":".join(
-    f"{exchange}-{cipher}"
-    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
-    for exchange in ("ECDHE-ECDSA", "ECDHE-RSA")
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "DHE-RSA-AES128-GCM-SHA256",
+        "DHE-RSA-AES256-GCM-SHA384",
+    )
 )
 
 POSTFIX_MAIN = (
@@ -72,6 +79,8 @@ POSTFIX_MAIN = (
     Fact("smtp_tls_protocols", _TLS_PROTOCOLS, "nor outgoing"),
     Fact("smtpd_tls_mandatory_protocols", _TLS_PROTOCOLS, "nor on the submission ports"),
     Fact("smtpd_tls_mandatory_ciphers", "high", "the list above"),
+    Fact("smtpd_tls_exclude_ciphers", "aNULL, SEED, CAMELLIA, RSA+AES, SHA1", "also where a client asks for them"),
+    Fact("smtpd_tls_CApath", "/etc/ssl/certs", "client certificates; none is asked for"),
     Fact("smtpd_tls_dh1024_param_file", "/etc/postfix/dhparams.pem", "RFC 7919 group"),
     Fact("smtp_tls_CApath", "/etc/ssl/certs", "a relay's certificate is checked against the system's authorities"),
     Fact("smtpd_helo_required", "yes", "clients must greet"),
@@ -136,6 +145,7 @@ POSTFIX_MASTER = (
     Fact("dnsblog/unix", "- - n - 0 dnsblog", "postscreen's look-ups"),
     Fact("submission/inet", "n - n - - smtpd", "587"),
     Fact("submissions/inet", "n - n - - smtpd", "465"),
+    Fact("pickup/fifo", "n - n 60 1 pickup", "mail of the server's own programs"),
     Fact("sender-cleanup/unix", "n - n - 0 cleanup", "strips what would give a client's software away"),
 )
 _SUBMISSION = (
@@ -161,7 +171,10 @@ POSTFIX_SERVICE_OPTIONS = {
         Fact("smtpd_tls_wrappermode", "yes", "TLS from the first byte"),
         *_SUBMISSION,
     ),
-    "pickup/unix": (Fact("receive_override_options", "no_header_body_checks", "mail of the server's own programs"),),
+    "pickup/fifo": (
+        Fact("content_filter", "", "not filtered twice"),
+        Fact("receive_override_options", "no_header_body_checks", "mail of the server's own programs"),
+    ),
     "sender-cleanup/unix": (
         Fact("syslog_name", "postfix/sender-cleanup", "parsers rely on it"),
         Fact("header_checks", "pcre:/etc/postfix/maps/sender_header_filter.pcre", "what outgoing mail loses"),
@@ -190,6 +203,7 @@ DOVECOT = (
     Fact("mail_home", "/var/mail/%d/%n/home/", "Sieve scripts live there"),
     Fact("mail_location", "maildir:/var/mail/%d/%n", "what backup and retention read"),
     Fact("mail_privileged_group", "docker", "owner of the mailboxes"),
+    Fact("maildir_stat_dirs", "yes", "a file in a mailbox's folder is no mailbox"),
     Fact("stats_writer_socket_path", "", "no statistics socket, which Postfix could not open"),
     Fact("ssl", "required", "Debian's default, with the image's certificate"),
     Fact("ssl_dh", "</etc/dovecot/dh.pem", "RFC 7919 group"),
@@ -216,6 +230,10 @@ DOVECOT = (
     Fact("service lmtp > unix_listener lmtp > group", "postfix", "Postfix delivers here"),
     Fact("service auth > unix_listener auth-userdb > mode", "0666", "LMTP asks here"),
     Fact("service auth > unix_listener auth-userdb > user", "docker", "LMTP asks here"),
+    Fact("service auth > unix_listener auth-userdb > group", "docker", "LMTP asks here"),
+    Fact("service auth > unix_listener auth-master > mode", "0600", "for master users"),
+    Fact("service auth > unix_listener auth-master > user", "docker", "for master users"),
+    Fact("service auth > unix_listener auth-master > group", "docker", "for master users"),
     Fact("service auth > unix_listener /dev/shm/sasl-auth.sock > mode", "0660", "Postfix asks here"),
     Fact("service auth > unix_listener /dev/shm/sasl-auth.sock > user", "postfix", "Postfix asks here"),
     Fact("service auth > unix_listener /dev/shm/sasl-auth.sock > group", "postfix", "Postfix asks here"),
@@ -230,6 +248,7 @@ DOVECOT = (
     Fact("plugin > sieve_after", "/usr/lib/dovecot/sieve-global/after/", "spam to Junk"),
     Fact("plugin > sieve_extensions", "+notify +imapflags +special-use +vnd.dovecot.pipe +vnd.dovecot.filter", "what a script may require"),
     Fact("plugin > sieve_plugins", "sieve_imapsieve sieve_extprograms", "learning from moves"),
+    Fact("plugin > sieve_filter_bin_dir", "/usr/lib/dovecot/sieve-filter", "empty"),
     Fact("plugin > sieve_pipe_bin_dir", "/usr/lib/dovecot/sieve-pipe", "rspamc"),
 )
 # With RSPAMD_LEARN.

@@ -41,7 +41,7 @@ def greeting(lab: Lab, port: int = SUBMISSION.port) -> float:
     begun = time.monotonic()
     try:
         with lab.outside():
-            connection = socket.create_connection((str(lab.site.firewall.address), port), PATIENCE, (next(_SOURCES), 0))
+            connection = socket.create_connection((str(lab.site.edge.address), port), PATIENCE, (next(_SOURCES), 0))
         with connection:
             if connection.recv(3) != b"220":
                 return float("inf")

@@ -17,7 +17,7 @@ SOCKET = "/run/haproxy.sock"
 
 def configuration(site: Site) -> str:
     """haproxy.cfg: what the package on the firewall generates for this site, below a global section of the lab's own."""
-    both = site.model_copy(update={"firewall": site.firewall.model_copy(update={"ipv6_address": ip_address(EDGE_IPV6)})})
+    both = site.model_copy(update={"edge": site.edge.model_copy(update={"ipv6_address": ip_address(EDGE_IPV6)})})
     text = f"""\
 global
   maxconn 1000

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as in the image; the order is what the postsrsd wrapper needs
@@ -43,10 +45,6 @@ while :; do sleep 3600 & wait $!; done
 """
 
 
-class LabError(Exception):
-    """Something in the lab did not do what it was started for."""
-
-
 def missing() -> str | None:
     """Why the lab cannot run here; None when it can."""
     if os.geteuid() != 0:
@@ -62,7 +60,7 @@ def wait_for(what: str, check: Callable[[], Any], seconds: float = 15) -> Any:
         if result := check():
             return result
         if time.monotonic() > end:
-            raise LabError(f"{what}: not within {seconds:g} s")
+            raise UserError(f"{what}: not within {seconds:g} s")
         time.sleep(0.02)
 
 
@@ -118,7 +116,7 @@ class Host:
         )
         assert self._init.stdout is not None  # noqa: S101 - a pipe was asked for
         if self._init.stdout.readline() != b"ready\n":
-            raise LabError(f"{name}: {(folder / 'init.log').read_text().strip()}")
+            raise UserError(f"{name}: {(folder / 'init.log').read_text().strip()}")
         self.pid = int(Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text().split()[0])
         self._enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc", "--"]
 
@@ -145,7 +143,7 @@ class Host:
             check=False,
         )
         if check and result.returncode != 0:
-            raise LabError(f"{self.name}: {' '.join(command)} ended with {result.returncode}: {result.stdout}{result.stderr}".strip())
+            raise UserError(f"{self.name}: {' '.join(command)} ended with {result.returncode}: {result.stdout}{result.stderr}".strip())
         return result
 
     def settle_postfix(self) -> None:
@@ -203,4 +201,4 @@ def _no_delay(address: str) -> list[str]:
 
 def _setns(descriptor: int) -> None:
     if LIBC.setns(descriptor, CLONE_NEWNET) != 0:
-        raise LabError(f"setns: {os.strerror(ctypes.get_errno())}")
+        raise UserError(f"setns: {os.strerror(ctypes.get_errno())}")

@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from components.errors import UserError
 from components.mail.files import config_files
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.secrets import ACCOUNTS_KEY, ALIASES_KEY, RELAY_KEY, mounted_secrets
 from components.settings.site import Site
 from tools.lab import facts
 from tools.lab.facts import Fact, nested
-from tools.lab.hosts import PATH, Daemon, Host, LabError, set_back, wait_for
-from tools.program import ROOT
+from tools.lab.hosts import PATH, Daemon, Host, set_back, wait_for
+from tools.offline.stackfile import ROOT
 
 SOURCE_DIR, SECRETS_DIR, SCRIPTS_DIR = "/config", "/secrets", "/scripts"  # the init container's mounts
 LOG = "/var/log/mail/mail.log"
@@ -50,7 +51,7 @@ class MailServer:
 
     def __init__(self, host: Host, site: Site, secrets: Secrets, certificate: tuple[str, str], nameserver: str) -> None:
         if site.mail.quotas:
-            raise LabError("mail.mailboxes.*.quota: the lab does not know the image's quota set-up")
+            raise UserError("mail.mailboxes.*.quota: the lab does not know the image's quota set-up")
         self.host, self.site, self.secrets = host, site, secrets
         self.environment = environment(site)
         self.files = config_files(site)
@@ -164,6 +165,7 @@ class MailServer:
         host.write("/etc/postfix/main.cf", "")
         host.settle_postfix()
         rows = (f"{fact.name}={fact.name.replace('/', ' ')} {fact.value}" for fact in facts.POSTFIX_MASTER)
+        host.run("postconf", "-MX", "pickup/unix")  # Debian's; the image has a fifo
         host.run("postconf", "-M", *rows)
         for service in host.run("postconf", "-F", "*/*/chroot").stdout.splitlines():
             if service.endswith("= y"):
@@ -272,7 +274,7 @@ class MailServer:
         host.settle_postfix()
         kept = host.run("postconf", "-n")
         if unexpected := [line for line in kept.stderr.splitlines() if "overriding earlier entry" not in line]:
-            raise LabError("postfix-main.cf: " + "; ".join(unexpected))
+            raise UserError("postfix-main.cf: " + "; ".join(unexpected))
         main.write_text(kept.stdout)
         host.settle_postfix()
 

@@ -36,7 +36,7 @@ class Nodes:
     def seen_as(self, name: str) -> str:
         """The source address of what comes through a node: the firewall's on the pod's own node, the tunnel's from elsewhere."""
         node = self.site.cluster.nodes[name]
-        return str(self.site.firewall.address if name == self.home else node.tunnel_address or node.address)
+        return str(self.site.edge.address if name == self.home else node.tunnel_address or node.address)
 
     def _fault(self, name: str, verdict: str) -> None:
         self.host.run("nft", "add", "rule", "ip", "nodes", "faults", "ip", "daddr", str(self._node(name).address), *verdict.split())

@@ -7,7 +7,7 @@
 | the image | facts.py on Debian 12's packages |
 | Rspamd's rule for a trusted relay by address (`ip_map`, since 3.6) | the same rule by the relay's name where Rspamd is older |
 | the mail volume | folders of the host: `/var/mail`, `/var/log/mail`, `/var/spool/postfix`, `/var/lib/*` |
-| pfSense | the host `world`, which has the firewall's own address (`firewall.address`), and `EDGE_IPV6` for the AAAA record |
+| pfSense | the host `world`, which has the firewall's own address (`edge.address`), and `EDGE_IPV6` for the AAAA record |
 | nodes, NodePorts, kube-proxy | nftables rules of `world` (nodes.py): NodePort to the pod, seen there as the node's tunnel address |
 | the pod's address | `POD`, on the first node |
 | the cluster's DNS, the world's DNS | one server at `NAMESERVER` (names.py) |

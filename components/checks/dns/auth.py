@@ -65,7 +65,7 @@ def _sending(view: View, domain: Fqdn, where: str, terms: list[str]) -> Iterator
         yield warning(where, "mail leaves from your own address, which nothing here names; set spf.mx or addresses", "RFC 7208 section 2.3")
     if terms[-1] in {"~all", "?all"}:
         yield warning(
-            where, f"{terms[-1]} lets forgeries pass as doubtful; set spf.others to fail when all senders are known", "RFC 7208 section 5.1"
+            where, f"{terms[-1]} lets forgeries pass as doubtful; set spf.all to fail when all senders are known", "RFC 7208 section 5.1"
         )
 
 

@@ -71,11 +71,11 @@ def reports(view: View) -> Iterator[Finding]:
 def _report_mailbox(view: View, address: str) -> Iterator[Finding]:
     mail, dns = view.site.mail, view.site.dns
     ends = _destinations(view, address)
-    if not ends and not (dns and address in dns.other_mail_addresses):
+    if not ends and not (dns and address in dns.external_report_addresses):
         yield error(
             address,
             "is to get reports, but is neither a mailbox nor an alias; add it to mail.aliases, "
-            "or to dns.other_mail_addresses when the secret store has it",
+            "or to dns.external_report_addresses when the secret store has it",
             "RFC 9989 section 4.7",
         )
     if expiring := [box for box in ends if box in view.expiring]:

@@ -83,8 +83,8 @@ def _policy(view: View, domain: Fqdn) -> Iterator[Finding]:
 def _watched(view: View, domain: Fqdn) -> Iterator[Finding]:
     """Enforcing by surprise loses mail: an MX with a wrong certificate is then no MX."""
     settings, where = view.site.domains[domain].dns.mta_sts, f"{domain} MTA-STS policy"
-    since = settings.watched_since if settings else None
-    advice = f"publish `testing`, read the TLS reports for {WATCH_DAYS} days, and say so in mta_sts.watched_since"
+    since = settings.testing_since if settings else None
+    advice = f"publish `testing`, read the TLS reports for {WATCH_DAYS} days, and say so in mta_sts.testing_since"
     if since is None:
         yield error(where, f"enforce was not tried out; {advice}", "RFC 8461 section 8.2")
     elif (watched := (view.today - since).days) < WATCH_DAYS:

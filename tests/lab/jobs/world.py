@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tools.lab.servers import VMAIL
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"
 

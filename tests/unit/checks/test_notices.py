@@ -60,7 +60,7 @@ def test_reports_that_retention_would_delete_are_named(site):
 
 
 def test_jobs_that_prove_nothing_are_named(site):
-    assert "jobs.backup: is off" in said(site("prod", {"jobs/backup": None}))
+    assert "jobs.backup: is off" in said(site("prod", {"jobs/backup": None, "jobs/webmail_backup": None}))
     assert "jobs.backup.drill: is off" in said(site("prod", {"jobs/backup/drill": None}))
     assert "jobs.backup" not in said(site("prod"))
 
@@ -73,7 +73,7 @@ def test_the_relays_quota_is_counted_by_the_schedules(site):
 
 def test_what_was_copied_from_an_example_is_named_in_production(site):
     copied = said(site("dev", {"production": True}))
-    assert "firewall.address 192.0.2.1" in copied
+    assert "edge.address 192.0.2.1" in copied
     assert "dns.hosts.mail.example.org 2001:db8::25" in copied
     assert "domains.example.net" in copied
     assert "made for examples" not in said(site("dev")) + said(site("prod"))
@@ -89,8 +89,8 @@ def test_secrets_that_nobody_makes_are_named_with_their_keys(site):
 
     assert "mailserver-accounts (accounts), mailserver-dkim (example.org.mail), mail-tls (tls.crt, tls.key);" in by_hand("dev")
     assert "mailserver-accounts" not in by_hand("prod")
-    stored = {f"secrets/{name}/source": None for name in ("accounts", "relay")}
-    alone = by_hand("prod", {**stored, "secrets/probe/brevo": None})
+    named = ("mail/accounts", "mail/relay/credentials", "jobs/probe/credentials")
+    alone = by_hand("prod", {f"{name}/source": None for name in named})
     for expected in (
         "mailserver-relay (sasl_passwd)",
         "mailserver-probe-secrets (BREVO_API_KEY, EMAIL_MONITOR_IMAP_PASSWORD)",

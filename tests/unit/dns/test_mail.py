@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from components.settings.parse import parse_site
 from components.settings.site import Site
 from tests.conftest import change, settings
-from tools.dns_view import zone_files
+from tools.offline.dns_view import zone_files
 
 DOMAIN = "example.org"
 MESSAGE = b"""\
@@ -127,8 +127,8 @@ SPF_CASES = {
     "the mail host over IPv6": ({"mx": True}, "2001:db8::25", "pass"),
     "a listed network": ({"addresses": ["198.51.100.0/24"]}, "198.51.100.7", "pass"),
     "a stranger": ({"mx": True}, "203.0.113.9", "fail"),
-    "a stranger, doubted": ({"mx": True, "others": "softfail"}, "203.0.113.9", "softfail"),
-    "a stranger, undecided": ({"mx": True, "others": "neutral"}, "203.0.113.9", "neutral"),
+    "a stranger, doubted": ({"mx": True, "all": "softfail"}, "203.0.113.9", "softfail"),
+    "a stranger, undecided": ({"mx": True, "all": "neutral"}, "203.0.113.9", "neutral"),
     "a host by name": ({"hosts": ["mail.example.org"]}, "192.0.2.25", "pass"),
     "somebody included": ({"includes": ["example.net"]}, "192.0.2.25", "pass"),
 }

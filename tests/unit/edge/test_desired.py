@@ -10,9 +10,9 @@ from components.edge.client import differences
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.haproxy_cfg import haproxy_cfg
 from components.edge.provider import HaproxySetProvider
+from components.errors import UserError
 from components.listeners import LISTENERS
 from components.notices import notes, warnings
-from components.settings.parse import SettingsError
 
 LEGACY = {"address": "10.0.20.202"}
 
@@ -49,8 +49,8 @@ def test_servers_follow_nodes_and_node_ports(site):
 
 
 def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
-    """One `up` with `former` opens the new pair and moves HAProxy; the next, without, closes the old pair."""
-    ports = {"proxy": 31125, "health": 31145, "former": [30125, 30145]}
+    """One `up` with `previous` opens the new pair and moves HAProxy; the next, without, closes the old pair."""
+    ports = {"proxy": 31125, "health": 31145, "previous": [30125, 30145]}
     (service,) = [
         thing
         for thing in recording("prod", {"cluster/node_ports": {"smtp": ports}}).kubernetes()
@@ -61,8 +61,8 @@ def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
     assert (leads[31145], leads[30145]) == (25, 25)
     numbers = [port["port"] for port in service["spec"]["ports"]]
     assert len(set(numbers)) == len(numbers)
-    with pytest.raises(SettingsError, match="30126 is taken by"):
-        site(changes={"cluster/node_ports": {"smtp": ports | {"former": [30126, 30145]}}})
+    with pytest.raises(UserError, match="30126 is taken by"):
+        site(changes={"cluster/node_ports": {"smtp": ports | {"previous": [30126, 30145]}}})
 
 
 def test_a_node_port_that_haproxy_uses_cannot_close_before_it_uses_another(site):
@@ -73,12 +73,12 @@ def test_a_node_port_that_haproxy_uses_cannot_close_before_it_uses_another(site)
         return [failure.reason for failure in HaproxySetProvider().check(old, new).failures]
 
     old, new = {"proxy": 30125, "health": 30145}, {"proxy": 31125, "health": 31145}
-    both = new | {"former": [30125, 30145]}
-    assert [reasons(*step) for step in ((old, old), (old, both), (both, new), (both, old | {"former": [31125, 31145]}))] == [[]] * 4
+    both = new | {"previous": [30125, 30145]}
+    assert [reasons(*step) for step in ((old, old), (old, both), (both, new), (both, old | {"previous": [31125, 31145]}))] == [[]] * 4
     for step in ((old, new), (old, old | {"health": 31145}), (both, old)):
         (reason,) = reasons(*step)
         assert "cluster.node_ports.smtp: " in reason
-    assert "add `former: [30125, 30145]`" in reasons(old, new)[0]
+    assert "add `previous: [30125, 30145]`" in reasons(old, new)[0]
     assert HaproxySetProvider().check({}, {"wanted": haproxy_set(site())}).failures == []
 
 
@@ -93,14 +93,14 @@ def test_no_two_frontends_share_an_address_and_port(site):
 
 
 def test_redirects_lead_where_their_pass_rules_do(site):
-    for changes in ({}, {"legacy": LEGACY, "firewall/target": "legacy"}):
+    for changes in ({}, {"edge/legacy": LEGACY, "edge/target": "legacy"}):
         for redirect in rule_set(site(changes=changes))["redirects"].values():
             assert redirect["pass_rule"] == f"{redirect['target']}:{redirect['local_port']}"
 
 
 def test_only_the_way_through_haproxy_has_a_precondition(site):
     assert set(rule_set(site())["gates"]) == {f"mailserver_proxy_{listener.port}" for listener in LISTENERS}
-    assert rule_set(site(changes={"legacy": LEGACY, "firewall/target": "legacy"}))["gates"] == {}
+    assert rule_set(site(changes={"edge/legacy": LEGACY, "edge/target": "legacy"}))["gates"] == {}
 
 
 def test_the_gate_speaks_tls_where_the_service_does(site):
@@ -111,14 +111,14 @@ def test_the_gate_speaks_tls_where_the_service_does(site):
 
 def test_the_alias_comes_with_legacy_and_goes_by_its_own_setting(site):
     assert rule_set(site())["aliases"] == {} and rule_set(site())["absent_aliases"] == []
-    assert rule_set(site(changes={"legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.202"
-    assert rule_set(site(changes={"firewall/remove_legacy_alias": True}))["absent_aliases"] == ["mailserver"]
+    assert rule_set(site(changes={"edge/legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.202"
+    assert rule_set(site(changes={"edge/remove_legacy_alias": True}))["absent_aliases"] == ["mailserver"]
 
 
 def test_ipv6_comes_by_its_own_interface(site):
     rules = rule_set(site())["passes"].values()
     assert {(rule["interface"], rule["destination"]) for rule in rules} == {("opt1", "2001:470:6e:43d::2")}
-    assert rule_set(site(changes={"firewall/ipv6_address": ..., "firewall/ipv6_interface": ...}))["passes"] == {}
+    assert rule_set(site(changes={"edge/ipv6_address": ..., "edge/ipv6_interface": ...}))["passes"] == {}
 
 
 @pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
@@ -133,21 +133,21 @@ def test_haproxy_accepts_the_rendered_configuration(site, tmp_path, stack):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"firewall/target": "legacy"}, "firewall.target: legacy needs `legacy.address`"),
-        ({"firewall/target": "nowhere"}, "firewall.target: "),
-        ({"firewall/remove_legacy_alias": True, "legacy": LEGACY}, "firewall.remove_legacy_alias: needs `legacy: null`"),
-        ({"firewall/address": "2001:db8::1"}, "firewall.address: 2001:db8::1 must be an IPv4 address"),
-        ({"firewall/ipv6_address": "192.0.2.1"}, "firewall.ipv6_address: 192.0.2.1 must be an IPv6 address"),
-        ({"firewall/ipv6_address": ...}, "firewall.ipv6_interface: means nothing"),
-        ({"firewall/ssh/host_key": "ssh-ed25519 nonsense"}, "firewall.ssh.host_key: write the firewall's public host key"),
-        ({"firewall/ssh/host_key": ...}, "firewall.ssh.host_key: is required"),
-        ({"firewall/ssh/user": "admin; reboot"}, "firewall.ssh.user: "),
-        ({"firewall/wan_interface": "WAN (igb0)"}, "firewall.wan_interface: write pfSense's own name"),
+        ({"edge/target": "legacy"}, "edge.target: legacy needs `edge.legacy.address`"),
+        ({"edge/target": "nowhere"}, "edge.target: "),
+        ({"edge/remove_legacy_alias": True, "edge/legacy": LEGACY}, "edge.remove_legacy_alias: needs `edge.legacy: null`"),
+        ({"edge/address": "2001:db8::1"}, "edge.address: 2001:db8::1 must be an IPv4 address"),
+        ({"edge/ipv6_address": "192.0.2.1"}, "edge.ipv6_address: 192.0.2.1 must be an IPv6 address"),
+        ({"edge/ipv6_address": ...}, "edge.ipv6_interface: means nothing"),
+        ({"edge/ssh/host_key": "ssh-ed25519 nonsense"}, "edge.ssh.host_key: write the firewall's public host key"),
+        ({"edge/ssh/host_key": ...}, "edge.ssh.host_key: is required"),
+        ({"edge/ssh/user": "admin; reboot"}, "edge.ssh.user: "),
+        ({"edge/wan_interface": "WAN (igb0)"}, "edge.wan_interface: write pfSense's own name"),
         ({f"cluster/nodes/k8s-node{n}/state": "drain" for n in (1, 2, 3, 4)}, "cluster.nodes: none is active"),
     ],
 )
 def test_settings_that_would_harm_mail_are_refused_by_name(site, changes, sentence):
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(UserError) as error:
         site(changes=changes)
     assert f"mailserver:site.{sentence}" in str(error.value)
 
@@ -155,7 +155,7 @@ def test_settings_that_would_harm_mail_are_refused_by_name(site, changes, senten
 def test_a_preview_says_what_rests_and_what_is_bypassed(site):
     resting = site(changes={"cluster/nodes/k8s-node2/state": "drain"})
     assert any("k8s-node2 (drain)" in text for text in warnings(resting))
-    assert any("past HAProxy" in text for text in warnings(site(changes={"legacy": LEGACY, "firewall/target": "legacy"})))
+    assert any("past HAProxy" in text for text in warnings(site(changes={"edge/legacy": LEGACY, "edge/target": "legacy"})))
     assert any("left as it is" in text for text in notes(site("dev")))
 
 

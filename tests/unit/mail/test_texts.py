@@ -33,7 +33,7 @@ def test_one_unknown_tunnel_address_admits_the_pod_network_rather_than_losing_th
 
 
 def test_without_encapsulation_no_address_of_the_pod_network_is_admitted(site):
-    assert networks(site("prod", {"cluster/encapsulated": False})) == [f"10.0.20.{last}/32" for last in (1, 101, 102, 103, 104)]
+    assert networks(site("prod", {"cluster/overlay_network": False})) == [f"10.0.20.{last}/32" for last in (1, 101, 102, 103, 104)]
 
 
 def test_with_local_traffic_policy_the_firewall_is_the_only_source(site):

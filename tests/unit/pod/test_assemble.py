@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 spec = importlib.util.spec_from_file_location("assemble", ROOT / "scripts/pod/assemble.py")
 assert spec and spec.loader

@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 
 from components.dns import gate
+from components.errors import UserError
 from components.notices import warnings
-from components.settings.parse import SettingsError
 from components.settings.site import Site
 from tests.conftest import Settings
 
 D = "domains/viktorbarzin.me"
+Z = "dns/zones/viktorbarzin.me"
 CASES: dict[str, tuple[Settings, str]] = {
     "a DMARC tag that is gone": ({f"{D}/dns/dmarc/pct": 100}, "domains.viktorbarzin.me.dns.dmarc.pct: unknown setting"),
     "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
-    "+all": ({f"{D}/dns/spf/others": "pass"}, "dns.spf.others: Input should be 'fail', 'softfail' or 'neutral'"),
+    "+all": ({f"{D}/dns/spf/all": "pass"}, "dns.spf.all: Input should be 'fail', 'softfail' or 'neutral'"),
     "a report address without scheme": ({f"{D}/dns/tls_reports": ["me@viktorbarzin.me"]}, "dns.tls_reports.0: write mailto:"),
     "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: holds an entry twice"),
     "a code with an umlaut": ({f"{D}/dns/verification": ["prüfung=1"]}, "dns.verification.0: write printable ASCII"),
@@ -27,7 +28,11 @@ CASES: dict[str, tuple[Settings, str]] = {
     "a key that is none": ({f"{D}/dkim/0/public_key": "v=DKIM1; p="}, "dkim.0.public_key: write the public key as base64"),
     "a key cut short": ({f"{D}/dkim/0/public_key": "A" * 45}, "dkim.0.public_key: write the public key as base64"),
     "a TTL that Cloudflare refuses": ({"dns/ttl": 30}, "dns.ttl: Input should be greater than or equal to 60"),
-    "a zone id that is none": ({"dns/zones/viktorbarzin.me/cloudflare": "viktorbarzin"}, "dns.zones.viktorbarzin.me.cloudflare"),
+    "an invalid zone id": ({f"{Z}/cloudflare": "viktorbarzin"}, "zones.viktorbarzin.me.cloudflare: write an id as Cloudflare shows it: 32"),
+    "an id adopted for two keys": (
+        {f"{Z}/adopt": {"spf": "a" * 32, "dmarc": "a" * 32}},
+        "dns.zones.viktorbarzin.me.adopt.dmarc: has the id of 'spf'; each live record can be taken over once",
+    ),
     "addresses and a name": ({"dns/web/name": "t.example.net"}, "dns.web.addresses: set exactly one of addresses and name"),
     "a tunnel past the proxy": (
         {"dns/web": {"name": "1.cfargotunnel.com"}},
@@ -42,7 +47,7 @@ CASES: dict[str, tuple[Settings, str]] = {
 @pytest.mark.parametrize("what", CASES)
 def test_is_refused_by_name(what: str, site: Callable[..., Site]):
     changes, expected = CASES[what]
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(UserError) as refusal:
         site("prod", changes)
     assert expected in str(refusal.value)
     assert str(refusal.value).startswith("mailserver:site.")
@@ -53,7 +58,7 @@ def test_a_snapshot_that_is_none_is_refused_in_one_line(site: Callable[..., Site
     assert "other people's DNS: never looked at" in gate.verified(site("prod")).notes
     gate.SNAPSHOT.parent.mkdir()
     gate.SNAPSHOT.write_text("<<<<<<< HEAD")
-    with pytest.raises(SettingsError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
+    with pytest.raises(UserError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
         gate.verified(site("prod"))
 
 

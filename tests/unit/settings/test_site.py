@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from components.settings.parse import SettingsError, parse_site
+from components.errors import UserError
+from components.settings.parse import parse_site
 from tests.conftest import change, settings
 
 WRONG = {
@@ -16,13 +17,13 @@ WRONG = {
         {"tls/secret": 5},
         "mailserver:site.tls.secret: write text; in quotes where it looks like a number or a date (got 5)",
     ),
-    "missing key": ({"firewall": ...}, "mailserver:site.firewall: is required"),
+    "missing key": ({"edge": ...}, "mailserver:site.edge: is required"),
     "invalid domain": ({"mail/relay/host": "smtp_relay.brevo.com"}, "write a full domain name in lower case"),
     "domain with a trailing dot": ({"mail/relay/host": "smtp.brevo.com."}, "without a trailing dot"),
     "domain that is not ASCII": ({"mail/relay/host": "пример.com"}, "punycode"),
     "address that does not parse": (
-        {"firewall/address": "10.0.20.999"},
-        "mailserver:site.firewall.address: write an IP address (got '10.0.20.999')",
+        {"edge/address": "10.0.20.999"},
+        "mailserver:site.edge.address: write an IP address (got '10.0.20.999')",
     ),
     "network that does not parse": ({"cluster/pod_networks": ["10.10.0.0/33"]}, "mailserver:site.cluster.pod_networks.0:"),
     "network with host bits": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "mailserver:site.cluster.pod_networks.0:"),
@@ -74,7 +75,7 @@ WRONG = {
     "schedule that never comes": ({"jobs/backup/schedule": "0 0 31 2 *"}, "mailserver:site.jobs.backup.schedule: write five cron fields"),
     "schedule faster than a probe": ({"jobs/probe/schedule": "*/5 * * * *"}, "is faster than a probe may take (15 minutes)"),
     "time zone that is none": ({"jobs/time_zone": "Sofia"}, "mailserver:site.jobs.time_zone: write an IANA time zone"),
-    "probe without credentials": ({"secrets/probe": ...}, "jobs.probe: needs secrets.probe"),
+    "probe without a mailbox": ({"jobs/probe/mailbox": ...}, "jobs.probe.mailbox: is required"),
     "probe to a stranger": ({"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient: x@example.com is not in one of our domains"),
     "outbound probe to ourselves": (
         {"jobs/probe/outbound": {"recipient": "me@viktorbarzin.me"}},
@@ -84,7 +85,7 @@ WRONG = {
         {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "mail/relay": None},
         "jobs.probe.outbound: tries the way through the relay, and there is none",
     ),
-    "backup without a key": ({"secrets/backup": ...}, "jobs.backup: needs secrets.backup"),
+    "backup of the webmail alone": ({"jobs/backup": None}, "jobs.webmail_backup: needs jobs.backup, whose key and retention it shares"),
     "two backups on one volume": (
         {"jobs/webmail_backup/target/claim": "mailserver-backup-host"},
         "jobs.webmail_backup.target.claim: mailserver-backup-host is the mail's",
@@ -119,9 +120,9 @@ WRONG = {
     "mailbox that is no address": ({"mail/mailboxes/alice.example": {}}, "mail.mailboxes.alice.example: write an address"),
     "neither cluster nor folder": ({"cluster/context": ...}, "mailserver:site.cluster.context: set either it or render_to"),
     "selector twice": ({"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "a selector stands twice"),
-    "store without external-secrets": ({"cluster/external_secrets": None}, "secrets.store: needs external-secrets"),
-    "source without a store": ({"secrets/store": ...}, "secrets.store: is missing, yet secrets.accounts names a source in it"),
-    "probe without its mailbox": ({"secrets/probe/mailbox": "smoke@viktorbarzin.me"}, "smoke@viktorbarzin.me is not in mail.mailboxes"),
+    "store without external-secrets": ({"cluster/external_secrets": None}, "secret_store: needs external-secrets"),
+    "source without a store": ({"secret_store": ...}, "secret_store: is missing, yet mail.accounts names a source in it"),
+    "probe without its mailbox": ({"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "smoke@viktorbarzin.me is not in mail.mailboxes"),
 }
 
 
@@ -131,7 +132,7 @@ def test_a_mistake_gets_one_line_that_names_its_setting(case):
     base = settings("prod")
     for path, value in changes.items():
         change(base, path, value)
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(UserError) as refused:
         parse_site(json.dumps(base))
     lines = str(refused.value).splitlines()
     assert any(expected in line for line in lines), lines
@@ -142,7 +143,7 @@ def test_all_mistakes_are_told_at_once():
     base = settings("prod")
     change(base, "mail/relay/port", "x")
     change(base, "tls/secret", ...)
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(UserError) as refused:
         parse_site(json.dumps(base))
     assert len(str(refused.value).splitlines()) == 2
 

@@ -1,15 +1,13 @@
 """The program's result without engine, cluster, credentials or network: a summary on screen, and every artefact as a file."""
 
-import argparse
 import dataclasses
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pulumi
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
@@ -17,20 +15,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from components.checks.objects import unprotected, violations
+from components.errors import UserError
 from components.mail.services import NAME
-from components.settings.parse import parse_site
-from components.settings.site import KEY
-from tools.dns_view import dns_table, zone_files
-from tools.edge import edge_artefacts, edge_summary
-from tools.failure import print_errors
-from tools.program import ROOT, ProgramError, Recording, run
-from tools.stackfile import Stack, StackFileError, load_stack
+from tools.commands.shared import CONSOLE, stack_option
+from tools.offline.dns_view import dns_table, zone_files
+from tools.offline.edge_view import edge_artefacts, edge_summary
+from tools.offline.program import Recording, run
+from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
 INDEX = "resources.json"  # its presence marks a folder that an earlier render made and this one may replace
-
-
-class RenderError(Exception):
-    """Nothing was written; the text says why."""
 
 
 def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
@@ -46,7 +39,7 @@ def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
     """Path and text of every file that a render writes."""
     for thing in recording.kubernetes():
-        yield f"kubernetes/{thing['kind'].lower()}-{thing['metadata']['name']}.yaml", _yaml(thing)
+        yield f"kubernetes/{thing['kind'].lower()}-{thing['metadata']['name']}.yaml", yaml_text(thing)
     yield from _mail_files(recording.kubernetes())
     yield INDEX, json.dumps([dataclasses.asdict(resource) for resource in recording.resources], indent=2) + "\n"
 
@@ -63,7 +56,7 @@ def _mail_files(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
                 yield from ((f"mail/scripts/{name}", text) for name, text in maps[source["name"]].items())
 
 
-def _yaml(thing: dict[str, Any]) -> str:
+def yaml_text(thing: dict[str, Any]) -> str:
     def readable(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: readable(part) for key, part in value.items()}
@@ -85,7 +78,7 @@ def _yaml(thing: dict[str, Any]) -> str:
 def write(files: list[tuple[str, str]], out: Path) -> None:
     """Replace the folder `out` as a whole, so that it never holds half a render or a leftover of an earlier one."""
     if out.exists() and any(out.iterdir()) and not (out / INDEX).exists():
-        raise RenderError(f"{out}: is not empty and no earlier render made it; name another folder with OUT=…")
+        raise UserError(f"{out}: is not empty and no earlier render made it; name another folder with OUT=…")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".render-") as scratch:
         fresh = Path(scratch) / "fresh"
@@ -93,7 +86,7 @@ def write(files: list[tuple[str, str]], out: Path) -> None:
             target = fresh / path
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                raise RenderError(f"{path}: two artefacts have this name")
+                raise UserError(f"{path}: two artefacts have this name")
             target.write_text(text, encoding="utf-8")
         if out.exists():
             out.rename(Path(scratch) / "old")
@@ -120,13 +113,10 @@ def summary(recording: Recording, stack: Stack, console: Console) -> None:
 
 def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
-    try:
-        recording = run(stack)
-    except pulumi.RunError as error:
-        raise RenderError(str(error)) from None
-    site = parse_site(stack.config[KEY])
+    recording = run(stack)
+    site = site_of(stack)
     if breaches := list(rule_breaches(recording, production=site.production)):
-        raise RenderError("\n".join(breaches))
+        raise UserError("\n".join(breaches))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
@@ -135,19 +125,10 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     console.print(f"written to {out}", markup=False)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stack", default="dev")
-    parser.add_argument("--out", type=Path, help="folder for the artefacts (build/<stack>)")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder with Pulumi.yaml and the stack files")
-    options = parser.parse_args()
-    try:
-        render(options.root, options.stack, options.out or Path("build") / options.stack, Console(highlight=False, width=160))
-    except (StackFileError, ProgramError, RenderError) as error:
-        print_errors(error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@click.command()
+@stack_option
+@click.option("--out", type=click.Path(path_type=Path), help="folder for the artefacts  [default: build/<stack>]")
+@click.option("--root", type=click.Path(path_type=Path), default=ROOT, help="folder with Pulumi.yaml and the stack files")
+def render_command(stack: str, out: Path | None, root: Path) -> None:
+    """The program's result without engine, cluster, credentials or network: a summary, and every artefact as a file."""
+    render(root, stack, out or Path("build") / stack, CONSOLE)

@@ -1,28 +1,22 @@
-"""Compares the live records of a Cloudflare zone with ours: which to adopt, which are wrong, which are missing.
+"""Compares the live records of a Cloudflare zone with ours: which to adopt, which are wrong, which are missing."""
 
-Reads the answer of Cloudflare's API (`GET /zones/<zone id>/dns_records?per_page=5000`, or its `result` alone) from a file, so
-that no token is needed here.
-"""
-
-import argparse
 import json
-import sys
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import click
 
 from components.checks.dns.resolver import read_snapshot
 from components.checks.dns.verify import verify
 from components.dns.content import canonical, name
 from components.dns.gate import SNAPSHOT
 from components.dns.records import Record, records
-from components.settings.parse import SettingsError, parse_site
-from components.settings.site import KEY, Site
+from components.errors import UserError
+from components.settings.site import Site
 from components.settings.types import Fqdn
-from tools.failure import print_errors
-from tools.program import ROOT
-from tools.stackfile import StackFileError, load_stack
+from tools.commands.shared import stack_option
+from tools.offline.stackfile import ROOT, load_stack, site_of
 
 MAIL_TYPES = {"A", "AAAA", "CNAME", "MX", "TXT", "SRV", "CAA"}
 
@@ -97,22 +91,20 @@ def report(site: Site, zone: Fqdn, live: list[tuple[str, Record]]) -> Iterator[s
         yield f"{'wrong' if finding.error else 'doubtful'} today: {finding}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("zone")
-    parser.add_argument("file", type=Path, help="the API's answer")
-    parser.add_argument("--stack", default="prod")
-    options = parser.parse_args()
+@click.command()
+@click.argument("zone")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@stack_option
+def dns_adopt_command(zone: str, file: TextIO, stack: str) -> None:
+    """Compares the live records of the Cloudflare zone ZONE with ours: which to adopt, which are wrong, which are missing.
+
+    FILE is the answer of Cloudflare's API to `GET /zones/<zone id>/dns_records?per_page=5000`, or its `result` alone, so that no
+    token is needed here.
+    """
+    site = site_of(load_stack(ROOT, stack))
     try:
-        site = parse_site(load_stack(ROOT, options.stack).config[KEY])
-        live = live_records(options.zone, json.loads(options.file.read_text("utf-8")))
-    except (StackFileError, SettingsError, OSError, ValueError) as error:
-        print_errors(error)
-        return 1
-    for line in report(site, options.zone, live):
+        live = live_records(zone, json.load(file))
+    except ValueError as error:
+        raise UserError(f"{file.name}: {error}") from None
+    for line in report(site, zone, live):
         print(line)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

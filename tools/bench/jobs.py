@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools.lab.certificates import Authority
 from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"
 MESSAGES = 20_000

@@ -1,13 +1,5 @@
-"""Starts one of the stack's CronJobs now, with further arguments for its program, and shows its log until it ends.
+"""Starts one of the stack's CronJobs now, with further arguments for its program, and shows its log until it ends."""
 
-    python -m tools.job mail-restore --stack prod -- --what list
-    python -m tools.job mailserver-backup --stack prod --print
-
-What runs is the CronJob that the stack declares: same image, same volumes, same program. Ends as the job does: 0 when it
-succeeded, 1 when it failed, 2 when it could not be started, 130 when it was left to itself with Ctrl-C.
-"""
-
-import argparse
 import json
 import os
 import shutil
@@ -16,18 +8,14 @@ import sys
 import time
 from typing import Any
 
-import pulumi
+import click
 
-from components.settings.site import KEY
-from tools.failure import print_errors
-from tools.program import ROOT, ProgramError, run
-from tools.stackfile import StackFileError, load_stack
+from components.errors import UserError
+from tools.commands.shared import stack_option
+from tools.offline.program import run
+from tools.offline.stackfile import ROOT, load_stack, site_of
 
 START_SECONDS = 300  # a volume has to follow to the pod's node, an image may have to be fetched
-
-
-class JobError(Exception):
-    """The job was not started; the text says why."""
 
 
 def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], suffix: str) -> dict[str, Any]:
@@ -35,7 +23,7 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
     by_name = {thing["metadata"]["name"]: thing for thing in cron_jobs if thing["kind"] == "CronJob"}
     if name not in by_name:
         there = f"it has {', '.join(sorted(by_name))}" if by_name else "it has none; is STACK the right one, and are its `jobs` set?"
-        raise JobError(f"this stack has no job {name}; {there}" if name else f"name a job with JOB=…; {there}")
+        raise UserError(f"this stack has no job {name}; {there}" if name else f"name a job with JOB=…; {there}")
     cron_job = by_name[name]
     template = json.loads(json.dumps(cron_job["spec"]["jobTemplate"]))
     template["spec"]["backoffLimit"] = 0  # a person reads the result and decides
@@ -58,11 +46,11 @@ def _command(context: str | None, *arguments: str) -> list[str]:
 def start(job: dict[str, Any], context: str | None) -> int:
     """Create the Job, follow its log, and return its result."""
     if shutil.which("kubectl") is None:
-        raise JobError("needs kubectl; --print writes the manifest for it")
+        raise UserError("needs kubectl; --print writes the manifest for it")
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     created = kubectl(context, "create", "-f", "-", text=json.dumps(job))
     if created.returncode:
-        raise JobError(created.stderr.strip().removeprefix("error: "))
+        raise UserError(created.stderr.strip().removeprefix("error: "))
     print(f"started job {name}; waiting for its pod", flush=True)
     try:
         ended = follow(context, namespace, name)
@@ -76,7 +64,7 @@ def start(job: dict[str, Any], context: str | None) -> int:
 
 
 def follow(context: str | None, namespace: str, name: str) -> bool | None:
-    """Show the job's log until it ends; as `_ended`. Raises JobError when it has no pod in time."""
+    """Show the job's log until it ends; as `_ended`. Raises UserError when it has no pod in time."""
     deadline = time.monotonic() + START_SECONDS
     log = _command(context, "-n", namespace, "logs", "-f", f"job/{name}")
     while time.monotonic() < deadline:
@@ -86,7 +74,7 @@ def follow(context: str | None, namespace: str, name: str) -> bool | None:
             break
         time.sleep(2)
     else:
-        raise JobError(f"no pod of job {name} ran within {START_SECONDS} s; look at `kubectl -n {namespace} describe job {name}`")
+        raise UserError(f"no pod of job {name} ran within {START_SECONDS} s; look at `kubectl -n {namespace} describe job {name}`")
     deadline = time.monotonic() + 60
     while (ended := _ended(context, namespace, name)) is None and time.monotonic() < deadline:
         time.sleep(1)
@@ -101,26 +89,25 @@ def _ended(context: str | None, namespace: str, name: str) -> bool | None:
     return True if "Complete" in kinds else False if "Failed" in kinds else None
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", help="name of the CronJob")
-    parser.add_argument("--stack", default="dev")
-    parser.add_argument("--print", action="store_true", help="write the Job's manifest (JSON) instead of starting it")
-    given = sys.argv[1:]
-    split = given.index("--") if "--" in given else len(given)  # what follows is for the job's program
-    options = parser.parse_args(given[:split])
-    try:
-        stack = load_stack(ROOT, options.stack)
-        suffix = f"{time.strftime('%m%d%H%M%S', time.gmtime())}-{os.getpid() % 1000}"
-        job = manifest(run(stack).kubernetes(), options.job, given[split + 1 :], suffix)
-        if options.print:
-            print(json.dumps(job, indent=2))
-            return 0
-        return start(job, json.loads(stack.config[KEY])["cluster"].get("context"))
-    except (JobError, StackFileError, ProgramError, pulumi.RunError) as error:
-        print_errors(error)
-        return 2
+@click.command()
+@click.argument("job")
+@stack_option
+@click.option("--print", "print_only", is_flag=True, help="write the Job's manifest (JSON) instead of starting it")
+@click.argument("arguments", nargs=-1)
+def job_command(job: str, stack: str, print_only: bool, arguments: tuple[str, ...]) -> None:
+    """Starts the CronJob JOB now and shows its log until it ends; what follows `--` goes to its program.
 
+    Runs what the stack declares: same image, same volumes, same program. Exit codes: 0 the job succeeded, 1 it failed,
+    2 it could not be started, 130 it was left running with Ctrl-C.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    \b
+        python -m tools job mail-restore --stack prod -- --what list
+        python -m tools job mailserver-backup --stack prod --print
+    """
+    loaded = load_stack(ROOT, stack)
+    suffix = f"{time.strftime('%m%d%H%M%S', time.gmtime())}-{os.getpid() % 1000}"
+    started = manifest(run(loaded).kubernetes(), job, list(arguments), suffix)
+    if print_only:
+        print(json.dumps(started, indent=2))
+    else:
+        sys.exit(start(started, site_of(loaded).cluster.context))

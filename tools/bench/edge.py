@@ -14,8 +14,7 @@ from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.contract.helpers import frontend_item, pool_item
 from tests.contract.standin import StandIn
-from tools.program import ROOT
-from tools.stackfile import load_stack
+from tools.offline.stackfile import ROOT, load_stack
 
 FOREIGN = 200  # half of them frontends, half pools
 ROUNDS = 5
@@ -28,7 +27,7 @@ def plan_ratio() -> float:
         try:
             site = json.loads(load_stack(ROOT, "prod").config[KEY])
             site["cluster"]["nodes"] = {f"node{number}": {"address": node.address} for number, node in enumerate(firewall.nodes, 1)}
-            site["firewall"] = {"address": firewall.address}
+            site["edge"] = {"address": firewall.address}
             wanted = haproxy_set(parse_site(json.dumps(site)))
             client = firewall.client()
             client.call("apply", "haproxy", wanted)

@@ -1,11 +1,12 @@
-"""Writes what the code knows better than a writer: `.venv/bin/python -m tools.docs`."""
+"""Writes the generated parts of the documentation."""
 
 import re
-import sys
+
+import click
 
 from components.listeners import LISTENERS
 from components.settings.reference import reference
-from tools.program import ROOT
+from tools.offline.stackfile import ROOT
 
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs" / "settings.md"
@@ -62,7 +63,7 @@ def settings() -> str:
 # Settings
 
 Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` stands for a name of yours, `0` for an entry of a list.
-Written by `.venv/bin/python -m tools.docs` from [components/settings](../components/settings).
+Written by `make docs` from [components/settings](../components/settings).
 """
     area = None
     for setting in reference():
@@ -75,7 +76,8 @@ Written by `.venv/bin/python -m tools.docs` from [components/settings](../compon
     return text
 
 
-if __name__ == "__main__":
+@click.command()
+def docs_command() -> None:
+    """Writes the generated parts of the documentation: settings, picture, ports."""
     SETTINGS.write_text(settings(), encoding="utf-8")
     README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")
-    sys.exit(0)

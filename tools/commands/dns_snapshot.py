@@ -1,11 +1,10 @@
 """Looks at other people's DNS once, so that every preview can judge our records without a network."""
 
-import argparse
-import sys
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
+import click
 import dns.exception
 import dns.resolver
 
@@ -14,11 +13,9 @@ from components.checks.dns.verify import findings
 from components.checks.dns.view import View
 from components.dns.gate import SNAPSHOT
 from components.dns.records import records
-from components.settings.parse import SettingsError, parse_site
-from components.settings.site import KEY, Site
-from tools.failure import print_errors
-from tools.program import ROOT
-from tools.stackfile import StackFileError, load_stack
+from components.errors import UserError
+from components.settings.site import Site
+from tools.offline.stackfile import ROOT, load_stack, site_of
 
 MAX_ROUNDS = 12  # each include may name further ones, and ten look-ups are all that SPF allows
 
@@ -54,30 +51,21 @@ def _ask(resolver: dns.resolver.Resolver, name: str, kind: str) -> tuple[str, ..
         return ()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", help="DNS server to ask (address); without, the system's. A split horizon answers otherwise inside")
-    parser.add_argument("--out", type=Path, default=SNAPSHOT)
-    options = parser.parse_args()
+@click.command()
+@click.option("--server", help="address of the DNS server to ask, for where the system's has a split horizon  [default: the system's]")
+@click.option("--out", type=click.Path(path_type=Path), default=SNAPSHOT)
+def dns_snapshot_command(server: str | None, out: Path) -> None:
+    """Looks up the DNS records of others that the offline verification needs, for all stacks."""
+    stacks = sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml"))
+    sites = [site_of(load_stack(ROOT, stack)) for stack in stacks]
     try:
-        stacks = sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml"))
-        sites = [parse_site(load_stack(ROOT, stack).config[KEY]) for stack in stacks]
-        resolver = dns.resolver.Resolver(configure=options.server is None)
-        if options.server:
-            resolver.nameservers = [options.server]
+        resolver = dns.resolver.Resolver(configure=server is None)
+        if server:
+            resolver.nameservers = [server]
         snapshot, failed = look(sites, resolver, date.today())
-    except (StackFileError, SettingsError, dns.exception.DNSException, ValueError) as error:
-        print_errors(error)
-        return 1
-    for problem in failed:
-        print_errors(problem)
+    except (dns.exception.DNSException, ValueError) as error:
+        raise UserError(str(error)) from None
     if failed:
-        print(f"{options.out} is left as it was", file=sys.stderr)
-        return 1
-    write_snapshot(snapshot, options.out)
-    print(f"{options.out}: {len(snapshot.names)} names as of {snapshot.taken}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise UserError("\n".join([*failed, f"{out} is left as it was"]))
+    write_snapshot(snapshot, out)
+    print(f"{out}: {len(snapshot.names)} names as of {snapshot.taken}")

@@ -8,11 +8,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from components.errors import UserError
+from components.settings.parse import parse_site
+from components.settings.site import KEY, Site
+
+ROOT = Path(__file__).parents[2]  # of the project
 SECRET_PLACEHOLDER = "[secret]"  # noqa: S105 - stands for every encrypted value, which nothing here can or should decrypt
-
-
-class StackFileError(Exception):
-    """The project or stack file cannot be read; the text names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,19 @@ class Stack:
     secret_keys: frozenset[str]
 
 
+def site_of(stack: Stack) -> Site:
+    """The stack's settings. Raises UserError."""
+    return parse_site(stack.config.get(KEY, "{}"))
+
+
 def load_stack(root: Path, name: str) -> Stack:
-    """The stack `name` of the project in `root`. Raises StackFileError."""
+    """The stack `name` of the project in `root`. Raises UserError."""
     project = _read(root / "Pulumi.yaml", "there is no project here")
     stacks = sorted(path.name.split(".")[1] for path in root.glob("Pulumi.*.yaml"))
     document = _read(root / f"Pulumi.{name}.yaml", f"there is no stack {name!r}; known: {', '.join(stacks) or 'none'}")
     entries = document.get("config") or {}
     if not isinstance(entries, dict):
-        raise StackFileError(f"Pulumi.{name}.yaml: config must be a map")
+        raise UserError(f"Pulumi.{name}.yaml: config must be a map")
     config, secret = {}, set()
     for key, value in entries.items():
         full_key = key if ":" in str(key) else f"{project['name']}:{key}"
@@ -45,15 +51,15 @@ def load_stack(root: Path, name: str) -> Stack:
 
 def _read(path: Path, missing: str) -> dict[str, Any]:
     if not path.is_file():
-        raise StackFileError(f"{path.name}: {missing}")
+        raise UserError(f"{path.name}: {missing}")
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     except (MarkedYAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise StackFileError(f"{path.name}: is not YAML: {getattr(error, 'problem', None) or error}{where}") from None
+        raise UserError(f"{path.name}: is not YAML: {getattr(error, 'problem', None) or error}{where}") from None
     if not isinstance(document, dict):
-        raise StackFileError(f"{path.name}: must be a map at its top")
+        raise UserError(f"{path.name}: must be a map at its top")
     return document
 
 
@@ -77,4 +83,4 @@ def _to_json(value: Any, where: str) -> str:
     try:
         return json.dumps(value, allow_nan=False, sort_keys=True, default=refuse)  # sorted, as the engine hands it over
     except (TypeError, ValueError) as error:
-        raise StackFileError(f"{where}: holds {error}, which is no text, number, list or map, such as a date; put it in quotes") from None
+        raise UserError(f"{where}: holds {error}, which is no text, number, list or map, such as a date; put it in quotes") from None

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -22,9 +21,9 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime import settings as runtime_settings
 from pulumi.runtime.stack import run_pulumi_func  # not public: the only way to await everything a program starts
 
-from tools.stackfile import SECRET_PLACEHOLDER, Stack
+from components.errors import UserError
+from tools.offline.stackfile import ROOT, SECRET_PLACEHOLDER, Stack
 
-ROOT = Path(__file__).parents[1]
 STACK_TYPE = "pulumi:pulumi:Stack"
 
 # Of the options that a resource is registered with, those that decide what the engine does to it.
@@ -34,15 +33,13 @@ OPTIONS = (
     "importId",
     "ignoreChanges",
     "deleteBeforeReplace",
+    "replaceOnChanges",
+    "replaceWith",
     "customTimeouts",
     "dependencies",
     "additionalSecretOutputs",
     "aliases",
 )
-
-
-class ProgramError(Exception):
-    """The program registered something that an engine would refuse or that the mocks cannot show truthfully."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ class Recording:
 
     resources: list[Resource] = field(default_factory=list)
     exports: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)  # of components, by URN
     messages: list[tuple[str, str]] = field(default_factory=list)
 
     def kubernetes(self) -> list[dict[str, Any]]:
@@ -75,11 +73,14 @@ class Recording:
 def run(stack: Stack, program: Callable[[], None] | None = None) -> Recording:
     """Run the program for a stack, as a preview and as an update, which must register the same.
 
-    Raises pulumi.RunError for what the program refuses, ProgramError for what it must not do.
+    Raises UserError for what the program refuses, and for what it must not do.
     """
-    preview, update = (run_once(stack, program or run_main, preview=preview) for preview in (True, False))
+    try:
+        preview, update = (run_once(stack, program or run_main, preview=preview) for preview in (True, False))
+    except pulumi.RunError as error:
+        raise UserError(str(error)) from None
     if preview.resources != update.resources or preview.exports != update.exports:
-        raise ProgramError(f"an unknown value changes what is registered: {_first_difference(preview, update)}")
+        raise UserError(f"an unknown value changes what is registered: {_first_difference(preview, update)}")
     return update
 
 
@@ -132,7 +133,7 @@ async def _resolve(exports: dict[str, Any]) -> dict[str, Any]:
     for name, value in sorted(exports.items()):
         output = pulumi.Output.from_input(value)
         if not await output.is_known():
-            raise ProgramError(f"export {name}: is unknown in a preview")
+            raise UserError(f"export {name}: is unknown in a preview")
         resolved[name] = SECRET_PLACEHOLDER if await output.is_secret() else await output.future()
     return resolved
 
@@ -149,13 +150,13 @@ class _Echo(mocks.Mocks):
     """Answers with what it was asked. An id is the provider's to give, so a preview does not know it."""
 
     def __init__(self, *, preview: bool) -> None:
-        self._preview = preview
+        self.preview = preview
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict]:
-        return None if self._preview else f"{args.name}-id", args.inputs
+        return None if self.preview else f"{args.name}-id", args.inputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict, None]:
-        raise ProgramError(f"{args.token}: asks a provider for data, so the plan would depend on more than the settings")
+        raise UserError(f"{args.token}: asks a provider for data, so the plan would depend on more than the settings")
 
 
 class _Listener(logging.Handler):
@@ -174,6 +175,7 @@ class _Monitor(mocks.MockMonitor):
         super().__init__(echo)
         self._stack = stack
         self._recording = recording
+        self._preview = echo.preview
         self._lock = threading.Lock()
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
@@ -200,9 +202,16 @@ class _Monitor(mocks.MockMonitor):
         )
         with self._lock:
             if any(known.urn == resource.urn for known in self._recording.resources):
-                raise ProgramError(f"{resource.urn}: two resources have this name")
+                raise UserError(f"{resource.urn}: two resources have this name")
             self._recording.resources.append(resource)
         return response
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 - the name of the gRPC method
+        if request.urn.split("::")[2] != STACK_TYPE and not self._preview:  # the stack's are the exports; a preview does not know all
+            outputs, _ = _plain(MessageToDict(request).get("outputs", {}), request.urn)
+            with self._lock:
+                self._recording.outputs[request.urn] = outputs
+        return super().RegisterResourceOutputs(request)
 
 
 def _plain(inputs: dict[str, Any], resource: str) -> tuple[dict[str, Any], set[str]]:
@@ -218,7 +227,7 @@ def _plain(inputs: dict[str, Any], resource: str) -> tuple[dict[str, Any], set[s
         if isinstance(value, list):
             return [convert(part, key) for part in value]
         if value == rpc.UNKNOWN:
-            raise ProgramError(f"{resource}: {key} is unknown in a preview")
+            raise UserError(f"{resource}: {key} is unknown in a preview")
         if isinstance(value, float) and value.is_integer():
             return int(value)
         return value

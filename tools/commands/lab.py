@@ -1,26 +1,24 @@
 """`make lab`: the rendered mail edge of a stack on this machine, to send and read mail with."""
 
-import argparse
 import signal
-import sys
 import threading
 
+import click
+
+from components.errors import UserError
 from components.listeners import IMAPS, SMTP, SUBMISSION
-from components.settings.parse import SettingsError, parse_site
-from components.settings.site import KEY
-from tools.failure import print_errors
+from tools.commands.shared import stack_option
 from tools.lab.edge import Lab, client_name
-from tools.lab.hosts import LabError, missing
+from tools.lab.hosts import missing
 from tools.lab.image import LOG
 from tools.lab.mta import KEPT
 from tools.lab.paths import CLIENT_DOMAIN, SENDER_DOMAIN
-from tools.program import ROOT
-from tools.stackfile import StackFileError, load_stack
+from tools.offline.stackfile import ROOT, load_stack, site_of
 
 
 def guide(lab: Lab) -> str:
     """What to type in another terminal, as root; every line was made for this very lab."""
-    address, host = str(lab.site.firewall.address), lab.site.hostname
+    address, host = str(lab.site.edge.address), lab.site.hostname
     mailbox = next(iter(lab.site.mail.mailboxes))
     password = lab.passwords[mailbox]
     outside = lab.relay if lab.site.mail.relay else lab.sender
@@ -51,30 +49,20 @@ def guide(lab: Lab) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stack", default="dev")
-    parser.add_argument("--minutes", type=float, default=60, help="the lab ends by itself after so long (60)")
-    options = parser.parse_args()
+@click.command()
+@stack_option
+@click.option("--minutes", type=float, default=60, show_default=True, help="the lab stops by itself after this time")
+def lab_command(stack: str, minutes: float) -> None:
+    """The rendered mail edge of a stack on this machine, to send and read mail with."""
     if reason := missing():
-        print_errors(reason)
-        return 1
-    try:
-        site = parse_site(load_stack(ROOT, options.stack).config[KEY])
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        print("starting: Postfix, Dovecot, Rspamd, HAProxy, a relay and the world around them", flush=True)
-        with Lab(site) as lab:
-            print(guide(lab), flush=True)
-            print(f"\nCtrl-C ends it; it ends by itself after {options.minutes:g} minutes.", flush=True)
-            stop.wait(options.minutes * 60)
-        print("stopped; nothing is left behind")
-    except (StackFileError, SettingsError, LabError) as error:
-        print_errors(error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise UserError(reason)
+    site = site_of(load_stack(ROOT, stack))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    print("starting: Postfix, Dovecot, Rspamd, HAProxy, a relay and the Internet around them", flush=True)
+    with Lab(site) as lab:
+        print(guide(lab), flush=True)
+        print(f"\nStop it with Ctrl-C; it stops by itself after {minutes:g} minutes.", flush=True)
+        stop.wait(minutes * 60)
+    print("stopped; nothing is left behind")

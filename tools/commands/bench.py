@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -21,20 +22,20 @@ from components.checks.dns.verify import verify
 from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.contract import standin
-from tools import bench_edge, bench_jobs, bench_lab
-from tools.dns_view import zone_files
+from tools.bench import edge, jobs
+from tools.bench import lab as bench_lab
 from tools.lab.edge import Lab
 from tools.lab.hosts import missing
-from tools.program import ROOT, run
-from tools.stackfile import Stack, load_stack
+from tools.offline.dns_view import zone_files
+from tools.offline.program import run
+from tools.offline.stackfile import ROOT, Stack, load_stack
 
 ROUNDS = 5  # each figure is the median of so many runs, taken in turns with what it is compared to
 
 _MODULES_OF_A_RENDER = """\
 import json, sys
-from tools import render
-sys.argv = ["render", "--stack", "prod", "--out", sys.argv[1]]
-render.main()
+from tools.__main__ import main
+main(["render", "--stack", "prod", "--out", sys.argv[1]], standalone_mode=False)
 print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] != "__main__")))
 """
 _IMPORT_ONLY = """\
@@ -71,7 +72,7 @@ def ratio(measured: Callable[[], float], reference: Callable[[], float]) -> floa
 
 def render_rows(scratch: Path) -> Iterator[Row]:
     out = str(scratch / "out")
-    render = [sys.executable, "-m", "tools.render", "--stack", "prod", "--out", out]
+    render = [sys.executable, "-m", "tools", "render", "--stack", "prod", "--out", out]
     listing = subprocess.run([sys.executable, "-c", _MODULES_OF_A_RENDER, out], cwd=ROOT, check=True, capture_output=True, text=True)
     modules = scratch / "modules.json"
     modules.write_text(listing.stdout.splitlines()[-1], encoding="utf-8")
@@ -151,7 +152,7 @@ def preview_rows(scratch: Path) -> Iterator[Row]:
         programs[name] = folder
     project = (ROOT / "Pulumi.yaml").read_text("utf-8").replace("name: mailserver", "name: imports").partition("config:")[0]
     (programs["imports"] / "Pulumi.yaml").write_text(project, encoding="utf-8")
-    modules = ("base", "mail.component", "dns.component", "dns.verify")
+    modules = ("base", "mail.component", "dns.component", "checks.dns.verify")
     (programs["imports"] / "__main__.py").write_text("".join(f"import components.{name}\n" for name in modules), encoding="utf-8")
     for folder in programs.values():
         wall_seconds(["pulumi", "--non-interactive", "stack", "select", "--create", "dev"], cwd=folder, env=environment)
@@ -172,16 +173,18 @@ def lab_rows() -> Iterator[Row]:
 def edge_rows() -> Iterator[Row]:
     """The agent on a firewall to try things on; where that can run."""
     if not standin.missing():
-        yield from (Row(*measurement) for measurement in bench_edge.measurements())
+        yield from (Row(*measurement) for measurement in edge.measurements())
 
 
 def job_rows() -> Iterator[Row]:
     """Backup and retention on real programs; where these are there."""
-    if bench_jobs.missing() is None:
-        yield from (Row(*measurement) for measurement in bench_jobs.measurements())
+    if jobs.missing() is None:
+        yield from (Row(*measurement) for measurement in jobs.measurements())
 
 
-def main() -> int:
+@click.command()
+def bench_command() -> None:
+    """Benchmarks as ratios, each with its bound; exit code 1 when one is exceeded."""
     table = Table("measurement", "value", "bound", "")
     kept = True
     with tempfile.TemporaryDirectory() as folder:
@@ -192,8 +195,4 @@ def main() -> int:
                 kept &= good
                 table.add_row(row.what, f"{row.value:.2f}{row.unit}", f"{row.bound:g}{row.unit}", "" if good else "over")
     Console(highlight=False, width=120).print(table)
-    return 0 if kept else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(0 if kept else 1)

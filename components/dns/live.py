@@ -1,0 +1,149 @@
+"""What a zone at Cloudflare holds now, asked of its API before anything is declared."""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from components.settings.types import Fqdn
+
+COMMENT = "managed by pulumi: mailserver"  # on every record made here; Cloudflare shows it in its dashboard
+RIGHTS = "Zone > DNS > Edit"
+TOKEN = "CLOUDFLARE_API_TOKEN"  # noqa: S105 - the variable's name
+API = "https://api.cloudflare.com/client/v4"
+PAGE = 1000  # records; the API allows far more, but cuts off an answer that takes too long
+TIMEOUT = 15.0  # seconds without a byte
+PAUSES = (1.0, 4.0)  # seconds before another try, where the API says that it is busy or broken
+
+# What to do about the API's error codes; %s is the zone. The numbers are the API's own, seen in its answers.
+REMEDIES = {
+    81058: "the same record is in the zone already; take it over with dns.zones.%s.adopt (docs/dns.md), or delete it",
+    81057: "the same record is in the zone already; take it over with dns.zones.%s.adopt (docs/dns.md), or delete it",
+    81053: "the name has another record that excludes this one; delete it in the zone %s, or take it over with adopt",
+    81054: "the name has a CNAME, which excludes other records; delete it in the zone %s, or take it over with adopt",
+    81044: "no live record has that id; correct or remove it in dns.zones.%s.adopt",
+    81045: "the zone's plan allows no more records; remove some from %s, or change the plan and record_limit",
+    7003: "there is no such zone; copy the zone id of %s from Cloudflare's dashboard (Overview) to dns.zones.%s.cloudflare",
+    7000: "there is no such zone; copy the zone id of %s from Cloudflare's dashboard (Overview) to dns.zones.%s.cloudflare",
+    10000: f"{TOKEN} is not valid for this zone; create a token with {RIGHTS} on %s, or correct dns.zones.%s.cloudflare",
+    9109: f"{TOKEN} is not valid for this zone; create a token with {RIGHTS} on %s, or correct dns.zones.%s.cloudflare",
+    6003: f"{TOKEN} is not a token; copy it again, without quotes or blanks (it needs {RIGHTS} on %s)",
+    1000: f"{TOKEN} has expired or was revoked; create one with {RIGHTS} on %s",
+}
+
+
+class RefusedError(Exception):
+    """Cloudflare refuses to answer for a zone; the text says why and what to do."""
+
+
+class SilentError(Exception):
+    """Cloudflare gave no usable answer."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A record as the API lists it, its content unchanged."""
+
+    id: str
+    name: str
+    type: str
+    content: str
+    priority: int | None = None
+    ttl: int = 1
+    proxied: bool = False
+    comment: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        return self.comment == COMMENT
+
+
+def read_zone(zone: Fqdn, zone_id: str, token: str, pause: Callable[[float], None] = time.sleep) -> list[Live]:
+    """Every record of the zone. Raises RefusedError for what only a person can change, SilentError for everything else."""
+    base = os.environ.get("CLOUDFLARE_BASE_URL", API).rstrip("/")  # the provider reads the same variable
+    found: list[Live] = []
+    page = 1
+    while True:
+        answer = _ask(zone, f"{base}/zones/{zone_id}/dns_records?per_page={PAGE}&page={page}", token, pause)
+        try:
+            rows, total = parse(answer)
+        except ValueError as problem:
+            raise SilentError(str(problem)) from None
+        found += rows
+        if not rows or len(found) >= total:
+            return found
+        page += 1
+
+
+def parse(answer: Any) -> tuple[list[Live], int]:
+    """The records of one answer (or of its `result` alone), and how many there are in all. Raises ValueError."""
+    rows = answer.get("result") if isinstance(answer, dict) else answer
+    if not isinstance(rows, list):
+        raise ValueError("this is not a list of DNS records")  # noqa: TRY004 - of the answer, not of the program
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not {"id", "name", "type", "content"} <= row.keys():
+            raise ValueError(f"record {number} has not all of id, name, type and content")
+        priority = row.get("priority")
+        if priority is None and row["type"] in {"SRV", "URI"} and isinstance(row.get("data"), dict):
+            priority = row["data"].get("priority")
+        found.append(
+            Live(
+                id=str(row["id"]),
+                name=str(row["name"]).lower(),
+                type=str(row["type"]),
+                content=str(row["content"]),
+                priority=int(priority) if isinstance(priority, int | float) else None,
+                ttl=int(row["ttl"]) if isinstance(row.get("ttl"), int | float) else 1,
+                proxied=bool(row.get("proxied")),
+                comment=row.get("comment") or None,
+            )
+        )
+    info = answer.get("result_info") if isinstance(answer, dict) else None
+    total = info.get("total_count") if isinstance(info, dict) else None
+    return found, total if isinstance(total, int) else len(found)
+
+
+def remedy(code: int, zone: str) -> str | None:
+    """What to do about an error code, for a zone; nothing where only Cloudflare's own words are known."""
+    text = REMEDIES.get(code)
+    return text.replace("%s", zone) if text else None
+
+
+def _ask(zone: Fqdn, url: str, token: str, pause: Callable[[float], None]) -> Any:
+    for wait in (*PAUSES, None):
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - https, or a test's loopback
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            problems = list(_problems(error))
+            if error.code < 500 and error.code != 429:
+                raise RefusedError(_sentence(zone, error.code, problems)) from None
+            said = f"HTTP {error.code}"
+        except (OSError, ValueError) as error:
+            said = str(getattr(error, "reason", None) or error)
+        if wait is None:
+            raise SilentError(said)
+        pause(wait)
+    raise AssertionError("unreachable")
+
+
+def _problems(error: urllib.error.HTTPError) -> Iterator[tuple[int, str]]:
+    try:
+        answer = json.load(error)
+    except (OSError, ValueError):
+        return
+    for problem in answer.get("errors") or () if isinstance(answer, dict) else ():
+        if isinstance(problem, dict):
+            yield int(problem.get("code") or 0), str(problem.get("message") or "")
+
+
+def _sentence(zone: Fqdn, status: int, problems: list[tuple[int, str]]) -> str:
+    known = next((text for code, _ in problems if (text := remedy(code, zone))), None)
+    said = "; ".join(f"{message} ({code})" for code, message in problems) or f"HTTP {status}"
+    return f"{known}; Cloudflare says: {said}" if known else f"Cloudflare says: {said}"
