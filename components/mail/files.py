@@ -7,6 +7,7 @@ from components.settings.site import Site
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
+DOMAIN_LIST = "domains.txt"
 DKIM_LIST = "dkim-keys.txt"
 PROXY_LIST = "proxy-listeners.txt"
 
@@ -19,6 +20,7 @@ def config_files(site: Site) -> dict[str, str]:
         postfix.SEND_AS: postfix.send_as(site),
         PROXY_LIST: postfix.proxy_listeners(),
         "dovecot.cf": dovecot.dovecot_cf(site),
+        DOMAIN_LIST: "".join(f"{name}\n" for name in site.domains),
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }

@@ -57,6 +57,7 @@ class MailServer:
         self.files = config_files(site)
         self.domain = site.hostname.partition(".")[2]
         self.daemons: dict[str, Daemon] = {}
+        self.said = ""  # the init container's words
         self._sums: dict[str, str] = {}
         self._machine(nameserver)
         self.mount_certificate(*certificate)
@@ -99,10 +100,9 @@ class MailServer:
             host.write(f"{SOURCE_DIR}/{path}", text)
         for path, text in self.secrets.files(self.site).items():
             host.write(f"{SECRETS_DIR}/{path}", text, 0o400)
-        relay = ["--relay"] if self.site.mail.relay else []
-        host.run(
-            *("python3", f"{SCRIPTS_DIR}/assemble.py", "--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR, *relay)
-        )
+        relay = ["--relay", self.site.mail.relay.next_hop] if self.site.mail.relay else []
+        places = ("--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR, "--state", "/var/mail-state")
+        self.said = host.run("python3", f"{SCRIPTS_DIR}/assemble.py", *places, *relay).stderr
 
     # The image's set-up, in its order.
 
