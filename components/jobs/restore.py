@@ -79,9 +79,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             only_beside=False,  # for a whole restore the mail server is stopped, and then its node is free as well
             containers=(
                 restic_binary(site.jobs.restic_image),
-                _restorer(
-                    site, MAIL, data, f"{site.in_cluster_host}:{IMAPS.port}", *option("maildirs", MAILDIRS), *needs, *rules
-                ),
+                _restorer(site, MAIL, data, f"{site.in_cluster_host}:{IMAPS.port}", *option("maildirs", MAILDIRS), *needs, *rules),
             ),
             volumes=repository_volumes(site, backup.target, read_only=False)
             | {"data": Claim(site.mail.storage.claim, read_only=False), "sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
@@ -115,7 +113,7 @@ def _restorer(site: Site, host: str, data: list[Mount], running: str, *arguments
             *repository_options(),
             *arguments,
         ),
-        memory="512Mi",
+        memory="1Gi",  # restic needs 2 KB for each file that it restores
         root=WRITER,
         mounts=(Mount("sources", SOURCE_DIR, read_only=False), *data, *repository_mounts(read_only=False)),
     )

@@ -137,9 +137,9 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
         lifecycle=k8s.core.v1.LifecycleArgs(
             pre_stop=k8s.core.v1.LifecycleHandlerArgs(exec_=k8s.core.v1.ExecActionArgs(command=STOP_FIRST))
         ),
-        # The image ignores how user-patches.sh ends: all eight sockets and the file that is its last word prove that it worked. Without the filter all mail is
-        # deferred (76 s seen at a first start). First start: key files, DH parameters, filter set-up; ten minutes before the
-        # kubelet gives up.
+        # The image ignores how user-patches.sh ends: all eight sockets and the file that is its last word prove that it did.
+        # Without the filter all mail is deferred (76 s seen at a first start). First start: key files, DH parameters, filter
+        # set-up; ten minutes before the kubelet gives up.
         startup_probe=_probe(
             _listening(MILTER_PORT, *(port for s in LISTENERS for port in (s.port, s.proxy_port)), also=f"test -e {PATCHED}"),
             period=5,

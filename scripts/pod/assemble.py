@@ -124,7 +124,8 @@ def accounts(entries: dict[str, str], known: Files) -> Files:
     That is an scrypt digest (8 MB, about 20 ms a try) of the passwords of each sixteenth of the accounts: guessing them by it
     costs no less than by the hashes. `known` are these two files of the last good start.
     """
-    old = dict(line.partition("|")[::2] for line in known.get("postfix-accounts.cf", "").splitlines())
+    lines = known.get("postfix-accounts.cf", "").splitlines()
+    old = {address: password for address, _, password in (line.partition("|") for line in lines)}
     try:
         digests = json.loads(known.get("passwords.json", "{}"))
     except ValueError:  # cut short by a crash
@@ -138,8 +139,7 @@ def accounts(entries: dict[str, str], known: Files) -> Files:
     fresh: dict[str, Any] = {}
     for group, members in groups.items():
         salt = digests.get(group, {}).get("salt") or os.urandom(16).hex()
-        text = json.dumps(members, sort_keys=True).encode()
-        digest = hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**13, r=8, p=1, dklen=32).hex()
+        digest = hashlib.scrypt(json.dumps(members, sort_keys=True).encode(), salt=bytes.fromhex(salt), n=2**13, r=8, p=1, dklen=32).hex()
         if digest == digests.get(group, {}).get("digest"):
             hashed |= {address: old[address] for address in members if old.get(address, "").startswith(f"{{{SCHEME}}}$6$rounds={ROUNDS}$")}
         fresh[group] = {"salt": salt, "digest": digest}
@@ -147,8 +147,8 @@ def accounts(entries: dict[str, str], known: Files) -> Files:
     missing = [address for address in entries if address not in hashed]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashed |= zip(missing, pool.map(lambda address: hash_password(entries[address]), missing), strict=True)
-    lines = "".join(f"{address}|{hashed[address]}\n" for address in sorted(entries))
-    return {"postfix-accounts.cf": lines, "passwords.json": json.dumps(fresh | {"accounts": _sha256(lines)})}
+    text = "".join(f"{address}|{hashed[address]}\n" for address in sorted(entries))
+    return {"postfix-accounts.cf": text, "passwords.json": json.dumps(fresh | {"accounts": _sha256(text)})}
 
 
 def _sha256(text: str) -> str:

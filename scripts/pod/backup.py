@@ -154,8 +154,8 @@ def check_fall(restic: Restic, found: Survey, earlier: list[Snapshot], options: 
     last = good[-1]
     if fallen := list(falls(restic.manifest(last), found.manifest, options.max_fall)):
         raise ProblemError(
-            f"{'; '.join(fallen)}; compared with snapshot {last.id[:8]}, of which {options.max_fall} % may be missing. Nothing was saved or "
-            "removed. If that is meant, run the job once with --accept-fall (docs/runbooks/restore.md)"
+            f"{'; '.join(fallen)}; compared with snapshot {last.id[:8]}, of which {options.max_fall} % may be missing. Nothing was saved "
+            "or removed. If that is meant, run the job once with --accept-fall (docs/runbooks/restore.md)"
         )
 
 
@@ -274,7 +274,7 @@ def main() -> int:
     metrics, started = Metrics(), time.monotonic()
     try:
         back_up(options, metrics)
-    except BaseException as error:  # a deadline or a drain too: whatever it is, the last run's success must not remain
+    except BaseException as error:  # noqa: BLE001 - a deadline or a drain too: whatever it is, the last run's success must not remain
         print(f"backup failed: {reason(error)}", file=sys.stderr)
         failure = Metrics()
         failure.set("backup_success", 0, SUCCESS)

@@ -49,7 +49,7 @@ def add(message: Message, live: Path, into: str | None, number: int) -> None:
     """Deliver a message file the Maildir way: written to tmp, then moved. Into a folder of its own it gets a name of its own."""
     folder = live / (f".{into}{message.folder}" if into else message.folder)
     make_folder(folder, live)
-    status = os.stat(message.path)
+    status = Path(message.path).stat()
     unique = f"{int(time.time())}.M{number}P{os.getpid()}.restored,S={status.st_size}" if into else message.unique
     fresh = folder / "tmp" / unique
     try:

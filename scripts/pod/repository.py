@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from common import ProblemError
 
@@ -120,8 +120,8 @@ class Restic:
         if not self.exists():
             self._must_be_whole()
             raise ProblemError(
-                f"there is no repository in {self.repository}. Is the export mounted, is it the right one, and is the disk below it mounted "
-                "on its server? Only if this backup has never run: run it once with --new-repository (docs/runbooks/restore.md)"
+                f"there is no repository in {self.repository}. Is the export mounted, is it the right one, and is the disk below it "
+                "mounted on its server? Only if this backup has never run: run it once with --new-repository (docs/runbooks/restore.md)"
             )
 
     def _must_be_whole(self) -> None:
@@ -195,6 +195,17 @@ class Restic:
                 row = json.loads(line)
                 if "path" in row and "type" in row:
                     yield Node(row["path"], row["type"], row.get("size", 0))
+
+    @contextmanager
+    def dump(self, snapshot_id: str, path: str) -> Iterator[IO[bytes]]:
+        """A folder of a snapshot as a tar archive, to be read to its end."""
+        with self._process(("dump", "--no-lock", "--archive", "tar", snapshot_id, path), (0,)) as (process, _):
+            assert process.stdout is not None  # noqa: S101
+            try:
+                yield process.stdout.buffer  # pyright: ignore[reportAttributeAccessIssue]
+            except ProblemError:
+                if process.wait() == 0:
+                    raise
 
     def size(self) -> int:
         """Bytes on disk."""

@@ -8,7 +8,6 @@ What the repository has lost is named, and all else is restored. Ends with 0 whe
 
 import argparse
 import fcntl
-import os
 import re
 import shutil
 import signal
@@ -101,7 +100,8 @@ def move_aside(source: Path, path: Path) -> Path | None:
     the mail in it was accepted and must still go out.
     """
     queue = QUEUE.name if source.name == QUEUE.parts[0] else None
-    present = [] if not path.is_dir() else [p for p in path.iterdir() if p != source / str(queue) and not (path == source and is_aside(p))]
+    entries = path.iterdir() if path.is_dir() else ()
+    present = [entry for entry in entries if path != source or (entry.name != queue and not entry.name.startswith(ASIDE))]
     if not present:
         return None
     aside = source / f"{ASIDE}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}" / path.relative_to(source)
@@ -109,10 +109,6 @@ def move_aside(source: Path, path: Path) -> Path | None:
     for entry in present:
         entry.rename(aside / entry.name)
     return aside
-
-
-def is_aside(path: Path) -> bool:
-    return path.name.startswith(ASIDE)
 
 
 def free_space(needed: dict[str, int], options: argparse.Namespace) -> None:
@@ -126,7 +122,8 @@ def free_space(needed: dict[str, int], options: argparse.Namespace) -> None:
         if wanted and wanted * 1.1 + options.reserve > free:
             kept = f", of which {options.reserve >> 20} MiB must stay free for new mail" if options.reserve else ""
             raise ProblemError(
-                f"{wanted >> 20} MiB of {', '.join(names)} would be written, but the volume has {free >> 20} MiB free{kept}; grow the volume first"
+                f"{wanted >> 20} MiB of {', '.join(names)} would be written, but the volume has {free >> 20} MiB free{kept}; "
+                "grow the volume first"
             )
 
 
@@ -183,7 +180,7 @@ def mailbox(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> 
     ids = {options.message_id, f"<{options.message_id.strip('<>')}>"} if options.message_id else None
 
     def wanted() -> Iterator[Message]:
-        return (message for message in messages(saved) if ids is None or message_id(message.path) in ids)
+        return (message for message in messages(saved) if ids is None or message_id(Path(message.path)) in ids)
 
     total = sum(1 for _ in wanted())
     if ids and not total:
@@ -203,14 +200,14 @@ def mailbox(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> 
 
     count = size = expiring = 0
     for message in missing():
-        status = os.stat(message.path)
+        status = Path(message.path).stat()
         count, size = count + 1, size + status.st_size
         expiring += not options.into and expires(message, status.st_mtime, options)
     print(f"{options.mailbox}: {count} of {total} messages are to be added, {total - count} are there already")
     if expiring:
         raise ProblemError(
-            f"{expiring} of them are old enough for retention to delete them again within hours; restore them into a folder of their own with "
-            "--into (INTO=Restored)"
+            f"{expiring} of them are old enough for retention to delete them again within hours; restore them into a folder of their own "
+            "with --into (INTO=Restored)"
         )
     free_space({options.maildirs: size}, options)
     if options.go:

@@ -166,10 +166,10 @@ def _walk(folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
             raise ProblemError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
-def message_id(path: Path | str) -> str | None:
+def message_id(path: Path) -> str | None:
     """The Message-ID of a message file; None where it has none among its first headers, or where the file is gone."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             start = file.read(HEADER_BYTES)
     except OSError:
         return None

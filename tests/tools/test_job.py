@@ -33,9 +33,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`cluster(condition="Failed")`: what kubectl does and says from here on; the folder of what it was asked."""
 
     def become(*, create: str = "true", logs: str = "echo 3 mailboxes", condition: str = "Complete", delete: str = "true") -> Path:
-        (tmp_path / "kubectl").write_text(
-            KUBECTL.format(folder=tmp_path, create=create, logs=logs, condition=condition, delete=delete)
-        )
+        (tmp_path / "kubectl").write_text(KUBECTL.format(folder=tmp_path, create=create, logs=logs, condition=condition, delete=delete))
         (tmp_path / "kubectl").chmod(0o755)
         return tmp_path
 

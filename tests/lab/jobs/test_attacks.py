@@ -36,7 +36,13 @@ FOLDERS = [
     *("log", "Work.log", "dovecot.index", "dovecot.index.log", "dovecot.list.index", "dovecot-uidlist.lock", "x.svbin", "svbin"),
     *("spool-postfix", "before-restore-2026", "manifest", "tmp", "cur", "new", "home", "lost+found", "nfs0001", "cache", "&AOk-t&AOk-"),
 ]
-MAILBOXES = ["captains.log@example.org", "dovecot.index@example.org", "x.svbin@example.org", "spool-postfix@example.org", "50%off@example.org"]
+MAILBOXES = [
+    "captains.log@example.org",
+    "dovecot.index@example.org",
+    "x.svbin@example.org",
+    "spool-postfix@example.org",
+    "50%off@example.org",
+]
 
 
 def test_no_name_of_a_folder_keeps_it_out_of_backup_drill_and_restore(world):
@@ -270,31 +276,22 @@ def test_the_drill_accepts_what_was_deleted_while_the_backup_ran(world):
     assert world.gateway.value(DRILL, "mail_restore_messages") == 25
 
 
-@pytest.mark.parametrize("change", ["shorter", "missing"])
-def test_a_restored_file_that_differs_from_the_list_fails_the_drill(world, tmp_path, change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        """*" ls "*) restic "$@" | sed '/1700000001/s/"size":[0-9]*/"size":3/';;""",
+        """*" tar "*) restic "$@" | tar --delete --wildcards '*/1700000001*' -f -;;""",
+    ],
+    ids=["another size", "missing"],
+)
+def test_a_restored_file_that_differs_from_the_list_fails_the_drill(world, change):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
-    harm = {"shorter": "-exec truncate -s 3 {} +", "missing": "-delete"}[change]
-    restic = tmp_path / "restic"
-    restic.write_text(
-        f'#!/bin/sh\nrestic "$@" || exit\ncase " $* " in *" restore "*) find {world.scratch}/restored -name "1700000001*" {harm};; esac\n',
-        encoding="utf-8",
-    )
+    restic = world.key.with_name("changing-restic")
+    restic.write_text(f'#!/bin/sh\ncase " $* " in {change} *) exec restic "$@";; esac\n', encoding="utf-8")
     restic.chmod(0o755)
     done = world.drill("--restic", restic)
-    assert (done.returncode, "1 files are not as in the snapshot's list" in done.stderr) == (1, True)
-
-
-def test_the_drill_verifies_what_restic_restored(world, tmp_path):
-    fill(world.root / "mail", ALICE, 5)
-    assert world.backup().returncode == 0
-    calls = tmp_path / "calls"
-    restic = tmp_path / "restic"
-    restic.write_text(f'#!/bin/sh\necho "$*" >> {calls}\nexec restic "$@"\n', encoding="utf-8")
-    restic.chmod(0o755)
-    assert world.drill("--restic", restic).returncode == 0
-    (restore,) = [line for line in calls.read_text().splitlines() if " restore " in line]
-    assert "--verify" in restore
+    assert (done.returncode, "1 files are not as in the snapshot's list" in done.stderr) == (1, True), done.stderr
 
 
 def test_dovecot_has_to_show_every_message_and_is_nobody_of_importance(world, tmp_path):
@@ -338,8 +335,7 @@ def test_odd_names_stop_neither_backup_nor_drill(world):
     fill(world.root / "mail", "50%off@example.org", 3)
     (box(world) / "home").mkdir()
     for name in (b"caf\xe9.sieve", b"cut\xe2\x82.sieve", b"line\nbreak.sieve"):
-        with open(os.fsencode(box(world) / "home") + b"/" + name, "w", encoding="utf-8") as file:
-            file.write("keep;\n")
+        (box(world) / "home" / os.fsdecode(name)).write_text("keep;\n", encoding="utf-8")
     (world.root / "state" / "upload%20name #1.txt").write_text("x", encoding="utf-8")
     done = world.backup()
     assert done.returncode == 0, done.stderr
@@ -496,8 +492,7 @@ def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the
     many.mkdir(parents=True)
     (many.parent / "new").mkdir()
     for number in range(250_000):
-        with open(many / f"1700000000.M{number}P1.host,S=20:2,S", "wb", 0) as file:
-            file.write(b"Subject: %08d\n\nx\n" % number)
+        (many / f"1700000000.M{number}P1.host,S=20:2,S").write_bytes(b"Subject: %08d\n\nx\n" % number)
     subprocess.run(["chown", "-R", "5000:5000", str(world.root / "mail")], check=True)
     with memory_limit(512 << 20) as within:
         world.within = within

@@ -268,8 +268,7 @@ def test_without_a_last_good_set_a_fault_stops_the_pod_and_writes_nothing(pod, p
 
 
 def test_everything_that_is_missing_is_told_at_once(pod):
-    for part in FAULTS:
-        name, _, _ = FAULTS[part]
+    for name, _, _ in FAULTS.values():
         (pod.secrets / name).unlink()
     (pod.config / "dkim-keys.txt").write_text("a.org.mail\n")
     assert complaint(pod).splitlines() == [
