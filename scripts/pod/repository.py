@@ -33,6 +33,7 @@ GONE = "gone-"  # tag: how many of the files in the manifest were deleted while 
 
 LOCK_WAIT = 1860  # seconds; restic calls a lock stale after 1800, and only then takes it away
 LOCK_POLL = 5
+LOCK_WRITTEN = 60  # seconds after which a lock that cannot be read is not being written any more
 CLOCK_TOLERANCE = 3600  # seconds
 STOP_SECONDS = 15  # for restic to take its lock away; half of what a pod is given to end remains for the report
 
@@ -156,10 +157,14 @@ class Restic:
         locks = []
         for name in names:
             code, output, _ = self.run("cat", "lock", name, "--no-lock", allowed=(0, 1))
-            if code == 0:  # else it went away meanwhile, or was never written out
+            if code == 0:
                 locks.append(json.loads(output))
-            elif (folder / name).exists():
-                locks.append({"hostname": socket.gethostname()})
+                continue
+            try:  # it went away meanwhile, is being written, or was never written out
+                age = time.time() - (folder / name).stat().st_mtime
+            except FileNotFoundError:
+                continue
+            locks.append({"hostname": socket.gethostname() if age > LOCK_WRITTEN else None})
         return locks
 
     def snapshots(self) -> list[Snapshot]:

@@ -131,8 +131,8 @@ def whole(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> li
     sources: dict[str, Any] = restic.manifest(snapshot)["sources"]
     if strange := sorted(sources.keys() ^ set(options.source)):
         raise ProblemError(
-            f"the snapshot has {', '.join(sorted(sources))} and this job {', '.join(sorted(options.source))}: {', '.join(strange)} would be "
-            "emptied or left out. Restore with the settings that the backup was made with"
+            f"the snapshot has {', '.join(sorted(sources))} and this job {', '.join(sorted(options.source))}: {', '.join(strange)} would "
+            "be emptied or left out. Restore with the settings that the backup was made with"
         )
     free_space({name: source["bytes"] for name, source in sources.items()}, options)
     for name, source in sources.items():

@@ -747,7 +747,7 @@ def test_every_part_of_the_repository_has_its_day(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     part = importlib.import_module("backup").todays_part
     start = datetime(2026, 11, 21, tzinfo=UTC)
-    assert {part(start + timedelta(days=day), 7) for day in range(7)} == {f"{number}/7" for number in range(1, 8)}
+    assert {part(start + timedelta(days=day), 7) for day in range(8)} == {f"{number}/7" for number in range(1, 8)}
     weekly = {part(start + timedelta(days=7 * week), 7) for week in range(7)}
     assert len(weekly) == 7
 
