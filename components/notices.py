@@ -26,13 +26,13 @@ def warnings(site: Site) -> Iterator[str]:
     yield from _jobs(site)
     yield from _shadowed_mailboxes(site)
     yield from _unanswerable_senders(site)
-    external = [alias for alias, targets in mail.aliases.items() if any(domain_of(target) not in site.domains for target in targets)]
+    external = site.external_aliases
     if external and mail.relay:
         yield (
             f"{KEY}.mail.aliases: {', '.join(external)} forwards through {mail.relay.host}, which may refuse senders that are not "
             "its customer's; try one before you rely on it"
         )
-    if external and not mail.srs:
+    if external and not site.srs:
         yield f"{KEY}.mail.srs: is off, so forwards of {', '.join(external)} fail SPF at their next stop"
     if site.dns is None:
         unpublished = [name for name, domain in site.domains.items() if domain.dns != DomainRecords()]

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from components.jobs.job import Container, Job, Mount, SecretFiles, option, python
 from components.listeners import IMAPS, LISTENERS, SUBMISSION
-from components.settings.jobs import Probe, probe_recipient, probe_sender
+from components.settings.jobs import PROBE_MINUTES, Probe, probe_recipient, probe_sender
 from components.settings.schedule import Schedule
 from components.settings.site import Site
 
@@ -15,7 +15,7 @@ MAILBOX_VARIABLE = "EMAIL_MONITOR_IMAP_PASSWORD"
 HEARTBEATS_DIR = "/heartbeats"
 
 # 15 looks 20 seconds apart, each of them 20 seconds at the worst, and as much again for the API, the edge and the reports.
-DEADLINE = timedelta(minutes=15)
+DEADLINE = timedelta(minutes=PROBE_MINUTES)
 
 
 def probe_jobs(site: Site) -> Iterator[Job]:

@@ -7,21 +7,17 @@ import pulumi_kubernetes as k8s
 
 from components.base import Component
 from components.listeners import IMAPS, LISTENERS, SMTP
-from components.mail.files import config_files, config_map_key
+from components.mail.files import SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.rspamd import MILTER_PORT
 from components.mail.secrets import mounted_secrets
-from components.mail.services import NAME, SELECTOR
 from components.mail.storage import MOUNTS
+from components.names import MAIL_SERVER, SELECTOR
 from components.pods import BESIDE, affinity, checksum, pod_spec, rights
+from components.settings.site import Site
 
 CONFIG_MAP = "mailserver.config"
 SCRIPTS_MAP = "mailserver-user-patches"
-PRIORITY_CLASS = "mailserver"
-
-SOURCE_DIR = "/config"
-SECRETS_DIR = "/secrets"
-SCRIPTS_DIR = "/scripts"
 STATE_DIR = "/state"
 PATCHED = "/run/user-patches.ended"  # made by user-patches.sh at its end
 
@@ -50,13 +46,13 @@ INIT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")  # keys go to _rspamd, a
 def deployment(component: Component, scripts: Mapping[str, str], depends_on: Sequence[pulumi.Resource]) -> k8s.apps.v1.Deployment:
     """One replica, stopped before its successor starts: the volume is for one node, the mail store for one writer."""
     site = component.site
-    annotations = {}
+    annotations = dict(site.cluster.workload_annotations)
     if site.cluster.reloader:
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
     return k8s.apps.v1.Deployment(
-        NAME,
-        metadata=component.metadata(NAME, labels=SELECTOR, annotations=annotations),
+        component.named("deployment"),
+        metadata=component.metadata(MAIL_SERVER, labels=SELECTOR, annotations=annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),
@@ -69,14 +65,17 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
                 spec=_pod(component),
             ),
         ),
-        opts=component.child("Deployment", NAME, depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m")),
+        opts=component.child(
+            "Deployment", MAIL_SERVER, depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m")
+        ),
     )
 
 
 def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
     site = component.site
     return pod_spec(
-        priority_class_name=PRIORITY_CLASS if site.mail.priority is not None else None,
+        priority_class_name=site.mail.priority_class.name if site.mail.priority_class else None,
+        dns_config=_dns_config(site),
         termination_grace_period_seconds=GRACE_SECONDS,
         tolerations=[
             k8s.core.v1.TolerationArgs(
@@ -87,11 +86,17 @@ def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
             )
             for state in ("not-ready", "unreachable")
         ],
-        affinity=affinity({BESIDE: NAME}),  # a running backup ties the volume to its node
+        affinity=affinity({BESIDE: MAIL_SERVER}),  # a running backup ties the volume to its node
         init_containers=[_assemble(component)],
         containers=[_mail_server(component)],
         volumes=_volumes(component),
     )
+
+
+def _dns_config(site: Site) -> k8s.core.v1.PodDNSConfigArgs | None:
+    if site.mail.dns_ndots is None:
+        return None
+    return k8s.core.v1.PodDNSConfigArgs(options=[k8s.core.v1.PodDNSConfigOptionArgs(name="ndots", value=str(site.mail.dns_ndots))])
 
 
 def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:

@@ -4,6 +4,7 @@ from components.settings.site import Site
 
 CONFIG_DIR = "/tmp/docker-mailserver"  # noqa: S108 - where the image reads its configuration
 DKIM_DIR = f"{CONFIG_DIR}/rspamd/dkim"
+VMAIL = 5000  # user and group that own all mail (DMS_VMAIL_UID)
 TLS_DIR = "/tmp/ssl"  # noqa: S108 - the live pod's path
 
 
@@ -28,7 +29,7 @@ def environment(site: Site) -> dict[str, str]:
         "ENABLE_RSPAMD_REDIS": _flag(mail.rspamd.redis),
         "RSPAMD_LEARN": _flag(mail.rspamd.redis),  # learning has nowhere to go without Redis
         "ENABLE_QUOTAS": _flag(mail.quotas),
-        "ENABLE_SRS": _flag(mail.srs),
+        "ENABLE_SRS": _flag(site.srs),
         "ENABLE_AMAVIS": "0",
         "ENABLE_CLAMAV": "0",
         "ENABLE_FAIL2BAN": "0",
@@ -38,7 +39,7 @@ def environment(site: Site) -> dict[str, str]:
         "ENABLE_SPAMASSASSIN": "0",
         "ENABLE_UPDATE_CHECK": "0",  # the settings name the version
     }
-    if mail.srs:
+    if site.srs:
         # postsrsd leaves only its own domain alone; without this it would rewrite the senders of our other domains.
         variables["SRS_EXCLUDE_DOMAINS"] = ",".join(site.domains)
     if mail.relay:

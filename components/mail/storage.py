@@ -24,7 +24,7 @@ def mail_claim(component: Component) -> k8s.core.v1.PersistentVolumeClaim:
 def claim(component: Component, name: str, size: Quantity, annotations: dict[str, str] | None = None) -> k8s.core.v1.PersistentVolumeClaim:
     """A claim for one node at a time that outlives the stack. `size` counts at creation only: others grow it later."""
     return k8s.core.v1.PersistentVolumeClaim(
-        f"claim-{name}",
+        component.named(f"claim-{name}"),
         # A class that binds on first use would never be ready while Pulumi waits for it before the pod.
         metadata=component.metadata(name, annotations=NO_WAIT | (annotations or {})),
         spec=k8s.core.v1.PersistentVolumeClaimSpecArgs(

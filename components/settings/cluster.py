@@ -54,6 +54,9 @@ class Cluster(Model):
     external_secrets: Literal["v1", "v1beta1"] | None = Field(
         default="v1", description="API version of external-secrets in the cluster; null when it is not installed"
     )
+    workload_annotations: dict[str, str] = Field(
+        default={}, description="annotations of every Deployment and CronJob, such as those that keep an image updater away"
+    )
     reloader: bool = Field(default=True, description="stakater/Reloader is installed and restarts the pod when a Secret changes")
     autoresizer: bool = Field(default=False, description="topolvm/pvc-autoresizer is installed and grows the mail volume")
 

@@ -9,6 +9,8 @@ from components.settings.schedule import Schedule
 from components.settings.secrets import Secret, StoreKey, secret_name
 from components.settings.types import Fqdn, Image, MailAddress, Model, ObjectName, Percent, Quantity
 
+PROBE_MINUTES = 15  # how long a probe may take; a run that is due earlier would be skipped
+
 
 class Outbound(Model):
     """The probe in the other direction: submitted here, sent through the relay to a stranger, and expected back."""

@@ -78,7 +78,9 @@ class Resources(Model):
 
     cpu_request: Quantity = Field(default="25m", description="seen on an idle server; no limit, so that a burst is not throttled")
     memory_request: Quantity = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
-    memory_limit: Quantity = Field(default="1Gi", description="twice the request: Rspamd doubles for a moment when it reloads its maps")
+    memory_limit: Quantity = Field(
+        default="1536Mi", description="0.4 GiB and five times mail.message_size_limit: Rspamd holds two of the largest messages at once"
+    )
 
 
 class Storage(Model):
@@ -95,6 +97,13 @@ class Storage(Model):
     retained_claims: dict[ObjectName, Quantity] = Field(
         default={}, description="claims of an earlier life that nothing mounts and nothing may delete, with their size"
     )
+
+
+class PriorityClass(Model):
+    """How the pod ranks when a node runs out of room. A value below the neighbours' makes mail the first to be evicted."""
+
+    name: ObjectName = Field(default="mailserver", description="the PriorityClass; one made by others where `value` is null")
+    value: int | None = Field(default=100_000, le=1_000_000_000, description="makes the class with this value; null uses an existing one")
 
 
 class Mail(Model):
@@ -115,11 +124,22 @@ class Mail(Model):
     relay: Relay | None = Field(default=None, description="null delivers straight to the recipients' MX")
     trusted_relays: tuple[TrustedRelay, ...] = Field(default=(), description="other MX of ours that pass mail on to this server")
     require_reverse_name: bool = Field(default=True, description="refuse strangers whose address has no matching name (450)")
-    srs: bool = Field(default=True, description="rewrite the sender of forwarded mail so that SPF holds at its next stop")
+    srs: bool | None = Field(
+        default=None,
+        description="rewrite envelope senders so that forwarded mail passes SPF at its next hop; it changes the envelope of all "
+        "inbound mail. null: on where an alias of the settings forwards outside",
+    )
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
     resources: Resources = Field(default=Resources(), description="CPU and memory")
     storage: Storage = Field(default=Storage(), description="the volume with mail, state and logs")
-    priority: int | None = Field(default=100_000, description="value of the pod's PriorityClass; null makes none")
+    priority_class: PriorityClass | None = Field(default=PriorityClass(), description="priority of the pod; null sets none")
+    dns_ndots: int | None = Field(
+        default=1,
+        ge=1,
+        le=15,
+        description="`ndots` of the pod's resolver; Kubernetes' 5 turns each lookup of a client's name into four. "
+        "null leaves dnsConfig to the cluster, for example where a policy controller sets it",
+    )
     unreachable_toleration_seconds: int = Field(
         default=60, ge=0, description="how long the pod waits on a node that does not answer before it moves"
     )

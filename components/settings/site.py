@@ -5,13 +5,14 @@ import dataclasses
 from pydantic import Field
 
 from components.listeners import LISTENERS, Listener
+from components.names import MAIL_SERVER
 from components.settings.cluster import Cluster
 from components.settings.dns import Dns, DomainRecords
 from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
 from components.settings.secrets import DkimKey, Secret, SecretStore, secret_name
-from components.settings.types import Fqdn, Model, ObjectName, covers
+from components.settings.types import Fqdn, Model, ObjectName, covers, domain_of
 
 KEY = "mailserver:site"
 
@@ -86,9 +87,20 @@ class Site(Model):
         return self.host(self.primary)
 
     @property
+    def external_aliases(self) -> tuple[str, ...]:
+        """Aliases of the settings that forward to another provider."""
+        aliases = self.mail.aliases.items()
+        return tuple(alias for alias, targets in aliases if any(domain_of(target) not in self.domains for target in targets))
+
+    @property
+    def srs(self) -> bool:
+        """Whether envelope senders are rewritten."""
+        return bool(self.external_aliases) if self.mail.srs is None else self.mail.srs
+
+    @property
     def in_cluster_host(self) -> str:
         """Where pods reach the stock ports."""
-        return f"mailserver.{self.namespace}.svc.cluster.local"
+        return f"{MAIL_SERVER}.{self.namespace}.svc.cluster.local"
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

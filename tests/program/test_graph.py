@@ -160,8 +160,11 @@ def test_the_pod_leaves_a_silent_node_soon_and_ordinary_pods_first(recording):
     pod = pod_of(recording("prod"))
     waits = {t["key"]: t["tolerationSeconds"] for t in pod["tolerations"] if t["effect"] == "NoExecute"}
     assert waits == {"node.kubernetes.io/not-ready": 60, "node.kubernetes.io/unreachable": 60}
-    assert pod["priorityClassName"] == find(recording("prod"), "PriorityClass", "mailserver")["metadata"]["name"]
-    assert "priorityClassName" not in pod_of(recording("prod", {"mail/priority": None}))
+    made = recording("prod", {"mail/priority_class": {}})
+    assert pod_of(made)["priorityClassName"] == find(made, "PriorityClass", "mailserver")["metadata"]["name"]
+    assert pod["priorityClassName"] == "tier-3-edge", "the cluster's own, which is not declared here"
+    assert "PriorityClass" not in {thing["kind"] for thing in recording("prod").kubernetes()}
+    assert "priorityClassName" not in pod_of(recording("prod", {"mail/priority_class": None}))
 
 
 def test_credentials_stay_in_memory_and_out_of_other_users_sight(recording):
@@ -198,3 +201,15 @@ def test_the_pod_prefers_the_node_of_a_job_that_holds_its_volume(recording):
     }
     assert holding
     assert {name for name, job in jobs.items() if wanted in job["metadata"]["labels"].items()} == holding
+
+
+def test_every_workload_carries_the_sites_annotations(recording):
+    workloads = [thing for thing in recording("prod").kubernetes() if thing["kind"] in {"Deployment", "CronJob"}]
+    assert len(workloads) > 5
+    for thing in workloads:
+        assert thing["metadata"]["annotations"]["keel.sh/policy"] == "never", thing["metadata"]["name"]
+
+
+def test_the_resolver_is_left_to_the_cluster_where_the_settings_say_so(recording):
+    assert "dnsConfig" not in pod_of(recording("prod"))
+    assert pod_of(recording("prod", {"mail/dns_ndots": 2}))["dnsConfig"] == {"options": [{"name": "ndots", "value": "2"}]}

@@ -88,7 +88,7 @@ def report(site: Site, zone: Fqdn, live: list[tuple[str, Record]]) -> Iterator[s
     concerned = [record for _, record in live if _place(record) in places or "._domainkey." in record.name]
     others = [record for record in records(site) if record.zone != zone]
     for finding in verify(site, read_snapshot(SNAPSHOT), date.today(), found=[*concerned, *others]):
-        yield f"{'wrong' if finding.error else 'doubtful'} today: {finding}"
+        yield f"{'wrong' if finding.level == 'error' else 'doubtful'} today: {finding}"
 
 
 @click.command()

@@ -14,9 +14,8 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from components.checks.objects import unprotected, violations
 from components.errors import UserError
-from components.mail.services import NAME
+from components.names import MAIL_SERVER
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.dns_view import dns_table, zone_files
 from tools.offline.edge_view import edge_artefacts, edge_summary
@@ -24,16 +23,6 @@ from tools.offline.program import Recording, run
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
 INDEX = "resources.json"  # its presence marks a folder that an earlier render made and this one may replace
-
-
-def rule_breaches(recording: Recording, *, production: bool) -> Iterator[str]:
-    """Every rule that a rendered object breaks, one sentence each."""
-    for resource in recording.resources:
-        if not resource.type.startswith("kubernetes:") or "kind" not in resource.inputs:
-            continue
-        yield from violations(resource.inputs)
-        if production:
-            yield from unprotected(resource.inputs["kind"], resource.inputs["metadata"]["name"], resource.options)
 
 
 def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
@@ -47,7 +36,7 @@ def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
 def _mail_files(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """What the mail pod's config volumes hold, by the path that the pod sees: read back from the objects that will hold it."""
     maps = {thing["metadata"]["name"]: thing["data"] for thing in objects if thing["kind"] == "ConfigMap"}
-    for deployment in (thing for thing in objects if (thing["kind"], thing["metadata"]["name"]) == ("Deployment", NAME)):
+    for deployment in (thing for thing in objects if (thing["kind"], thing["metadata"]["name"]) == ("Deployment", MAIL_SERVER)):
         for volume in deployment["spec"]["template"]["spec"]["volumes"]:
             source = volume.get("configMap")
             if source and "items" in source:
@@ -115,8 +104,6 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
     recording = run(stack)
     site = site_of(stack)
-    if breaches := list(rule_breaches(recording, production=site.production)):
-        raise UserError("\n".join(breaches))
     write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:

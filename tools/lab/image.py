@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from components.errors import UserError
-from components.mail.files import config_files
-from components.mail.image import CONFIG_DIR, TLS_DIR, environment
+from components.mail.files import SCRIPTS, SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, config_files
+from components.mail.image import CONFIG_DIR, TLS_DIR, VMAIL, environment
 from components.mail.secrets import ACCOUNTS_KEY, ALIASES_KEY, RELAY_KEY, mounted_secrets
 from components.settings.site import Site
 from tools.lab import facts
@@ -20,11 +20,8 @@ from tools.lab.facts import Fact, nested
 from tools.lab.hosts import PATH, Daemon, Host, set_back, wait_for
 from tools.offline.stackfile import ROOT
 
-SOURCE_DIR, SECRETS_DIR, SCRIPTS_DIR = "/config", "/secrets", "/scripts"  # the init container's mounts
 LOG = "/var/log/mail/mail.log"
-RSPAMD_LOG = "/var/log/mail/rspamd.log"
 PATTERNS = ROOT / ".tools" / "lab" / "rspamd"
-SCRIPTS = ("assemble.py", "user-patches.sh")
 
 
 @dataclass
@@ -72,7 +69,7 @@ class MailServer:
         host.write("/etc/resolv.conf", f"nameserver {nameserver}\noptions timeout:1 attempts:1\n")
         host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n")
         for name in ("passwd", "group"):
-            entry = f"docker:x:{facts.VMAIL}:" if name == "group" else f"docker:x:{facts.VMAIL}:{facts.VMAIL}::/home/docker:/bin/bash"
+            entry = f"docker:x:{VMAIL}:" if name == "group" else f"docker:x:{VMAIL}:{VMAIL}::/home/docker:/bin/bash"
             host.write(f"/etc/{name}", host.path(f"/etc/{name}").read_text() + entry + "\n")
         host.write("/etc/rsyslog.conf", f'module(load="imuxsock")\nmodule(load="builtin:omfile" fileCreateMode="0640")\nmail.* -{LOG}\n')
         host.run("mkdir", "-p", CONFIG_DIR, SOURCE_DIR, SECRETS_DIR, SCRIPTS_DIR, "/var/mail-state", "/var/log/mail")
@@ -150,7 +147,7 @@ class MailServer:
             name, domain = login.split("@")[:2]
             home = f"/var/mail/{domain}/{name}/home"
             boxes += f"{login} {domain}/{name}/\n"
-            users += f"{login}:{password}:{facts.VMAIL}:{facts.VMAIL}::{home}::\n"
+            users += f"{login}:{password}:{VMAIL}:{VMAIL}::{home}::\n"
             host.run("mkdir", "-p", home)
             script = host.path(f"{CONFIG_DIR}/{login}.dovecot.sieve")
             if script.exists():

@@ -1,6 +1,5 @@
 """What a preview says beyond the plan."""
 
-from components.dns.gate import verified
 from components.notices import notes, warnings
 
 
@@ -48,15 +47,6 @@ def test_a_preview_says_which_traffic_policy_holds_and_what_it_leaves_open(site)
     assert any("only from the firewall" in note for note in local)
     assert not any("claim any client address" in note for note in local)
     assert any("nothing bans attackers" in note for note in local)
-
-
-def test_reports_that_retention_would_delete_are_named(site):
-    def doubts(*rules):
-        return [text for text in verified(site("prod", {"jobs/retention/rules": list(rules)})).warnings if "retention deletes" in text]
-
-    spam = {"mailbox": "spam@viktorbarzin.me", "kind": "automated", "days": 14}
-    assert any("dmarc@viktorbarzin.me" in text for text in doubts(spam))
-    assert not doubts({**spam, "mailbox": "docs@viktorbarzin.me"})
 
 
 def test_jobs_that_prove_nothing_are_named(site):

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from components.checks.objects import unprotected, violations
+from components.checks.finding import run
+from components.checks.objects import AREA, Declared, Rendered
 
 POD = {
     "volumes": [{"name": "tls", "secret": {"secretName": "tls"}}],
@@ -22,6 +23,7 @@ POD = {
         }
     ],
 }
+KEPT = {"protect": True, "retainOnDelete": True}
 
 
 def deployment(pod):
@@ -32,30 +34,41 @@ def cron_job(pod):
     return {"kind": "CronJob", "metadata": {"name": "d"}, "spec": {"jobTemplate": {"spec": {"template": {"spec": pod}}}}}
 
 
-def test_a_pod_that_keeps_every_rule_is_not_complained_of():
-    assert list(violations(deployment(POD))) == []
+@pytest.fixture
+def findings(site):
+    """Code and place of what the rules find in one object of a stack."""
+
+    def find(manifest, options=KEPT, stack="prod"):
+        return [(f.code, f.setting) for f in run([AREA], Rendered(site(stack), [Declared(manifest, options)]))]
+
+    return find
 
 
 @pytest.mark.parametrize("wrap", [deployment, cron_job])
+def test_a_pod_that_keeps_every_rule_is_accepted(findings, wrap):
+    assert findings(wrap(POD)) == []
+
+
 @pytest.mark.parametrize(
-    ("field", "value", "complaint"),
+    ("field", "value", "code"),
     [
-        ("image", "registry/app", "no fixed tag"),
-        ("image", "registry/app:latest", "no fixed tag"),
-        ("resources", {}, "no memory limit"),
-        ("securityContext", {}, "keeps capabilities"),
-        ("securityContext", {"privileged": True, "capabilities": {"drop": ["ALL"]}}, "change the node's network"),
-        ("securityContext", {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}, "change the node's network"),
-        ("env", [{"name": "IMAP_PASSWORD", "value": "x"}], "stands in the open"),
-        ("volumeMounts", [{"name": "tls", "mountPath": "/tls/crt", "subPath": "tls.crt"}], "by subPath"),
+        ("image", "registry/app", "objects.image-without-tag"),
+        ("image", "registry/app:latest", "objects.image-without-tag"),
+        ("resources", {}, "objects.no-memory-limit"),
+        ("securityContext", {}, "objects.capabilities"),
+        ("securityContext", {"privileged": True, "capabilities": {"drop": ["ALL"]}}, "objects.privileged"),
+        ("securityContext", {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}, "objects.privileged"),
+        ("env", [{"name": "IMAP_PASSWORD", "value": "x"}], "objects.secret-in-environment"),
+        ("volumeMounts", [{"name": "tls", "mountPath": "/tls/crt", "subPath": "tls.crt"}], "objects.secret-by-subpath"),
     ],
 )
-def test_a_container_that_breaks_a_rule_is_named(wrap, field, value, complaint):
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_container_that_breaks_a_rule_is_named(findings, field, value, code, kind):
     pod = copy.deepcopy(POD)
-    pod["containers"][0][field] = value
-    (found,) = violations(wrap(pod))
-    assert complaint in found
-    assert found.endswith(complaint) or "c: " in found
+    broken = {**pod["containers"][0], "name": "broken", field: value}
+    pod[kind] = [broken, *pod["containers"]]
+    for wrap, label in ((deployment, "Deployment/d broken"), (cron_job, "CronJob/d broken")):
+        assert findings(wrap(pod)) == [(code, label)]
 
 
 def secret_texts():
@@ -68,13 +81,16 @@ def secret_texts():
 
 
 @pytest.mark.parametrize("text", list(secret_texts()))
-def test_a_secret_in_a_config_map_is_found(text):
-    (found,) = violations({"kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"file": text}})
-    assert found.startswith("ConfigMap/m: file holds what looks like")
+def test_a_secret_in_a_config_map_is_found(findings, text):
+    config_map = {"kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"file": text}}
+    assert findings(config_map) == [("objects.secret-in-config-map", "ConfigMap/m")]
 
 
-def test_only_a_protected_and_retained_claim_is_safe():
-    assert list(unprotected("PersistentVolumeClaim", "c", {"protect": True, "retainOnDelete": True})) == []
-    assert list(unprotected("Namespace", "c", {"protect": True}))
-    assert list(unprotected("PersistentVolumeClaim", "c", {"retainOnDelete": True}))
-    assert list(unprotected("ConfigMap", "c", {})) == []
+@pytest.mark.parametrize("kind", ["Namespace", "PersistentVolumeClaim"])
+def test_only_a_protected_and_retained_volume_is_safe_in_production(findings, kind):
+    claim = {"kind": kind, "metadata": {"name": "c"}}
+    assert findings(claim) == []
+    for partly in ({"protect": True}, {"retainOnDelete": True}):
+        assert findings(claim, partly) == [("objects.unprotected", f"{kind}/c")]
+    assert findings(claim, {}, "dev") == []
+    assert findings({"kind": "ConfigMap", "metadata": {"name": "m"}}, {}) == []

@@ -118,8 +118,16 @@ def test_learning_needs_redis(site):
 
 
 def test_srs_leaves_our_own_domains_alone(site):
-    assert environment(site("dev"))["SRS_EXCLUDE_DOMAINS"] == "example.net,example.org"
+    assert environment(site("dev", {"mail/srs": True}))["SRS_EXCLUDE_DOMAINS"] == "example.net,example.org"
     assert "SRS_EXCLUDE_DOMAINS" not in environment(site("dev", {"mail/srs": False}))
+
+
+def test_srs_is_on_only_where_an_alias_forwards_outside_unless_the_settings_say_otherwise(site):
+    forward = {"mail/aliases/forward@example.org": ["friend@sender.example"]}
+    seen = [
+        environment(site("dev", changes))["ENABLE_SRS"] for changes in ({}, forward, {**forward, "mail/srs": False}, {"mail/srs": True})
+    ]
+    assert seen == ["0", "1", "0", "1"]
 
 
 def test_every_signing_key_of_every_domain_is_in_rspamds_file_and_in_the_list_of_the_init_container(site):
