@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common import Metrics, ProblemError, push, reason
+from common import Metrics, ProblemError, push, reason, terminate_cleanly
 from repository import (
     ASIDE,
     CLOCK_TOLERANCE,
@@ -34,7 +34,6 @@ from repository import (
     check_clock,
     row_of,
     stamp,
-    terminate_cleanly,
 )
 from survey import Keys, Survey, falls, key_of, survey
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from common import Metrics, ProblemError, push, reason
-from repository import SOURCE_ROOT, Restic, Snapshot, stamp, terminate_cleanly
+from common import Metrics, ProblemError, push, reason, terminate_cleanly
+from repository import SOURCE_ROOT, Restic, Snapshot, stamp
 
 SUCCESS = "Whether the last drill restored everything and Dovecot could read it"
 SAMPLE = 10  # messages that are fetched from each folder at random

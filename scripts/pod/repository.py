@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -270,8 +269,3 @@ def _seconds(text: str) -> float:
     digits = len(rest) - len(rest.lstrip("0123456789"))
     zone = rest[digits:] if rest else ""
     return datetime.fromisoformat(f"{head}.{rest[:6][:digits].ljust(6, '0')}{zone}" if rest else head.replace("Z", "+00:00")).timestamp()
-
-
-def terminate_cleanly(*_: object) -> None:
-    """For SIGTERM: end by an exception, so that what was begun is ended in order and told."""
-    sys.exit(143)

@@ -20,9 +20,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from common import ProblemError, reason
+from common import ProblemError, reason, terminate_cleanly
 from maildir import Message, add, copy_as_it_is, copy_rights, messages, raise_next_uids
-from repository import ASIDE, QUEUE, SOURCE_ROOT, Restic, Snapshot, damaged_paths, stamp, terminate_cleanly
+from repository import ASIDE, QUEUE, SOURCE_ROOT, Restic, Snapshot, damaged_paths, stamp
 from survey import Keys, message_id
 
 MAILBOX = re.compile(r"[\w+=-][^\s/@*?\[\]\\]*@[\w-][\w.-]*")  # a path is made of it, and restic takes that for a pattern
