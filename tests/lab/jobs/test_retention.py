@@ -3,13 +3,17 @@
 import imaplib
 import os
 import ssl
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from components.mail.image import VMAIL
-from tools.lab.servers import NAME, PASSWORD, dovecot
+from tests.lab.jobs.world import SCRIPTS
+from tools.lab.servers import NAME, PASSWORD, dovecot, silent_server
 
 SPAM = "spam@example.org"
 DAY, HOURS = 86400, 3600
