@@ -492,7 +492,7 @@ def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the
     many.mkdir(parents=True)
     (many.parent / "new").mkdir()
     for number in range(250_000):
-        (many / f"1700000000.M{number}P1.host,S=20:2,S").write_bytes(b"Subject: %08d\n\nx\n" % number)
+        (many / f"1700000000.M{number}P1.host,S=21:2,S").write_bytes(b"Subject: %08d\n\nx\n" % number)
     subprocess.run(["chown", "-R", "5000:5000", str(world.root / "mail")], check=True)
     with memory_limit(512 << 20) as within:
         world.within = within
