@@ -29,7 +29,7 @@ def main() -> None:
             Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
-        context.check_adoption()
+        context.check_references()
 
     for note in [*notes(site), *dns_advice.notes]:
         pulumi.log.info(note)

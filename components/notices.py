@@ -17,6 +17,8 @@ def warnings(site: Site) -> Iterator[str]:
     mail = site.mail
     if site.production and not is_pinned(mail.image):
         yield f"{KEY}.mail.image: {mail.image} is not pinned by digest; whoever can move the tag can read the mail"
+    if site.production and site.unprotected:
+        yield f"{KEY}.unprotected: the next up or destroy may delete {', '.join(site.unprotected)}; remove what you do not mean to take out"
     if tunnels := unknown_tunnels(site):
         yield (
             f"{KEY}.cluster.nodes: no tunnel_address for {', '.join(tunnels)}, so every pod may reach the PROXY ports and claim any client "
@@ -112,5 +114,6 @@ def notes(site: Site) -> Iterator[str]:
         yield f"the probe takes {taken} of the {relay.daily_quota} messages a day that {relay.host} allows"
     if relay is None:
         yield "no relay: mail leaves from your own address, which needs port 25 outbound and a matching reverse name"
-    if site.production:
-        yield "production: the Namespace and the volumes are protected, and stay in the cluster when they leave the program"
+    yield "the Namespace, the claims and the volumes stay in the cluster when they leave the program, and with destroy too"
+    if site.cluster.context and not site.cluster.uid:
+        yield f"{KEY}.cluster.uid: is not set, so nothing notices when context {site.cluster.context} points to another cluster"

@@ -50,11 +50,13 @@ class Edge(Component):
         super().__init__(name, context)
         site = self.site
         there = connection(site, ssh)
-        self.haproxy = HaproxySet("haproxy", HaproxySetProvider(), there, dict(haproxy_set(site)), self._options(ready))
+        self.haproxy = HaproxySet(
+            "haproxy", HaproxySetProvider(), there, dict(haproxy_set(site)), self._options("HaproxySet/haproxy", ready)
+        )
         # Going back to the legacy address must work while the new path is broken, so it waits for nothing of it.
         before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
-        self.rules = RuleSet("rules", RuleSetProvider(), there, dict(rule_set(site)), self._options(before))
+        self.rules = RuleSet("rules", RuleSetProvider(), there, dict(rule_set(site)), self._options("RuleSet/rules", before))
         self.register_outputs({"target": site.edge.target})
 
-    def _options(self, depends_on: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), protect=True if self.site.production else None)
+    def _options(self, reference: str, depends_on: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), protect=self.protected(reference))

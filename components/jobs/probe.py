@@ -11,6 +11,7 @@ from components.settings.site import Site
 
 INBOUND = "email-roundtrip-monitor"
 OUTBOUND = "email-outbound-monitor"
+API_VARIABLE = "BREVO_API_KEY"
 MAILBOX_VARIABLE = "EMAIL_MONITOR_IMAP_PASSWORD"
 HEARTBEATS_DIR = "/heartbeats"
 
@@ -36,13 +37,16 @@ def probe_jobs(site: Site) -> Iterator[Job]:
         *(argument for entry in edge for argument in ("--edge", entry)),
         *(argument for host in (other_mx(site) if probe.edge else ()) for argument in ("--mx", host)),
     )
-    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), probe=probe, variables=("BREVO_API_KEY", MAILBOX_VARIABLE))
+    password = {MAILBOX_VARIABLE: probe.credentials.password}
+    api_key = {API_VARIABLE: probe.credentials.api_key}
+    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), probe=probe, keys=api_key | password)
     if probe.outbound:
         outbound = ("outbound", "--recipient", probe.outbound.recipient, "--sender", probe.mailbox)
-        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, probe=probe, variables=(MAILBOX_VARIABLE,))
+        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, probe=probe, keys=password)
 
 
-def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, probe: Probe, variables: tuple[str, ...]) -> Job:
+def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, probe: Probe, keys: dict[str, str]) -> Job:
+    """`keys`: variable of the script to key of the Secret."""
     # A heartbeat says that mail comes in; whether it also gets out has metrics of its own.
     heartbeats = site.jobs.heartbeats if name == INBOUND else None
     relays = [f"{relay.name}={address}" for relay in site.mail.trusted_relays for address in relay.addresses]
@@ -64,7 +68,7 @@ def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], 
                     *option("pushgateway", site.jobs.pushgateway),
                     *option("heartbeats", HEARTBEATS_DIR if heartbeats else None),
                 ),
-                credentials={variable: (probe.credentials.name, variable) for variable in variables},
+                credentials={variable: (probe.credentials.name, key) for variable, key in keys.items()},
                 mounts=(Mount("heartbeats", HEARTBEATS_DIR),) if heartbeats else (),
             ),
         ),

@@ -41,7 +41,10 @@ class MailServer(Component):
         config = self._config_map(CONFIG_MAP, {config_map_key(path): text for path, text in config_files(site).items()})
         scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in SCRIPTS}
         programs = self._config_map(SCRIPTS_MAP, scripts)
+        # First, and last to go: without it any host may speak PROXY to the pod and claim any client address.
+        self.policy = ingress_policy(self)
         needed = [
+            self.policy,
             self.claim,
             config,
             programs,
@@ -49,13 +52,12 @@ class MailServer(Component):
         ]
         priority = site.mail.priority_class
         if priority and priority.value is not None:
-            needed.append(self._priority_class(priority.name, priority.value))
+            needed.append(self._priority_class(priority.class_name, priority.value))
 
         self.deployment = deployment(self, scripts, needed)
         self.service = cluster_service(self)
         self.proxy_service = proxy_service(self)
         self.legacy_service = legacy_service(self)
-        self.policy = ingress_policy(self)
 
         self.host = site.hostname
         self.in_cluster_host = site.in_cluster_host

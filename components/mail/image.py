@@ -1,5 +1,6 @@
 """What we rely on of the docker-mailserver image: its folders, and the variables that choose what runs in it."""
 
+from components.settings.quantity import in_bytes
 from components.settings.site import Site
 
 CONFIG_DIR = "/tmp/docker-mailserver"  # noqa: S108 - where the image reads its configuration
@@ -19,7 +20,7 @@ def environment(site: Site) -> dict[str, str]:
         "SPOOF_PROTECTION": "1",
         "POSTSCREEN_ACTION": "enforce",
         "ENABLE_DNSBL": "0",
-        "POSTFIX_MESSAGE_SIZE_LIMIT": str(mail.message_size_limit),
+        "POSTFIX_MESSAGE_SIZE_LIMIT": str(in_bytes(mail.message_size_limit)),
         # `manual`: the image copies the files, and its change detector copies them again when they are renewed.
         "SSL_TYPE": "manual",
         "SSL_CERT_PATH": f"{TLS_DIR}/tls.crt",

@@ -97,7 +97,7 @@ def test_a_second_run_finds_the_first_ones_files_and_ends_the_same(fresh: MailSe
     ],
 )
 def test_what_is_missing_or_wrong_stops_the_pod_with_one_line(fresh: MailServer, spoil, complaint: str) -> None:
-    fresh.host.run("rm", "-rf", "/var/mail-state/last-good")
+    fresh.host.run("rm", "-rf", "/state/last-good")
     spoil(fresh.secrets)
     with pytest.raises(UserError, match=re.escape(complaint)) as stopped:
         fresh.assemble()
@@ -117,7 +117,7 @@ def test_a_fault_in_the_secrets_starts_with_the_last_good_ones_and_hashes_nothin
     fresh.assemble()
     assert fresh.said == ""
     assert fresh.host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text() == before["postfix-accounts.cf"]  # the same salts
-    for path in ("/var/mail-state/last-good", "/var/mail-state/last-good/dkim"):
+    for path in ("/state/last-good", "/state/last-good/dkim"):
         assert _mode(fresh, path) == (0o700, "root")
 
 
@@ -132,9 +132,9 @@ def test_a_changed_password_opens_its_mailbox_at_the_next_start(fresh: MailServe
 
 def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
     fresh.secrets.aliases = json.dumps("# third persons\nclub@example.org me@elsewhere.example, you@elsewhere.example\n")
-    fresh.site = lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}})
+    fresh.render(lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}}))
     fresh.assemble()
-    fresh.site = lab_site()
+    fresh.render(lab_site())
     lines = fresh.host.path(f"{CONFIG_DIR}/postfix-virtual.cf").read_text().splitlines()
     assert "club@example.org me@elsewhere.example,you@elsewhere.example" in lines
     assert "alice@example.org alice@example.org" in lines
@@ -182,10 +182,10 @@ class TestUserPatches:
         fresh.set_up()
         home = fresh.host.path("/var/mail/example.org/bob/home")
         assert (home / ".dovecot.sieve").exists()
-        kept = fresh.files.pop("bob@example.org.dovecot.sieve")
+        fresh.render(lab_site({"mail/mailboxes/bob@example.org": {}}))
         fresh.assemble()
         fresh.set_up()
-        fresh.files["bob@example.org.dovecot.sieve"] = kept
+        fresh.render(lab_site())
         assert not (home / ".dovecot.sieve").exists()
 
     def test_a_sieve_script_of_somebody_else_stays(self, fresh: MailServer) -> None:

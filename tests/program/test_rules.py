@@ -44,7 +44,7 @@ CASES = {
     ),
     "a ConfigMap that is not declared": ("prod", "ConfigMap/mail-jobs", None, None, {"references.config-map"}),
     "a key that the ConfigMap has not": (
-        *("prod", "ConfigMap/mailserver.config", "data/dovecot.cf", ...),
+        *("prod", "ConfigMap/mailserver-config", "data/dovecot.cf", ...),
         {"references.config-map"},
     ),
     "an ExternalSecret that is gone": ("prod", "ExternalSecret/mailserver-accounts", None, None, {"references.secret"}),
@@ -52,7 +52,7 @@ CASES = {
         *("prod", "ExternalSecret/mailserver-probe-secrets", "spec/target/template/data", {"BREVO": "x"}),
         {"references.secret"},
     ),
-    "a Secret that nobody makes": (
+    "a Secret that is not made": (
         *("dev", "Deployment/mailserver", f"{POD}/volumes/4/secret/secretName", "mail-tsl"),
         {"references.secret"},
     ),
@@ -102,7 +102,7 @@ CASES = {
         {"references.port", "references.not-admitted"},
     ),
     "a policy without a port": ("prod", "NetworkPolicy/mailserver", "spec/ingress/1/ports/1", ..., {"references.not-admitted"}),
-    "a policy that admits nobody": ("prod", "NetworkPolicy/mailserver", "spec/ingress/0/from", [], {"references.not-admitted"}),
+    "a policy without sources": ("prod", "NetworkPolicy/mailserver", "spec/ingress/0/from", [], {"references.not-admitted"}),
     "a probe at a closed port": (
         "prod",
         "Deployment/mailserver",
@@ -119,7 +119,7 @@ CASES = {
         {"references.backend"},
     ),
     "an Ingress to no Service": ("prod", "Service/mta-sts", None, None, {"references.backend"}),
-    "a priority that is not declared": ("dev", "PriorityClass/mailserver", None, None, {"references.priority-class"}),
+    "a priority that is not declared": ("dev", "PriorityClass/mailserver-100000", None, None, {"references.priority-class"}),
     "memory that is not a quantity": (
         *("prod", "Deployment/mailserver", f"{POD}/initContainers/0/resources/limits/memory", "128Mix"),
         {"values.quantity"},

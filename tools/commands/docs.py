@@ -1,19 +1,22 @@
 """Writes the generated parts of the documentation."""
 
+import json
 import re
 
 import click
 
 from components.listeners import LISTENERS
-from components.settings.reference import reference
+from components.settings.schema import stack_schema
+from tools.offline.settings_page import page
 from tools.offline.stackfile import ROOT
 
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs" / "settings.md"
+SCHEMA = ROOT / "schemas" / "site.schema.json"
 
 
 def picture() -> str:
-    """A Mermaid flowchart of the two ways into the pod."""
+    """A Mermaid flowchart of the two paths into the pod."""
     external = "<br/>".join(f"{s.name} :{s.port}" for s in LISTENERS)
     node_ports = "<br/>".join(f"{s.node_port} · check {s.health_node_port}" for s in LISTENERS)
     twins = "<br/>".join(f":{s.proxy_port} {s.name}" for s in LISTENERS)
@@ -21,7 +24,7 @@ def picture() -> str:
     return f"""\
 ```mermaid
 flowchart LR
-    world([the world]) --> haproxy["pfSense HAProxy<br/>{external}"]
+    internet([Internet]) --> haproxy["pfSense HAProxy<br/>{external}"]
     haproxy -- "PROXY v2: the client's address" --> nodes["NodePorts of mailserver-proxy<br/>{node_ports}"]
     pods([pods: webmail, probe, apps]) --> service["Service mailserver<br/>{stock}"]
     subgraph pod [mail server pod]
@@ -57,27 +60,14 @@ def with_generated_parts(text: str) -> str:
     return text
 
 
-def settings() -> str:
-    """Every setting with its default and its meaning, as Markdown: a section for each area, in their order."""
-    text = """\
-# Settings
-
-Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` stands for a name of yours, `0` for an entry of a list.
-Written by `make docs` from [components/settings](../components/settings).
-"""
-    area = None
-    for setting in reference():
-        top, _, below = setting.path.partition(".")
-        if top != area:
-            area = top
-            text += f"\n## {top}\n\n| setting | default | |\n|---|---|---|\n"
-        default = "required" if setting.default is None else f"`{setting.default}`"
-        text += "| " + " | ".join(part.replace("|", "\\|") for part in (f"`{below or top}`", default, setting.meaning)) + " |\n"
-    return text
+def schema() -> str:
+    """The JSON Schema of a stack file, as it is committed."""
+    return json.dumps(stack_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 @click.command()
 def docs_command() -> None:
-    """Writes the generated parts of the documentation: settings, picture, ports."""
-    SETTINGS.write_text(settings(), encoding="utf-8")
+    """Writes the generated parts of the documentation: settings, JSON Schema, picture, ports."""
+    SETTINGS.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")
     README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")

@@ -18,7 +18,7 @@ LEGACY = {"address": "10.0.20.202"}
 
 
 def test_the_live_names_are_kept(site):
-    """Existing items with these names are adopted; another name would stand beside them on the same port."""
+    """Existing items with these names are adopted; an item of another name would compete for the same port."""
     desired = haproxy_set(site())
     assert {name: frontend["pool"] for name, frontend in desired["frontends"].items()} == {
         "mailserver_proxy_25": "mailserver_nodes_smtp",
@@ -61,7 +61,7 @@ def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
     assert (leads[31145], leads[30145]) == (25, 25)
     numbers = [port["port"] for port in service["spec"]["ports"]]
     assert len(set(numbers)) == len(numbers)
-    with pytest.raises(UserError, match="30126 is taken by"):
+    with pytest.raises(UserError, match="30126 is already used by"):
         site(changes={"cluster/node_ports": {"smtp": ports | {"previous": [30126, 30145]}}})
 
 
