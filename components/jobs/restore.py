@@ -23,6 +23,7 @@ from components.names import MAIL_SERVER
 from components.settings.checks import QUEUE_HEADROOM
 from components.settings.schedule import period
 from components.settings.site import Site
+from components.settings.types import in_bytes
 
 DRILL = "mail-restore-drill"
 MAIL_RESTORE = "mail-restore"
@@ -69,7 +70,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
     if backup:
         data = [Mount("data", f"{SOURCE_DIR}/{name}", read_only=False, folder=folder) for name, folder in MAIL_FOLDERS.items()]
         # Below this much free space Postfix refuses all mail.
-        needs = ("--reserve", str(int(QUEUE_HEADROOM * site.mail.message_size_limit)))
+        needs = ("--reserve", str(int(QUEUE_HEADROOM * in_bytes(site.mail.message_size_limit))))
         rules = (argument for rule in retention_rules(site) for argument in ("--retention", rule))
         yield Job(
             name=MAIL_RESTORE,
