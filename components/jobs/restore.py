@@ -21,9 +21,9 @@ from components.listeners import IMAPS
 from components.mail.image import VMAIL
 from components.names import MAIL_SERVER
 from components.settings.checks import QUEUE_HEADROOM
+from components.settings.quantity import in_bytes
 from components.settings.schedule import period
 from components.settings.site import Site
-from components.settings.types import in_bytes
 
 DRILL = "mail-restore-drill"
 MAIL_RESTORE = "mail-restore"
