@@ -114,9 +114,9 @@ def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:
         security_context=rights(0, capabilities=INIT_CAPABILITIES),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
-            k8s.core.v1.VolumeMountArgs(name="data", mount_path=STATE_DIR, sub_path="state"),  # keeps the last good set
             k8s.core.v1.VolumeMountArgs(name="config", mount_path=SOURCE_DIR, read_only=True),
             k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),
+            k8s.core.v1.VolumeMountArgs(name="data", mount_path=STATE_DIR, sub_path="state"),  # keeps the last good set
             *(
                 k8s.core.v1.VolumeMountArgs(name=f"secret-{folder}", mount_path=f"{SECRETS_DIR}/{folder}", read_only=True)
                 for folder in mounted_secrets(site)
