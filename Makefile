@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help new-stack preview render up stack-init restore job edge-plan edge-flip-back edge-health dns-snapshot lab test golden lint bench docs lock setup
+.PHONY: help new-stack preview render up stack-init restore job edge-plan edge-flip-back edge-health dns-snapshot lab test golden mutation lint bench docs lock setup
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,17 +57,21 @@ test: setup ## run every test; as root, installs the Debian packages they need
 golden: setup ## write tests/program/golden anew after an intended change of what is registered
 	@$(VENV)/bin/python -m tests.program.golden
 
+mutation: setup ## break random lines one at a time and list what no test notices: SEED=, COUNT=; takes hours
+	@$(VENV)/bin/python -m tools.mutation $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+
 lint: setup ## style, types, layers, shell, PHP and YAML
 	@tools/packages.sh
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(VENV)/bin/yamllint --strict .
-	@shellcheck $$(git ls-files '*.sh' tests/contract/pfsense/bin | grep -v '[.]php$$') .ci/run
-	@for file in $$(git ls-files '*.php' '*.inc'); do php -l $$file >/dev/null || exit 1; done
+	@shellcheck $$(git ls-files '*.sh'; git grep -l '^#!/bin/sh' -- tests/contract/pfsense) .ci/run
+	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done
 
 bench: setup ## benchmarks, as ratios
 	@$(RUN) bench
+	@$(VENV)/bin/python -m tests.contract.bench
 
 lab: setup ## run the rendered mail edge on this machine; stops after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh

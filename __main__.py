@@ -6,7 +6,7 @@ from components.base import Context, cluster_provider
 from components.declaring import Declaring
 from components.dns.component import Dns
 from components.dns.gate import verified
-from components.edge.resources import Edge
+from components.edge.component import Edge
 from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer

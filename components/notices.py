@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from components.edge.notices import edge_notes, edge_warnings
+from components.mail.extra import overridden
 from components.mail.secrets import handmade_secrets
 from components.mail.trust import unknown_tunnels
 from components.settings.dns import DomainRecords
@@ -114,6 +115,7 @@ def notes(site: Site) -> Iterator[str]:
         yield f"the probe takes {taken} of the {relay.daily_quota} messages a day that {relay.host} allows"
     if relay is None:
         yield "no relay: mail leaves from your own address, which needs port 25 outbound and a matching reverse name"
+    yield from (f"{KEY}.{setting}: replaces {own}, which this program sets" for setting, own in overridden(site))
     yield "the Namespace, the claims and the volumes stay in the cluster when they leave the program, and with destroy too"
     if site.cluster.context and not site.cluster.uid:
         yield f"{KEY}.cluster.uid: is not set, so nothing notices when context {site.cluster.context} points to another cluster"

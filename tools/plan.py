@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tools.dns_advice import dns_advice
+
 # The engine's operations, in the words of the summary. The first line that fits a resource is its line.
 WORDS = {
     "replace": ("replace", "create-replacement", "delete-replaced", "import-replacement", "read-replacement", "discard-replaced"),
@@ -112,6 +114,8 @@ def errors(plan: Plan) -> Iterator[str]:
 
 
 def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:
+    if advice := dns_advice(urn, text):
+        return advice
     if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
         name = names.get(protected[1]) or label(protected[1], {})
         return (
