@@ -26,12 +26,8 @@ def config_files(site: Site) -> dict[str, str]:
         "postfix-virtual.cf": accounts.virtual(site),
         postfix.SEND_AS: postfix.send_as(site),
         PROXY_LIST: postfix.proxy_listeners(),
-<<<<<<< HEAD
-        "dovecot.cf": dovecot.dovecot_cf(site),
-        DOMAIN_LIST: "".join(f"{name}\n" for name in site.domains),
-=======
         "dovecot.cf": dovecot.dovecot_cf(site) + (f"{extra.dovecot.rstrip()}\n" if extra.dovecot else ""),
->>>>>>> main
+        DOMAIN_LIST: "".join(f"{name}\n" for name in site.domains),
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }
