@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.errors import UserError
 from components.live import FILLED_IN
-from components.settings.site import KEY, Site
+from components.settings.site import Site
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
 NO_WAIT = {"pulumi.com/skipAwait": "true"}  # for what Pulumi would wait for though nothing here depends on its being ready
@@ -22,14 +21,6 @@ class Context:
     site: Site
     cluster: k8s.Provider
     declared: set[str] = field(default_factory=set)  # Kind/name of each Kubernetes object and of whatever else can be protected
-
-    def check_references(self) -> None:
-        """Raise UserError for an entry of `adopt` or `unprotected` that no component declared."""
-        for setting, entries in (("adopt", self.site.adopt), ("unprotected", self.site.unprotected)):
-            if unknown := sorted(set(entries) - self.declared):
-                raise UserError(
-                    f"{KEY}.{setting}: {', '.join(unknown)}: no such object here; write Kind/name, such as Namespace/mailserver"
-                )
 
 
 class Component(pulumi.ComponentResource):

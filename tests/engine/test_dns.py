@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from components.checks.registry import read_site
 from components.dns.live import parse
 from components.dns.match import matches, says_the_same
 from components.dns.records import Record, records
-from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.conftest import change, settings
 from tests.engine.conftest import Cli
@@ -34,16 +34,15 @@ sys.path.insert(0, {str(ROOT)!r})
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.checks.registry import judge, read_site, refuse
 from components.dns import component
-from components.dns.gate import verified
 from components.errors import UserError
-from components.settings.parse import parse_site
 
 component.policy_server = lambda _component: []
 try:
-    site = parse_site(pulumi.Config("mailserver").require("site"))
+    site = read_site(pulumi.Config("mailserver").require("site"))
     if "DNS_TEST_UNJUDGED" not in os.environ:
-        verified(site)
+        refuse(judge(site))
     component.Dns("dns", Context(site, cluster_provider(site)), namespace=None)
 except UserError as error:
     raise pulumi.RunError(str(error)) from None
@@ -72,7 +71,7 @@ class Stack:
         site["mail"]["mailboxes"]["alice@example.org"] = {}
         for path, value in ({Z: {"cloudflare": self.zone}} | (changes or {})).items():
             change(site, path, value)
-        self.site = parse_site(json.dumps(site))
+        self.site = read_site(json.dumps(site))
         with (self.folder / "Pulumi.dev.yaml").open("w") as stream:
             YAML().dump({"config": {KEY: site}}, stream)
 
