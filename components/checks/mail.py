@@ -5,16 +5,12 @@ from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
 from components.mail.extra import overridden
-from components.settings.mail import TESTED_IMAGE_MAJORS, Mailbox
+from components.settings.mail import QUEUE_HEADROOM, TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
 from components.settings.types import domain_of, image_tag, is_pinned
 
 AREA = Area[Site]("mail", "the mail server, its mailboxes and aliases")
-
-# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
-# whose volume was fuller than that refused everything for 15 hours.
-QUEUE_HEADROOM = 1.5
 
 
 @AREA.error("image-untested")
