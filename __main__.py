@@ -28,17 +28,20 @@ def main() -> None:
         if site.edge.ssh:
             Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
-        if site.dns:
-            Dns("dns", context)
+        dns = Dns("dns", context, mail.namespace) if site.dns else None
         context.check_adoption()
 
     for note in [*notes(site), *dns_advice.notes]:
         pulumi.log.info(note)
     for warning in [*warnings(site), *dns_advice.warnings]:
         pulumi.log.warn(warning)
-    pulumi.export("mailHost", site.hostname)
-    pulumi.export("inClusterHost", site.in_cluster_host)
-    pulumi.export("nodePorts", {s.name: {"proxy": s.node_port, "health": s.health_node_port} for s in site.listeners})
+    pulumi.export("mailHost", mail.host)
+    pulumi.export("inClusterHost", mail.in_cluster_host)
+    pulumi.export("nodePorts", mail.node_ports)
+    pulumi.export("services", mail.service_names)
+    pulumi.export("claim", mail.claim_name)
+    pulumi.export("secrets", mail.secret_names)
+    pulumi.export("policyIds", dns.policy_ids if dns else {})
 
 
 try:

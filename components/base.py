@@ -1,7 +1,7 @@
 """What every component shares: its place in the tree, the labels and the options of its children."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -20,7 +20,6 @@ class Context:
 
     site: Site
     cluster: k8s.Provider
-    namespace: k8s.core.v1.Namespace | None = None  # set by the component that makes it; everything in it depends on it
     adopted: set[str] = field(default_factory=set)
 
     def check_adoption(self) -> None:
@@ -31,15 +30,33 @@ class Context:
 
 
 class Component(pulumi.ComponentResource):
-    """A component of the area `area`; its type token is `mailserver:<area>:<Class>`."""
+    """A component on this stack's cluster, unless `opts` or their parent bring another Kubernetes provider.
 
-    def __init__(self, area: str, name: str, context: Context, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(f"mailserver:{area}:{type(self).__name__}", name, {}, opts)
+    `TYPE` and every logical name are part of URNs: one that changes needs an alias, or the engine replaces what is deployed.
+    """
+
+    TYPE: ClassVar[str]
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        opts: pulumi.ResourceOptions | None = None,
+        *,
+        namespace: k8s.core.v1.Namespace | None = None,
+    ) -> None:
+        """`namespace` is what every namespaced child depends on."""
+        super().__init__(self.TYPE, name, {}, _on_cluster(context.cluster, opts))
         self.context = context
         self.site = context.site
+        self.namespace = namespace
+
+    def named(self, part: str) -> str:
+        """Logical name of a child: it begins with the component's, so that a program can hold two."""
+        return f"{self.pulumi_resource_name}-{part}"
 
     def child(self, kind: str, name: str, *, keep: bool = False, **options: Any) -> pulumi.ResourceOptions:
-        """Options of the Kubernetes object `kind`/`name`: parented here, on this stack's cluster, adopted if the settings say so.
+        """Options of the Kubernetes object `kind`/`name`: parented here, adopted if the settings say so.
 
         `keep` protects it and leaves it in the cluster when it goes from the program. Adopted objects come in by import, which
         makes the engine refuse any replacement (pulumi/pulumi, step_generator.go).
@@ -49,11 +66,11 @@ class Component(pulumi.ComponentResource):
         self.context.adopted.add(reference)
         if reference in self.site.adopt:
             options["import_"] = f"{self.site.namespace}/{name}" if namespaced else name
-        if namespaced and self.context.namespace:
-            options["depends_on"] = [self.context.namespace, *options.get("depends_on", [])]
+        if namespaced and self.namespace:
+            options["depends_on"] = [self.namespace, *options.get("depends_on", [])]
         if keep and self.site.production:
             options |= {"protect": True, "retain_on_delete": True}
-        return pulumi.ResourceOptions(parent=self, provider=self.context.cluster, **options)
+        return pulumi.ResourceOptions(parent=self, **options)
 
     def metadata(
         self, name: str, labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None
@@ -64,11 +81,17 @@ class Component(pulumi.ComponentResource):
         )
 
 
-def cluster_provider(site: Site) -> k8s.Provider:
+def _on_cluster(cluster: k8s.Provider, opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions | None:
+    if opts and (opts.provider or (opts.parent and opts.parent.get_provider("kubernetes:core/v1:Namespace"))):
+        return opts
+    return pulumi.ResourceOptions.merge(pulumi.ResourceOptions(providers=[cluster]), opts)
+
+
+def cluster_provider(site: Site, name: str = "cluster") -> k8s.Provider:
     """The stack's own Kubernetes provider: never the cluster that a kubeconfig happens to point at."""
     cluster = site.cluster
     return k8s.Provider(
-        "cluster",
+        name,
         context=cluster.context,
         render_yaml_to_directory=cluster.render_to,
         cluster_identifier=cluster.context,  # replaced when this changes, and not for a new kubeconfig

@@ -10,8 +10,9 @@ from components.settings.secrets import SecretStore, StoreKey
 
 
 def external_secret(
-    name: str,
+    resource_name: str,
     *,
+    name: str,
     namespace: str,
     store: SecretStore,
     api_version: str,
@@ -28,7 +29,7 @@ def external_secret(
     if template:
         target["template"] = {"engineVersion": "v2", "data": dict(template)}
     return k8s.apiextensions.CustomResource(
-        f"external-secret-{name}",
+        resource_name,
         api_version=f"external-secrets.io/{api_version}",
         kind="ExternalSecret",
         metadata=k8s.meta.v1.ObjectMetaArgs(

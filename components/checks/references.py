@@ -163,12 +163,14 @@ def backend(rendered: Rendered) -> Found:
                     yield f"Ingress/{name}", f"{wanted['name']}:{wanted['port']} is not declared"
 
 
-@AREA.error("priority-class", remedy="declare the PriorityClass")
+@AREA.error("priority-class", remedy="declare the PriorityClass, or name an existing one in mail.priority_class")
 def priority_class(rendered: Rendered) -> Found:
-    """A pod has a priority class that is not declared; the API server refuses it."""
+    """A pod has a priority class that is neither declared nor named in the settings as existing; the API server refuses it."""
+    chosen = rendered.site.mail.priority_class
+    existing = {chosen.name} if chosen and chosen.value is None else set()
     for label, pod in rendered.pods():
         name = pod.get("priorityClassName")
-        if name is not None and name not in _named(rendered, "PriorityClass"):
+        if name is not None and name not in _named(rendered, "PriorityClass").keys() | existing:
             yield label, f"the PriorityClass {name} is not declared"
 
 

@@ -20,7 +20,7 @@ def policy_text(site: Site, domain: Fqdn) -> str:
     mta_sts = site.domains[domain].dns.mta_sts
     if mta_sts is None:
         raise ValueError(f"{domain} has no MTA-STS")
-    named = dict.fromkeys([*mail_exchangers(site, domain), *mta_sts.former_mx])
+    named = dict.fromkeys([*mail_exchangers(site, domain), *mta_sts.previous_mx])
     hosts = [f"mx: {host}" for host in named]
     return "".join(f"{line}\r\n" for line in ("version: STSv1", f"mode: {mta_sts.mode}", *hosts, f"max_age: {mta_sts.max_age}"))
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from components.dns.content import txt
 from components.dns.mta_sts import POLICY_HOST, mail_exchangers, policy_id
 from components.dns.web_pages import AUTOCONFIG_HOST
+from components.settings.dkim import DkimKey
 from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
-from components.settings.secrets import DkimKey
 from components.settings.site import Domain, Site
 from components.settings.types import Address, Fqdn, domain_of
 
@@ -161,7 +161,7 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
         yield f"verification-{label}-{_digest(code)}", name, "TXT", txt(code), {"former": f"verification-{former}"}
     if dns.srv:
         ports = {listener.name: listener.port for listener in site.listeners}
-        for service in (service for service, wanted in dns.srv if wanted):
+        for service in dns.srv:
             target = site.host(name)
             data = (("priority", 0), ("weight", 1), ("port", ports[service]), ("target", target))
             yield f"srv-{service}", f"_{service}._tcp.{name}", "SRV", f"1 {ports[service]} {target}", {"priority": 0, "data": data}

@@ -23,10 +23,13 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
     if dns is None or not texts:
         return []
     config = k8s.core.v1.ConfigMap(
-        NAME, metadata=component.metadata(NAME, labels=LABELS), data=texts, opts=component.child("ConfigMap", NAME)
+        component.named("policy-files"),
+        metadata=component.metadata(NAME, labels=LABELS),
+        data=texts,
+        opts=component.child("ConfigMap", NAME),
     )
     deployment = k8s.apps.v1.Deployment(
-        NAME,
+        component.named("policy-server"),
         metadata=component.metadata(NAME, labels=LABELS, annotations=component.site.cluster.workload_annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=dns.policy_server.replicas,
@@ -40,7 +43,7 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
         opts=component.child("Deployment", NAME, depends_on=[config]),
     )
     service = k8s.core.v1.Service(
-        NAME,
+        component.named("policy-service"),
         metadata=component.metadata(NAME, labels=LABELS, annotations=NO_WAIT),
         spec=k8s.core.v1.ServiceSpecArgs(
             selector=LABELS, ports=[k8s.core.v1.ServicePortArgs(name="http", protocol="TCP", port=80, target_port=PORT)]
@@ -97,7 +100,7 @@ def _ingress(component: Component, server: PolicyServer, certificate: Certificat
     )
     path = k8s.networking.v1.HTTPIngressPathArgs(path="/", path_type="Prefix", backend=backend)
     return k8s.networking.v1.Ingress(
-        f"ingress-{name}",
+        component.named(f"ingress-{name}"),
         metadata=component.metadata(name, labels=LABELS, annotations=annotations),
         spec=k8s.networking.v1.IngressSpecArgs(
             ingress_class_name=server.ingress_class,

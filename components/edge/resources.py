@@ -43,9 +43,11 @@ def connection(site: Site, ssh: Ssh) -> dict[str, str]:
 class Edge(Component):
     """The firewall's part of the way in: HAProxy first, then what leads to it."""
 
+    TYPE = "mailserver:edge:Edge"
+
     def __init__(self, name: str, context: Context, ssh: Ssh, *, ready: Sequence[pulumi.Resource], legacy: pulumi.Resource | None) -> None:
         """`ready` is what HAProxy sends mail to, `legacy` the LoadBalancer Service while there is one."""
-        super().__init__("edge", name, context)
+        super().__init__(name, context)
         site = self.site
         there = connection(site, ssh)
         self.haproxy = HaproxySet("haproxy", HaproxySetProvider(), there, dict(haproxy_set(site)), self._options(ready))

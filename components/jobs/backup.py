@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from components.jobs.job import Claim, Container, Job, Mount, Root, Scratch, SecretFiles, Volume, option, python
+from components.names import MAIL_SERVER
 from components.settings.jobs import Backup, BackupTarget, WebmailBackup
 from components.settings.site import Site
 from components.settings.types import Image
@@ -30,7 +31,7 @@ def backup_jobs(site: Site) -> Iterator[Job]:
     if backup:
         mounts = [Mount("data", f"{SOURCE_DIR}/{name}", folder=folder) for name, folder in MAIL_FOLDERS.items()]
         claims: dict[str, Volume] = {"data": Claim(site.mail.storage.claim, read_only=True)}
-        yield _job(site, MAIL, backup, beside="mailserver", mounts=mounts, claims=claims, maildirs=MAILDIRS)
+        yield _job(site, MAIL, backup, beside=MAIL_SERVER, mounts=mounts, claims=claims, maildirs=MAILDIRS)
     if webmail:
         mounts = [Mount(name, f"{SOURCE_DIR}/{name}") for name in webmail.claims]
         claims = {name: Claim(claim, read_only=True) for name, claim in webmail.claims.items()}

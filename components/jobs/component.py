@@ -25,13 +25,15 @@ def all_jobs(site: Site) -> Iterator[Job]:
 class Jobs(Component):
     """CronJobs of the probe, the backups, the restores and retention; nothing at all where the settings name none."""
 
+    TYPE = "mailserver:jobs:Jobs"
+
     def __init__(self, name: str, context: Context, mail: MailServer, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("jobs", name, context, opts)
+        super().__init__(name, context, opts, namespace=mail.namespace)
         jobs = list(all_jobs(self.site))
         self.cron_jobs: dict[str, k8s.batch.v1.CronJob] = {}
         if jobs:
             programs = k8s.core.v1.ConfigMap(
-                "programs",
+                self.named("programs"),
                 metadata=self.metadata(CONFIG_MAP),
                 data={script: (POD_SCRIPTS / script).read_text("utf-8") for script in SCRIPTS},
                 opts=self.child("ConfigMap", CONFIG_MAP),
@@ -50,7 +52,7 @@ class Jobs(Component):
             return None
         shared = {"access_modes": ["ReadWriteMany"], "storage_class_name": nfs.storage_class}
         volume = k8s.core.v1.PersistentVolume(
-            f"volume-{target.claim}",
+            self.named(f"volume-{target.claim}"),
             metadata=k8s.meta.v1.ObjectMetaArgs(name=target.claim, labels=MANAGED_BY),
             spec=k8s.core.v1.PersistentVolumeSpecArgs(
                 **shared,
@@ -62,7 +64,7 @@ class Jobs(Component):
             opts=self.child("PersistentVolume", target.claim, keep=True),
         )
         return k8s.core.v1.PersistentVolumeClaim(
-            f"claim-{target.claim}",
+            self.named(f"claim-{target.claim}"),
             metadata=self.metadata(target.claim, annotations=NO_WAIT),
             spec=k8s.core.v1.PersistentVolumeClaimSpecArgs(
                 **shared, volume_name=target.claim, resources=k8s.core.v1.VolumeResourceRequirementsArgs(requests={"storage": nfs.size})

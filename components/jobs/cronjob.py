@@ -25,7 +25,7 @@ def labels(job: Job) -> dict[str, str]:
 def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resource]) -> k8s.batch.v1.CronJob:
     history = max(3, most_runs_per_day(job.schedule) + 1)  # the limit would otherwise delete what KEPT wants to keep
     return k8s.batch.v1.CronJob(
-        f"cronjob-{job.name}",
+        component.named(f"cronjob-{job.name}"),
         metadata=component.metadata(job.name, labels=labels(job), annotations=component.site.cluster.workload_annotations),
         spec=k8s.batch.v1.CronJobSpecArgs(
             schedule=job.schedule,

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from components.settings.quantity import Bytes
 from components.settings.schedule import Schedule
-from components.settings.types import Image, Quantity
+from components.settings.types import Image
 
 SCRIPTS_DIR = "/scripts"
 SCRIPTS = ("backup.py", "common.py", "drill.py", "probe.py", "repository.py", "restore.py", "retention.py")
@@ -29,14 +30,14 @@ class SecretFiles:
 class Scratch:
     """A little room on the node, gone with the pod; more than `size` ends the pod."""
 
-    size: Quantity
+    size: Bytes
 
 
 @dataclass(frozen=True)
 class OwnVolume:
     """A volume made for this pod alone and deleted with it: it cannot fill the node's disk, so it evicts nobody."""
 
-    size: Quantity
+    size: Bytes
     storage_class: str | None
 
 
@@ -68,7 +69,7 @@ class Container:
     name: str
     image: Image
     command: tuple[str, ...]
-    memory: Quantity = "128Mi"
+    memory: Bytes = "128Mi"
     mounts: tuple[Mount, ...] = ()
     root: Root | None = None
     credentials: dict[str, tuple[str, str]] = field(default_factory=dict)  # variable to the Secret's name and key

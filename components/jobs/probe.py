@@ -5,17 +5,18 @@ from datetime import timedelta
 
 from components.jobs.job import Container, Job, Mount, SecretFiles, option, python
 from components.listeners import IMAPS, LISTENERS, SUBMISSION
-from components.settings.jobs import Probe, probe_recipient, probe_sender
+from components.settings.jobs import PROBE_MINUTES, Probe, probe_recipient, probe_sender
 from components.settings.schedule import Schedule
 from components.settings.site import Site
 
 INBOUND = "email-roundtrip-monitor"
 OUTBOUND = "email-outbound-monitor"
+API_VARIABLE = "BREVO_API_KEY"
 MAILBOX_VARIABLE = "EMAIL_MONITOR_IMAP_PASSWORD"
 HEARTBEATS_DIR = "/heartbeats"
 
 # 15 looks 20 seconds apart, each of them 20 seconds at the worst, and as much again for the API, the edge and the reports.
-DEADLINE = timedelta(minutes=15)
+DEADLINE = timedelta(minutes=PROBE_MINUTES)
 
 
 def probe_jobs(site: Site) -> Iterator[Job]:
@@ -29,13 +30,16 @@ def probe_jobs(site: Site) -> Iterator[Job]:
         *option("api", probe.api),
         *(argument for entry in edge for argument in ("--edge", entry)),
     )
-    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), probe=probe, variables=("BREVO_API_KEY", MAILBOX_VARIABLE))
+    password = {MAILBOX_VARIABLE: probe.credentials.password}
+    api_key = {API_VARIABLE: probe.credentials.api_key}
+    yield _job(site, INBOUND, probe.schedule, ("inbound", *inbound), probe=probe, keys=api_key | password)
     if probe.outbound:
         outbound = ("outbound", "--recipient", probe.outbound.recipient, "--sender", probe.mailbox)
-        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, probe=probe, variables=(MAILBOX_VARIABLE,))
+        yield _job(site, OUTBOUND, probe.outbound.schedule, outbound, probe=probe, keys=password)
 
 
-def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, probe: Probe, variables: tuple[str, ...]) -> Job:
+def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], *, probe: Probe, keys: dict[str, str]) -> Job:
+    """`keys`: variable of the script to key of the Secret."""
     # A heartbeat says that mail comes in; whether it also gets out has metrics of its own.
     heartbeats = site.jobs.heartbeats if name == INBOUND else None
     return Job(
@@ -54,7 +58,7 @@ def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], 
                     *option("pushgateway", site.jobs.pushgateway),
                     *option("heartbeats", HEARTBEATS_DIR if heartbeats else None),
                 ),
-                credentials={variable: (probe.credentials.name, variable) for variable in variables},
+                credentials={variable: (probe.credentials.name, key) for variable, key in keys.items()},
                 mounts=(Mount("heartbeats", HEARTBEATS_DIR),) if heartbeats else (),
             ),
         ),

@@ -17,12 +17,13 @@ from components.jobs.backup import (
 )
 from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, Scratch, option, python
 from components.listeners import IMAPS
+from components.mail.image import VMAIL
+from components.names import MAIL_SERVER
 from components.settings.site import Site
 
 DRILL = "mail-restore-drill"
 MAIL_RESTORE = "mail-restore"
 WEBMAIL_RESTORE = "webmail-restore"
-VMAIL = 5000  # the image's user that owns all mail (docker-mailserver, DMS_VMAIL_UID)
 
 # restic gives back the times of the sources' common folder too, and fails where it cannot: the image's own is read-only.
 ROOT_OF_SOURCES = Scratch("1Mi")
@@ -68,7 +69,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             schedule=BY_HAND,
             suspended=True,
             deadline=timedelta(hours=6),
-            beside="mailserver",
+            beside=MAIL_SERVER,
             only_beside=False,  # for a whole restore the mail server is stopped, and then its node is free as well
             containers=(
                 restic_binary(site.jobs.restic_image),

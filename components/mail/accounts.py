@@ -1,7 +1,7 @@
 """Mailboxes and aliases as the image's files. Passwords are not here: the init container adds them in the pod."""
 
+from components.settings.quantity import in_bytes
 from components.settings.site import Site
-from components.settings.types import quantity_bytes
 
 
 def virtual(site: Site) -> str:
@@ -11,7 +11,7 @@ def virtual(site: Site) -> str:
 
 def quotas(site: Site) -> str:
     """dovecot-quotas.cf: `mailbox:bytes`, one line for each mailbox with a limit."""
-    return "".join(f"{address}:{quantity_bytes(box.quota)}\n" for address, box in site.mail.mailboxes.items() if box.quota)
+    return "".join(f"{address}:{in_bytes(box.quota)}\n" for address, box in site.mail.mailboxes.items() if box.quota)
 
 
 def sieve_scripts(site: Site) -> dict[str, str]:

@@ -7,21 +7,17 @@ import pulumi_kubernetes as k8s
 
 from components.base import Component
 from components.listeners import IMAPS, LISTENERS, SMTP
-from components.mail.files import config_files, config_map_key
+from components.mail.files import SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.rspamd import MILTER_PORT
 from components.mail.secrets import mounted_secrets
-from components.mail.services import NAME, SELECTOR
 from components.mail.storage import MOUNTS
+from components.names import MAIL_SERVER, SELECTOR
 from components.pods import BESIDE, affinity, checksum, pod_spec, rights
 from components.settings.site import Site
 
 CONFIG_MAP = "mailserver.config"
 SCRIPTS_MAP = "mailserver-user-patches"
-
-SOURCE_DIR = "/config"
-SECRETS_DIR = "/secrets"
-SCRIPTS_DIR = "/scripts"
 
 # Supervisor stops one program after the other, each within 55 seconds (the image's stopwaitsecs). Seen: 15 to 31 seconds in all,
 # most of them Rspamd's. Postfix must not be killed in the middle of a delivery.
@@ -53,8 +49,8 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
     return k8s.apps.v1.Deployment(
-        NAME,
-        metadata=component.metadata(NAME, labels=SELECTOR, annotations=annotations),
+        component.named("deployment"),
+        metadata=component.metadata(MAIL_SERVER, labels=SELECTOR, annotations=annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),
@@ -67,7 +63,9 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
                 spec=_pod(component),
             ),
         ),
-        opts=component.child("Deployment", NAME, depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m")),
+        opts=component.child(
+            "Deployment", MAIL_SERVER, depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m")
+        ),
     )
 
 
@@ -86,7 +84,7 @@ def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
             )
             for state in ("not-ready", "unreachable")
         ],
-        affinity=affinity({BESIDE: NAME}),  # a running backup ties the volume to its node
+        affinity=affinity({BESIDE: MAIL_SERVER}),  # a running backup ties the volume to its node
         init_containers=[_assemble(component)],
         containers=[_mail_server(component)],
         volumes=_volumes(component),

@@ -5,6 +5,12 @@ import re
 from components.mail import accounts, dovecot, postfix, rspamd
 from components.settings.site import Site
 
+# Where the init container sees the files of this configuration, the Secrets (a folder for each) and its programs.
+SOURCE_DIR = "/config"
+SECRETS_DIR = "/secrets"
+SCRIPTS_DIR = "/scripts"
+SCRIPTS = ("assemble.py", "user-patches.sh")
+
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
 DKIM_LIST = "dkim-keys.txt"

@@ -1,9 +1,11 @@
 """What we rely on of the docker-mailserver image: its folders, and the variables that choose what runs in it."""
 
+from components.settings.quantity import in_bytes
 from components.settings.site import Site
 
 CONFIG_DIR = "/tmp/docker-mailserver"  # noqa: S108 - where the image reads its configuration
 DKIM_DIR = f"{CONFIG_DIR}/rspamd/dkim"
+VMAIL = 5000  # user and group that own all mail (DMS_VMAIL_UID)
 TLS_DIR = "/tmp/ssl"  # noqa: S108 - the live pod's path
 
 
@@ -18,7 +20,7 @@ def environment(site: Site) -> dict[str, str]:
         "SPOOF_PROTECTION": "1",
         "POSTSCREEN_ACTION": "enforce",
         "ENABLE_DNSBL": "0",
-        "POSTFIX_MESSAGE_SIZE_LIMIT": str(mail.message_size_limit),
+        "POSTFIX_MESSAGE_SIZE_LIMIT": str(in_bytes(mail.message_size_limit)),
         # `manual`: the image copies the files, and its change detector copies them again when they are renewed.
         "SSL_TYPE": "manual",
         "SSL_CERT_PATH": f"{TLS_DIR}/tls.crt",

@@ -3,8 +3,8 @@
 import pulumi_kubernetes as k8s
 
 from components.base import Component
-from components.mail.services import SELECTOR
 from components.mail.trust import Net, edge_networks, host_network
+from components.names import MAIL_SERVER, SELECTOR
 from components.pods import JOB_LABEL
 
 
@@ -16,8 +16,8 @@ def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
     if site.edge.legacy:
         stock = [_from_network(host_network("0.0.0.0/0")), *_clients(site.mail.allowed_namespaces)]
     return k8s.networking.v1.NetworkPolicy(
-        "ingress-policy",
-        metadata=component.metadata("mailserver"),
+        component.named("ingress-policy"),
+        metadata=component.metadata(MAIL_SERVER),
         spec=k8s.networking.v1.NetworkPolicySpecArgs(
             pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=SELECTOR),
             policy_types=["Ingress"],
@@ -26,7 +26,7 @@ def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
                 _rule([listener.port for listener in site.listeners], stock),
             ],
         ),
-        opts=component.child("NetworkPolicy", "mailserver"),
+        opts=component.child("NetworkPolicy", MAIL_SERVER),
     )
 
 

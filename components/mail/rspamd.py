@@ -1,7 +1,7 @@
 """Rspamd: the files of its override.d, by name."""
 
 from components.mail.image import DKIM_DIR
-from components.settings.secrets import DkimKey
+from components.settings.dkim import DkimKey
 from components.settings.site import Site
 from components.settings.types import Fqdn
 

@@ -9,6 +9,7 @@ from components.settings.site import Site
 ACCOUNTS_KEY = "accounts"
 ALIASES_KEY = "aliases"
 RELAY_KEY = "sasl_passwd"
+API_KEY_TEMPLATES = {"plain": "{{ .api_key }}", "base64-json": '{{ .api_key | b64dec | fromJson | dig "api_key" "" }}'}
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
     }
     yield mail.dkim.name, dkim, {}
     if jobs.probe:
-        # The stored values are wrapped, and an address is no path that `property` could follow: hence a template.
-        sources = {"brevo": jobs.probe.credentials.source, "accounts": mail.accounts.source}
+        # The password is one entry of a JSON value, and `property` cannot follow an address: hence a template.
+        secret = jobs.probe.credentials
+        sources = {"api_key": secret.source, "accounts": mail.accounts.source}
         template = {
-            "BREVO_API_KEY": '{{ .brevo | b64dec | fromJson | dig "api_key" "" }}',
-            "EMAIL_MONITOR_IMAP_PASSWORD": f'{{{{ .accounts | fromJson | dig "{jobs.probe.mailbox}" "" }}}}',
+            secret.api_key: API_KEY_TEMPLATES[secret.encoding],
+            secret.password: f'{{{{ .accounts | fromJson | dig "{jobs.probe.mailbox}" "" }}}}',
         }
-        yield jobs.probe.credentials.name, sources, template
+        yield secret.name, sources, template
     if jobs.heartbeats:
         yield jobs.heartbeats.name, {"uptime_kuma": jobs.heartbeats.uptime_kuma, "urls": jobs.heartbeats.urls}, {}
     if jobs.retention:

@@ -5,17 +5,12 @@ from typing import Any
 import pulumi_kubernetes as k8s
 
 from components.base import NO_WAIT, Component
-
-NAME = "mailserver"
-SELECTOR = {"app": NAME}  # live objects rely on it: changing it replaces the Deployment
-
-PROXY_SERVICE = f"{NAME}-proxy"
-LEGACY_SERVICE = f"{NAME}-legacy"
+from components.names import LEGACY_SERVICE, MAIL_SERVER, PROXY_SERVICE, SELECTOR
 
 
 def cluster_service(component: Component) -> k8s.core.v1.Service:
     """`mailserver`: 25, 465, 587 and 993 without PROXY, for pods."""
-    return _service(component, NAME, type="ClusterIP", ports=_stock_ports(component))
+    return _service(component, MAIL_SERVER, type="ClusterIP", ports=_stock_ports(component))
 
 
 def proxy_service(component: Component) -> k8s.core.v1.Service:
@@ -81,7 +76,7 @@ def _stock_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
 def _service(component: Component, name: str, annotations: dict[str, str] | None = None, **spec: Any) -> k8s.core.v1.Service:
     # No Service waits: the Deployment alone decides readiness, and each wait costs ten seconds.
     return k8s.core.v1.Service(
-        f"service-{name}",
+        component.named(f"service-{name}"),
         metadata=component.metadata(name, labels=SELECTOR, annotations=NO_WAIT | (annotations or {})),
         spec=k8s.core.v1.ServiceSpecArgs(selector=SELECTOR, **spec),
         opts=component.child("Service", name),

@@ -3,7 +3,7 @@
 import pulumi_kubernetes as k8s
 
 from components.base import NO_WAIT, Component
-from components.settings.types import Quantity
+from components.settings.quantity import Bytes
 
 # Mail, state and logs share one claim. Another folder name would start with an empty mailbox.
 MOUNTS = {"data": "/var/mail", "state": "/var/mail-state", "log": "/var/log/mail"}
@@ -21,10 +21,10 @@ def mail_claim(component: Component) -> k8s.core.v1.PersistentVolumeClaim:
     return claim(component, storage.claim, storage.size, annotations)
 
 
-def claim(component: Component, name: str, size: Quantity, annotations: dict[str, str] | None = None) -> k8s.core.v1.PersistentVolumeClaim:
+def claim(component: Component, name: str, size: Bytes, annotations: dict[str, str] | None = None) -> k8s.core.v1.PersistentVolumeClaim:
     """A claim for one node at a time that outlives the stack. `size` counts at creation only: others grow it later."""
     return k8s.core.v1.PersistentVolumeClaim(
-        f"claim-{name}",
+        component.named(f"claim-{name}"),
         # A class that binds on first use would never be ready while Pulumi waits for it before the pod.
         metadata=component.metadata(name, annotations=NO_WAIT | (annotations or {})),
         spec=k8s.core.v1.PersistentVolumeClaimSpecArgs(

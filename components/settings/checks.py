@@ -6,8 +6,9 @@ from components.settings.dns_checks import dns_problems
 from components.settings.edge_checks import edge_problems
 from components.settings.job_checks import job_problems
 from components.settings.mail import TESTED_IMAGE_MAJORS
+from components.settings.quantity import in_bytes
 from components.settings.site import Site
-from components.settings.types import domain_of, image_tag, quantity_bytes
+from components.settings.types import domain_of, image_tag
 
 # Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
 # whose volume was fuller than that refused everything for 15 hours.
@@ -92,16 +93,16 @@ def _send_as(site: Site) -> Iterator[str]:
 
 def _capacity(site: Site) -> Iterator[str]:
     storage, resources = site.mail.storage, site.mail.resources
-    free = quantity_bytes(storage.size) * storage.free_threshold_percent // 100
-    needed = int(QUEUE_HEADROOM * site.mail.message_size_limit)
+    free = in_bytes(storage.size) * storage.free_threshold_percent // 100
+    needed = int(QUEUE_HEADROOM * in_bytes(site.mail.message_size_limit))
     if free <= needed:
         yield (
             f"mail.storage: {storage.free_threshold_percent} % of {storage.size} is {free >> 20} MiB, but Postfix refuses all mail below "
             f"{needed >> 20} MiB free (1.5 x mail.message_size_limit); raise size or free_threshold_percent"
         )
-    if quantity_bytes(storage.growth_limit) < quantity_bytes(storage.size):
+    if in_bytes(storage.growth_limit) < in_bytes(storage.size):
         yield f"mail.storage.growth_limit: {storage.growth_limit} is below size {storage.size}"
-    if quantity_bytes(resources.memory_limit) < quantity_bytes(resources.memory_request):
+    if in_bytes(resources.memory_limit) < in_bytes(resources.memory_request):
         yield f"mail.resources.memory_limit: {resources.memory_limit} is below memory_request {resources.memory_request}"
 
 

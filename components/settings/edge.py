@@ -1,4 +1,4 @@
-"""The firewall in front: pfSense with the HAProxy package, reached over SSH."""
+"""The edge: pfSense with the HAProxy package, managed over SSH."""
 
 import base64
 import binascii
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from components.settings.types import Address, Model, Port
+from components.settings.types import Address, Model, Port, text
 
 _KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 
@@ -22,52 +22,69 @@ def _host_key(value: str) -> str:
     return f"{kind} {rest.split(' ')[0]}"
 
 
-def _interface(value: str) -> str:
-    if not value.isalnum() or not value.islower():
-        raise ValueError("write pfSense's own name of the interface, such as wan, lan or opt1, not its description")
-    return value
-
-
 HostKey = Annotated[str, AfterValidator(_host_key)]
-Interface = Annotated[str, AfterValidator(_interface)]
+Interface = Annotated[
+    str,
+    *text(
+        "pfSense interface",
+        r"[0-9]*[a-z][a-z0-9]*",
+        "write pfSense's own name of the interface, such as wan, lan or opt1, not its description",
+    ),
+]
+User = Annotated[str, *text("user name", r"[a-z_][a-z0-9_-]{0,31}", "write a user name such as admin")]
 
 
 class Ssh(Model):
-    """How the firewall is reached. The private key is no setting: config secret `edgeSshKey`, a key file, or an SSH agent."""
+    """SSH access to the firewall. The private key is not a setting: config secret `edgeSshKey`, a key file, or an SSH agent."""
 
-    host: Address | None = Field(default=None, description="the address that SSH connects to; null means the firewall's `address`")
-    port: Port = Field(default=22, description="where its SSH server listens")
-    user: str = Field(default="admin", pattern=r"^[a-z_][a-z0-9_-]{0,31}$", description="a user with uid 0: admin or root")
-    host_key: HostKey = Field(description="the firewall's public host key; nothing is sent to a host that shows another one")
+    host: Address | None = Field(default=None, description="address that SSH connects to; null: edge.address", examples=["192.0.2.1"])
+    port: Port = Field(default=22, description="port of the firewall's SSH server")
+    user: User = Field(default="admin", description="a user with uid 0: admin or root")
+    host_key: HostKey = Field(
+        description="the firewall's public host key; nothing is sent to a host that presents another one",
+        examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…"],
+    )
     key_file: str | None = Field(
-        default=None, description="path of the private key; null means the config secret edgeSshKey, or else the SSH agent"
+        default=None,
+        description="path of the private key; null: the config secret edgeSshKey, or else the SSH agent",
+        examples=["~/.ssh/mailserver-edge"],
     )
 
 
 class Legacy(Model):
-    """The way in before HAProxy: a LoadBalancer Service that keeps client addresses by itself."""
+    """The inbound path before HAProxy: a LoadBalancer Service that preserves client addresses by itself."""
 
-    address: Address = Field(description="address of the LoadBalancer Service `mailserver-legacy`")
+    address: Address = Field(description="address of the LoadBalancer Service `mailserver-legacy`", examples=["192.0.2.2"])
 
 
 class Edge(Model):
-    """The pfSense in front of the cluster, and what of it is managed from here."""
+    """The pfSense firewall in front of the cluster, and what of it is managed here."""
 
-    address: Address = Field(description="its address on the nodes' network: where HAProxy listens, and where its connections come from")
+    address: Address = Field(
+        description="the firewall's address on the nodes' network: HAProxy listens on it and connects from it", examples=["192.0.2.1"]
+    )
     ipv6_address: Address | None = Field(
-        default=None, description="a public IPv6 address of the firewall that HAProxy listens on too, with a pass rule to it"
+        default=None,
+        description="public IPv6 address of the firewall; HAProxy listens on it too, and pass rules admit mail to it",
+        examples=["2001:db8::25"],
     )
     ipv6_interface: Interface | None = Field(
-        default=None, description="the interface that IPv6 comes in by, when it is another one than wan_interface (a tunnel)"
+        default=None, description="interface that IPv6 arrives on; null: wan_interface", examples=["opt1"]
     )
-    wan_interface: Interface = Field(default="wan", description="the interface that mail from the world comes in by")
+    wan_interface: Interface = Field(default="wan", description="interface that mail from the Internet arrives on")
     wan_address: Address | Literal["wanip"] = Field(
-        default="wanip", description="what the world connects to: an address, or wanip for whatever address the WAN interface has"
+        default="wanip", description="destination address of the redirects; wanip: the current address of the WAN interface"
     )
-    ssh: Ssh | None = Field(default=None, description="null: the firewall is left alone; the render still shows what it should hold")
+    ssh: Ssh | None = Field(
+        default=None, description="SSH access to the firewall; null: the firewall is not changed, and a render shows what it should hold"
+    )
     target: Literal["haproxy", "legacy"] = Field(
-        default="haproxy", description="where the redirects lead: HAProxy on the firewall, or the LoadBalancer Service of `legacy`"
+        default="haproxy", description="where the redirects point: HAProxy on the firewall, or the LoadBalancer Service of `legacy`"
     )
-    test_frontend: bool = Field(default=False, description="keeps a frontend on port 2525, to try the PROXY path beside a live legacy one")
-    remove_legacy_alias: bool = Field(default=False, description="deletes the alias of the legacy address, once nothing refers to it")
-    legacy: Legacy | None = Field(default=None, description="brings the LoadBalancer Service back, for rolling back")
+    legacy: Legacy | None = Field(default=None, description="the LoadBalancer Service to roll back to; null: none is created")
+    test_frontend: bool = Field(
+        default=False, description="keeps a test frontend on the firewall, to try the PROXY path while mail still uses the legacy path"
+    )
+    remove_legacy_alias: bool = Field(
+        default=False, description="deletes the firewall alias of the legacy address once nothing refers to it"
+    )

@@ -3,12 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from components.settings.jobs import probe_recipient, probe_sender
+from components.settings.jobs import PROBE_MINUTES, probe_recipient, probe_sender
 from components.settings.schedule import most_runs_per_day, period
 from components.settings.site import Site
 from components.settings.types import domain_of
-
-PROBE_MINUTES = 15  # how long a probe may take; a run that is due earlier would be skipped
 
 
 def relay_messages_per_day(site: Site) -> int:

@@ -1,23 +1,40 @@
 """The mail server itself: image, sizes, mailboxes, aliases, relay, filter, volumes."""
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from components.settings.quantity import Bytes, Cpu, in_bytes
 from components.settings.secrets import Secret, secret_name
-from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, Quantity
+from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, text
 
 TESTED_IMAGE_MAJORS = ("15",)  # 16 brings Dovecot 2.4, whose configuration syntax is another one
 
 
-class Mailbox(Model):
-    """An account. Its password stands in the accounts Secret."""
+def _a_mebibyte(value: Bytes) -> Bytes:
+    if in_bytes(value) < 2**20:
+        raise ValueError("write at least 1Mi")
+    return value
 
-    sieve: str | None = Field(default=None, description="Sieve script (RFC 5228) that sorts this mailbox's mail")
-    send_as: tuple[MailAddress, ...] = Field(default=(), description="further addresses it may send as; a catch-all alone grants none")
-    quota: Quantity | None = Field(default=None, description="limit of this mailbox; a first one turns the image's quotas on for all")
+
+class Mailbox(Model):
+    """An account. Its password is in the accounts Secret."""
+
+    sieve: str | None = Field(
+        default=None,
+        description="Sieve script (RFC 5228) that sorts this mailbox's mail",
+        examples=['require ["fileinto"];\nif header :contains "List-Id" "announce" { fileinto "Lists"; }\n'],
+    )
+    send_as: tuple[MailAddress, ...] = Field(
+        default=(), description="further addresses it may send as; a catch-all does not grant any", examples=[["sales@example.org"]]
+    )
+    quota: Bytes | None = Field(
+        default=None, description="size limit of this mailbox; the first one enables the image's quotas for all", examples=["10Gi"]
+    )
 
 
 class AccountsSecret(Secret):
-    """Key `accounts`: JSON map of address to password or hash."""
+    """Key `accounts`: a JSON object of address to password or hash."""
 
     name: ObjectName = secret_name("mailserver-accounts")
 
@@ -43,42 +60,48 @@ class DkimSecret(Model):
 class Relay(Model):
     """The smart host that all outgoing mail leaves through, with authentication and verified TLS."""
 
-    host: Fqdn = Field(description="its name, which its certificate must bear")
-    port: Port = Field(default=587, description="submission with STARTTLS")
-    daily_quota: int | None = Field(default=None, ge=1, description="messages a day that the relay takes from us")
-    credentials: RelaySecret = Field(default=RelaySecret(), description="key `sasl_passwd`: `[host]:port login:password`")
+    host: Fqdn = Field(description="host name, which must be in its certificate", examples=["smtp.example.net"])
+    port: Port = Field(default=587, description="submission port with STARTTLS")
+    daily_quota: int | None = Field(
+        default=None, ge=1, description="number of messages a day that the relay accepts from you", examples=[300]
+    )
+    credentials: RelaySecret = Field(default=RelaySecret(), description="Secret with the key `sasl_passwd`: `[host]:port login:password`")
 
     @property
     def next_hop(self) -> str:
-        """As Postfix writes it; the brackets forbid an MX look-up (transport(5))."""
+        """As Postfix writes it; the brackets forbid an MX lookup (transport(5))."""
         return f"[{self.host}]:{self.port}"
 
 
 class TrustedRelay(Model):
-    """A mail server of ours that passes on mail for our domains, such as a second MX."""
+    """A mail server of yours that passes on mail for your domains, such as a second MX."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9]{0,15}$", description="names its rule in Rspamd")
-    addresses: tuple[Address, ...] = Field(min_length=1, description="every address its connections come from, tunnels included")
+    name: Annotated[
+        str, *text("short name", r"[a-z][a-z0-9]{0,15}", "write a short name of lower-case letters and digits, such as mx2")
+    ] = Field(description="name of its rule in Rspamd", examples=["mx2"])
+    addresses: tuple[Address, ...] = Field(
+        min_length=1, description="every address its connections come from, including tunnels", examples=[["192.0.2.26"]]
+    )
 
 
 class Rspamd(Model):
-    """The spam filter and DKIM signer that runs inside the image."""
+    """The spam filter and DKIM signer inside the image."""
 
     redis: bool = Field(
-        default=True, description="keep statistics in the image's Redis (file in the state folder) and learn from moves to Junk"
+        default=True, description="keep statistics in the image's Redis (a file in the state directory), and learn from moves to Junk"
     )
-    phishing: bool = Field(default=True, description="check links against the OpenPhish feed, fetched by Rspamd")
-    oletools: str | None = Field(
-        default=None, pattern=r"^[a-z0-9.-]+:\d{1,5}$", description="host:port of an olefy server that looks for macros; the image has none"
+    phishing: bool = Field(default=True, description="check links against the OpenPhish feed, which Rspamd downloads")
+    oletools: Annotated[str, *text("host:port", r"[a-z0-9.-]+:[0-9]{1,5}", "write host:port, such as olefy:11343")] | None = Field(
+        default=None, description="olefy server that looks for macros; the image does not include one", examples=["olefy:11343"]
     )
 
 
 class Resources(Model):
-    """CPU and memory of the mail server's container."""
+    """CPU and memory of the mail server's container. CPU has no limit, so that a burst is not throttled."""
 
-    cpu_request: Quantity = Field(default="25m", description="seen on an idle server; no limit, so that a burst is not throttled")
-    memory_request: Quantity = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
-    memory_limit: Quantity = Field(
+    cpu_request: Cpu = Field(default="25m", description="measured on an idle server")
+    memory_request: Bytes = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
+    memory_limit: Bytes = Field(
         default="1536Mi", description="0.4 GiB and five times mail.message_size_limit: Rspamd holds two of the largest messages at once"
     )
 
@@ -86,65 +109,84 @@ class Resources(Model):
 class Storage(Model):
     """The volume that holds mail, state and logs."""
 
-    claim: ObjectName = Field(
-        default="mailserver-data-encrypted", description="the PersistentVolumeClaim; another name is an empty mailbox"
-    )
-    storage_class: str | None = Field(default=None, description="null takes the cluster's default class")
-    size: Quantity = Field(default="5Gi", description="at creation; afterwards the autoresizer or you grow it")
-    growth_limit: Quantity = Field(default="10Gi", description="where the autoresizer stops")
-    free_threshold_percent: Percent = Field(default=10, description="FREE space, in percent, at which the autoresizer grows the volume")
-    growth_percent: int = Field(default=100, ge=10, le=400, description="percent to grow by")
-    retained_claims: dict[ObjectName, Quantity] = Field(
-        default={}, description="claims of an earlier life that nothing mounts and nothing may delete, with their size"
+    claim: ObjectName = Field(default="mailserver-data", description="PersistentVolumeClaim; a change of name starts with an empty volume")
+    storage_class: str | None = Field(default=None, description="null: the cluster's default class", examples=["encrypted"])
+    size: Bytes = Field(default="5Gi", description="size at creation; afterwards the autoresizer or you grow it")
+    growth_limit: Bytes = Field(default="10Gi", description="size at which the autoresizer stops")
+    free_threshold_percent: Percent = Field(default=10, description="free space below which the autoresizer grows the volume")
+    growth_percent: int = Field(default=100, ge=10, le=400, description="how much the autoresizer adds")
+    retained_claims: dict[ObjectName, Bytes] = Field(
+        default={},
+        description="retired claims to keep, with their size: not mounted, protected from deletion",
+        examples=[{"mailserver-old": "5Gi"}],
     )
 
 
 class PriorityClass(Model):
-    """How the pod ranks when a node runs out of room. A value below the neighbours' makes mail the first to be evicted."""
+    """Which pods are evicted first when a node runs out of resources. With a value below its neighbours', mail goes first."""
 
-    name: ObjectName = Field(default="mailserver", description="the PriorityClass; one made by others where `value` is null")
-    value: int | None = Field(default=100_000, le=1_000_000_000, description="makes the class with this value; null uses an existing one")
+    name: ObjectName = Field(default="mailserver", description="name of the PriorityClass")
+    value: int | None = Field(
+        default=100_000, le=1_000_000_000, description="creates the class with this value; null: the class exists already"
+    )
 
 
 class Mail(Model):
-    """The docker-mailserver Deployment and everything inside it."""
+    """The docker-mailserver Deployment and everything in it."""
 
     image: Image = Field(
         default="docker.io/mailserver/docker-mailserver:15.1.0",
-        description="docker-mailserver of a tested major version, best with its digest",
+        description=f"docker-mailserver of a tested major version ({', '.join(TESTED_IMAGE_MAJORS)}), best pinned by digest",
     )
-    message_size_limit: int = Field(default=209_715_200, ge=1_048_576, description="bytes of the largest message (200 MiB)")
-    mailboxes: dict[MailAddress, Mailbox] = Field(min_length=1, description="accounts by address; the accounts Secret may hold more")
-    aliases: dict[AliasName, tuple[MailAddress, ...]] = Field(default={}, description="alias or catch-all `@domain` to its targets")
-    accounts: AccountsSecret = Field(default=AccountsSecret(), description="key `accounts`: JSON map of address to password or hash")
+    message_size_limit: Annotated[Bytes, AfterValidator(_a_mebibyte)] = Field(
+        default="200Mi", description="size of the largest message; at least 1Mi"
+    )
+    mailboxes: dict[MailAddress, Mailbox] = Field(
+        min_length=1,
+        description="accounts by address; the accounts Secret may hold more",
+        examples=[{"me@example.org": {}}],
+    )
+    aliases: dict[AliasName, tuple[MailAddress, ...]] = Field(
+        default={},
+        description="alias, or catch-all `@domain`, to its targets",
+        examples=[{"postmaster@example.org": ["me@example.org"]}],
+    )
+    accounts: AccountsSecret = Field(
+        default=AccountsSecret(), description="Secret with the key `accounts`: a JSON object of address to password or hash"
+    )
     stored_aliases: AliasesSecret | None = Field(
-        default=None, description="key `aliases`: lines `alias target[,target…]`, added to those of the settings"
+        default=None,
+        description="Secret with the key `aliases`: lines `alias target[,target…]`, added to those of the settings; null: none",
     )
-    dkim: DkimSecret = Field(default=DkimSecret(), description="one key `<domain>.<selector>` for each DKIM key: PEM")
-    relay: Relay | None = Field(default=None, description="null delivers straight to the recipients' MX")
-    trusted_relays: tuple[TrustedRelay, ...] = Field(default=(), description="other MX of ours that pass mail on to this server")
-    require_reverse_name: bool = Field(default=True, description="refuse strangers whose address has no matching name (450)")
+    dkim: DkimSecret = Field(default=DkimSecret(), description="Secret with a key `<domain>.<selector>` for each DKIM key: PEM")
+    relay: Relay | None = Field(default=None, description="smart host for outgoing mail; null: delivered directly to the recipients' MX")
+    trusted_relays: tuple[TrustedRelay, ...] = Field(
+        default=(),
+        description="mail servers of yours that pass mail on to this one",
+        examples=[[{"name": "mx2", "addresses": ["192.0.2.26"]}]],
+    )
+    require_reverse_name: bool = Field(default=True, description="refuse external senders whose address has no matching host name (450)")
     srs: bool | None = Field(
         default=None,
-        description="rewrite envelope senders so that forwarded mail passes SPF at its next hop; it changes the envelope of all "
-        "inbound mail. null: on where an alias of the settings forwards outside",
+        description="rewrite envelope senders so that forwarded mail passes SPF at the next server; it changes the envelope of all "
+        "inbound mail. null: on where an alias of the settings forwards to an external address",
     )
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
     resources: Resources = Field(default=Resources(), description="CPU and memory")
-    storage: Storage = Field(default=Storage(), description="the volume with mail, state and logs")
-    priority_class: PriorityClass | None = Field(default=PriorityClass(), description="priority of the pod; null sets none")
+    storage: Storage = Field(default=Storage(), description="volume with mail, state and logs")
+    priority_class: PriorityClass | None = Field(default=PriorityClass(), description="priority of the pod; null: none is set")
     dns_ndots: int | None = Field(
         default=1,
         ge=1,
         le=15,
         description="`ndots` of the pod's resolver; Kubernetes' 5 turns each lookup of a client's name into four. "
-        "null leaves dnsConfig to the cluster, for example where a policy controller sets it",
+        "null: dnsConfig is left to the cluster, for example where a policy controller sets it",
     )
     unreachable_toleration_seconds: int = Field(
-        default=60, ge=0, description="how long the pod waits on a node that does not answer before it moves"
+        default=60, ge=0, description="how long the pod stays on a node that does not respond before it is moved"
     )
     allowed_namespaces: tuple[ObjectName, ...] | None = Field(
-        default=None, description="namespaces that may reach the stock ports; null means every namespace"
+        default=None, description="namespaces that may connect to the stock ports; null: every namespace", examples=[["webapps"]]
     )
 
     @property

@@ -1,5 +1,7 @@
 """Reads a stack's settings: one object, refused as a whole with a line for each mistake."""
 
+import functools
+import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 
@@ -7,7 +9,7 @@ from pydantic import ValidationError
 
 from components.errors import UserError
 from components.settings.checks import problems
-from components.settings.reference import reference
+from components.settings.schema import settings_at
 from components.settings.site import KEY, Site
 
 
@@ -17,12 +19,27 @@ def parse_site(text: str) -> Site:
     Raises UserError with a line for each mistake: setting, what is wrong, the value that was given.
     """
     try:
-        site = Site.model_validate_json(text)
+        site = _validated(text)
     except ValidationError as error:
         raise UserError("\n".join(_lines(error))) from None
     if found := list(problems(site)):
         raise UserError("\n".join(f"{KEY}.{problem}" for problem in found))
     return site
+
+
+def _validated(text: str) -> Site:
+    """The site, with `{}` for a null where a block or a map belongs: YAML reads `me@example.org:` with nothing below it as null."""
+    try:
+        return Site.model_validate_json(text)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        empty = [detail["loc"] for detail in details if detail["input"] is None and detail["type"] in {"model_type", "dict_type"}]
+        if not empty or () in empty:
+            raise
+    settings = json.loads(text)
+    for *above, last in empty:
+        functools.reduce(lambda place, part: place[part], above, settings)[last] = {}
+    return Site.model_validate_json(json.dumps(settings))
 
 
 # What pydantic calls a wrong kind of value, and what a reader can do about it.
@@ -52,20 +69,11 @@ def _lines(error: ValidationError) -> Iterator[str]:
         if detail["type"] == "value_error" and isinstance(detail["input"], dict):  # a rule over a whole area names the setting itself
             yield f"{setting}.{message}"
         elif detail["type"] == "extra_forbidden":
-            near = get_close_matches(place[-1], _siblings(place), n=1)
+            near = get_close_matches(place[-1], settings_at(place[:-1]), n=1)
             yield f"{setting}: unknown setting{f'; did you mean {near[0]}?' if near else ''}"
         elif detail["type"] == "missing":
             yield f"{setting}: is required"
         elif detail["type"] == "too_short":
             yield f"{setting}: {message}"
-        elif detail["type"] == "string_pattern_mismatch":
-            yield f"{setting}: must match {detail.get('ctx', {}).get('pattern')} (got {detail['input']!r})"
         else:
             yield f"{setting}: {message} (got {detail['input']!r})"
-
-
-def _siblings(place: list[str]) -> list[str]:
-    """The settings that there are where somebody wrote `place`."""
-    above = place[:-1]
-    paths = [path for path in (setting.path.split(".") for setting in reference()) if len(path) == len(place)]
-    return [path[-1] for path in paths if all(part in {"*", "0", given} for part, given in zip(path, above, strict=False))]

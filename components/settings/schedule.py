@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Annotated
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 _START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday, so that the span below holds whole weeks
 _SPAN = timedelta(days=63)
@@ -23,7 +23,7 @@ def _schedule(value: str) -> str:
     except CronSimError:
         raise ValueError(hint) from None
     if len(runs) < 2:
-        raise ValueError("runs less than once a month; nothing that is watched may be that rare")
+        raise ValueError("must run at least once a month; rarer jobs cannot be monitored")
     return value
 
 
@@ -37,7 +37,11 @@ def _runs(schedule: str) -> tuple[datetime, ...]:
     return tuple(runs)
 
 
-Schedule = Annotated[str, AfterValidator(_schedule)]
+Schedule = Annotated[
+    str,
+    AfterValidator(_schedule),
+    WithJsonSchema({"title": "cron schedule", "type": "string", "pattern": r"^\S+( \S+){4}$"}),
+]
 
 
 def most_runs_per_day(schedule: Schedule) -> int:

@@ -5,13 +5,15 @@ import dataclasses
 from pydantic import Field
 
 from components.listeners import LISTENERS, Listener
+from components.names import MAIL_SERVER
 from components.settings.cluster import Cluster
+from components.settings.dkim import DkimKey
 from components.settings.dns import Dns, DomainRecords
 from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
-from components.settings.secrets import DkimKey, Secret, SecretStore, secret_name
-from components.settings.types import Fqdn, Model, ObjectName, covers, domain_of
+from components.settings.secrets import Secret, SecretStore, secret_name
+from components.settings.types import CertificateName, Fqdn, Model, ObjectName, covers, domain_of
 
 KEY = "mailserver:site"
 
@@ -19,9 +21,13 @@ KEY = "mailserver:site"
 class Domain(Model):
     """A mail domain that is served here."""
 
-    host: Fqdn | None = Field(default=None, description="name of the mail server for this domain; null means mail.<domain>")
-    dkim: tuple[DkimKey, ...] = Field(default=(), description="DKIM keys; those in the stage `signing` sign, all of them at once")
-    dns: DomainRecords = Field(default=DomainRecords(), description="its records; used when the site has dns")
+    host: Fqdn | None = Field(
+        default=None, description="name of this domain's mail server; null: `mail.<domain>`", examples=["mail.example.org"]
+    )
+    dkim: tuple[DkimKey, ...] = Field(
+        default=(), description="DKIM keys; every key in the stage `signing` signs", examples=[[{"selector": "mail"}]]
+    )
+    dns: DomainRecords = Field(default=DomainRecords(), description="the domain's records; used where the site has `dns`")
 
     @property
     def signing_keys(self) -> tuple[DkimKey, ...]:
@@ -29,48 +35,58 @@ class Domain(Model):
 
 
 class Tls(Model):
-    """The certificate, renewed by somebody else (cert-manager, a pipeline) in a Secret of type kubernetes.io/tls."""
+    """The certificate of the mail hosts: a Secret of type kubernetes.io/tls, renewed elsewhere (cert-manager, a pipeline)."""
 
-    secret: ObjectName = Field(description="the Secret's name in our namespace")
-    names: tuple[str, ...] = Field(min_length=1, description="names in the certificate; `*.example.org` covers one label")
+    secret: ObjectName = Field(description="name of the Secret in the stack's namespace", examples=["mail-tls"])
+    names: tuple[CertificateName, ...] = Field(
+        min_length=1, description="names in the certificate; `*.example.org` covers one label", examples=[["mail.example.org"]]
+    )
 
     def covers(self, host: Fqdn) -> bool:
         return covers(self.names, host)
 
 
 class DatabaseSecret(Secret):
-    """Key `password`: of the webmail's database user."""
+    """Key `password`: that of the webmail's database user."""
 
-    name: ObjectName = secret_name("roundcubemail-database")
+    name: ObjectName = secret_name("roundcube-database")
 
 
 class Webmail(Model):
     """The webmail beside the mail server."""
 
-    database: DatabaseSecret = Field(default=DatabaseSecret(), description="key `password`: of Roundcube's database user")
+    database: DatabaseSecret = Field(
+        default=DatabaseSecret(), description="Secret with the key `password`: that of the webmail's database user"
+    )
 
 
 class Site(Model):
     """Everything about one installation that is not secret."""
 
-    production: bool = Field(default=True, description="protects and retains Namespace and volumes; warns of an image that is not pinned")
-    namespace: ObjectName = Field(default="mailserver", description="made, and when production kept, by this stack")
-    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name")
+    production: bool = Field(
+        default=True, description="protect Namespace and volumes and keep them on deletion; warn of images that are not pinned"
+    )
+    namespace: ObjectName = Field(default="mailserver", description="Namespace that this stack creates")
+    domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name", examples=[{"example.org": {}}])
     primary_domain: Fqdn | None = Field(
-        default=None, description="the one whose host is the server's own name; null where there is one only"
+        default=None,
+        description="domain whose mail host is the server's own name; null: the only one; required with several",
+        examples=["example.org"],
     )
     cluster: Cluster = Field(description="the Kubernetes cluster")
-    edge: Edge = Field(description="the pfSense in front of it")
-    tls: Tls = Field(description="the certificate of the mail hosts")
+    edge: Edge = Field(description="the pfSense firewall in front of it")
+    tls: Tls = Field(description="certificate of the mail hosts")
     mail: Mail = Field(description="the mail server")
     jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
     webmail: Webmail | None = Field(default=None, description="the webmail; null: none")
     secret_store: SecretStore | None = Field(
-        default=None, description="where external-secrets reads credentials from; null: every Secret is made by hand"
+        default=None, description="where external-secrets reads credentials from; null: you create every Secret"
     )
-    dns: Dns | None = Field(default=None, description="the records of all domains; null leaves DNS to you")
+    dns: Dns | None = Field(default=None, description="the records of all domains; null: you manage DNS yourself")
     adopt: tuple[str, ...] = Field(
-        default=(), description="live objects to take over instead of creating them, as Kind/name; empty again once that is done"
+        default=(),
+        description="existing objects to adopt instead of creating them, as Kind/name; remove again after the `up`",
+        examples=[["Namespace/mailserver"]],
     )
 
     @property
@@ -99,7 +115,7 @@ class Site(Model):
     @property
     def in_cluster_host(self) -> str:
         """Where pods reach the stock ports."""
-        return f"mailserver.{self.namespace}.svc.cluster.local"
+        return f"{MAIL_SERVER}.{self.namespace}.svc.cluster.local"
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

@@ -1,7 +1,7 @@
 <?php
 /*
  * The entry. $request is base64 of JSON, set by the client in front of this program:
- *   {"verb": "read|plan|apply|delete|health", "kind": "haproxy|rules", "wanted": {…}, "flip": bool}
+ *   {"verb": "read|plan|apply|delete|health", "kind": "haproxy|rules", "wanted": {…}}
  */
 
 function edge_main(string $request): never

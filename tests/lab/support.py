@@ -32,7 +32,7 @@ def lab_settings() -> dict[str, Any]:
     base = settings("dev")
     change(base, "mail/relay", {"host": RELAY_HOST, "port": 587})
     change(base, "mail/trusted_relays", [{"name": "mx2", "addresses": [MX2]}])
-    change(base, "mail/message_size_limit", 1_048_576)
+    change(base, "mail/message_size_limit", "1Mi")
     aliases = base["mail"]["aliases"]
     aliases |= {"forward@example.org": ["friend@sender.example"], "both@example.org": ["both@example.org", "alice@example.org"]}
     base["mail"]["mailboxes"] |= {"both@example.org": {}}

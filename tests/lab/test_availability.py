@@ -142,6 +142,23 @@ def test_a_renewed_certificate_is_served_everywhere_without_a_restart(lab: Lab, 
             context.wrap_socket(connection, server_hostname=lab.site.hostname)
 
 
+def test_the_kubelets_probes_pass_on_the_running_server_and_fail_once_a_daemon_is_gone(lab: Lab, log: Log) -> None:
+    log.expect(r"Killed|terminat|Terminat|Warning|warning")
+    pod = lab.pod
+    probes = {
+        name: ["sh", "-c", f"ss -Hltn sport = :{p['tcpSocket']['port']} | grep -q ."] if "tcpSocket" in p else p["exec"]["command"]
+        for name, p in pod.rendered.probes.items()
+    }
+    assert {name: pod.host.run(*command, check=False).returncode for name, command in probes.items()} == dict.fromkeys(probes, 0)
+    pod.host.run("doveadm", "stop")
+    try:
+        wait_for("Dovecot to stop", lambda: pod.host.run(*probes["livenessProbe"], check=False).returncode != 0)
+        assert all(pod.host.run(*command, check=False).returncode for command in probes.values())
+    finally:
+        pod.restart()
+        lab.wait_until_served()
+
+
 def test_a_restart_in_the_middle_of_the_queue_loses_nothing(lab: Lab, log: Log) -> None:
     log.expect(r"Killed|terminat|Terminat|connect to .*(refused|No such file)|milter|Connection refused|unexpected|Internal error|auth")
     mails = [message("alice@example.org", "friend@sender.example") for _ in range(8)]

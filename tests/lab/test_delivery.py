@@ -6,6 +6,7 @@ import smtplib
 import pytest
 
 from components.listeners import SUBMISSION
+from components.settings.quantity import in_bytes
 from tests.lab.support import Known, Log, arrives
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
@@ -79,7 +80,7 @@ def test_our_own_senders_keep_their_name(lab: Lab) -> None:
 @pytest.mark.parametrize("listener", ["smtp", "submission"])
 def test_the_message_size_limit_holds_to_the_byte(lab: Lab, known: Known, log: Log, listener: str) -> None:
     log.expect(r"queue file size limit exceeded", r"message size \d+ exceeds size limit")
-    limit = lab.site.mail.message_size_limit
+    limit = in_bytes(lab.site.mail.message_size_limit)
 
     def offer(size: int) -> int:
         login = "alice@example.org" if listener == "submission" else None
@@ -101,8 +102,9 @@ def test_a_message_that_hides_its_size_is_measured_as_it_comes(lab: Lab, log: Lo
     subject = f"size {extra}"
     head = f"From: alice@example.org\r\nTo: bob@example.org\r\nSubject: {subject}\r\nMessage-ID: <{extra}@example.org>\r\n\r\n".encode()
     line = b"x" * 70 + b"\r\n"
-    body = line * ((lab.site.mail.message_size_limit + extra - len(head)) // len(line) + 1)
-    body = body[: lab.site.mail.message_size_limit + extra - len(head) - 2] + b"\r\n"
+    size = in_bytes(lab.site.mail.message_size_limit) + extra
+    body = line * ((size - len(head)) // len(line) + 1)
+    body = body[: size - len(head) - 2] + b"\r\n"
     with Client(lab).smtp(SUBMISSION.port, "alice@example.org") as smtp:
         smtp.mail("alice@example.org")
         smtp.rcpt("bob@example.org")

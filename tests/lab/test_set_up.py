@@ -105,9 +105,9 @@ def test_what_is_missing_or_wrong_stops_the_pod_with_one_line(fresh: MailServer,
 
 def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
     fresh.secrets.aliases = json.dumps("# third persons\nclub@example.org me@elsewhere.example, you@elsewhere.example\n")
-    fresh.site = lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}})
+    fresh.render(lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}}))
     fresh.assemble()
-    fresh.site = lab_site()
+    fresh.render(lab_site())
     lines = fresh.host.path(f"{CONFIG_DIR}/postfix-virtual.cf").read_text().splitlines()
     assert "club@example.org me@elsewhere.example,you@elsewhere.example" in lines
     assert "alice@example.org alice@example.org" in lines
@@ -136,10 +136,10 @@ class TestUserPatches:
         fresh.set_up()
         home = fresh.host.path("/var/mail/example.org/bob/home")
         assert (home / ".dovecot.sieve").exists()
-        kept = fresh.files.pop("bob@example.org.dovecot.sieve")
+        fresh.render(lab_site({"mail/mailboxes/bob@example.org": {}}))
         fresh.assemble()
         fresh.set_up()
-        fresh.files["bob@example.org.dovecot.sieve"] = kept
+        fresh.render(lab_site())
         assert not (home / ".dovecot.sieve").exists()
 
     def test_a_sieve_script_of_somebody_else_stays(self, fresh: MailServer) -> None:

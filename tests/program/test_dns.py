@@ -96,14 +96,6 @@ def test_an_enforced_policy_is_announced_before_a_new_mail_host(recording: Calla
     assert waiting(enforced) == {"mx-mail.viktorbarzin.me", "mx-mx2.viktorbarzin.me"}
 
 
-def test_the_announcement_waits_for_the_rollout_and_nothing_else_does(recording: Callable[..., Recording]):
-    run = recording("prod")
-    declared, objects = cloudflare(run), server(run)
-    waiting = {key: resource.options.get("dependencies", []) for key, resource in declared.items()}
-    assert {objects["Deployment"].urn, objects["Ingress"].urn} <= set(waiting.pop("mta-sts"))
-    assert not any(objects["Deployment"].urn in urns for urns in waiting.values())
-
-
 def test_another_policy_is_another_pod_and_another_id(recording: Callable[..., Recording]):
     def digest_and_id(changes: dict) -> tuple[str, str]:
         run = recording("prod", changes)

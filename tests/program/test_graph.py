@@ -112,23 +112,6 @@ def test_the_pod_counts_as_started_and_ready_only_while_the_filter_listens(recor
     assert sorted(ports("readinessProbe")) == [25, 993, milter]
 
 
-def test_the_deployment_waits_for_its_secrets_its_files_and_its_volume(recording):
-    prod = recording("prod")
-    waits = set(resource(prod, "Deployment", "mailserver").options["dependencies"])
-    needed = [("ExternalSecret", s) for s in ("mailserver-accounts", "mailserver-aliases", "mailserver-relay", "mailserver-dkim")]
-    needed += [("ConfigMap", "mailserver.config"), ("ConfigMap", "mailserver-user-patches")]
-    needed += [("PersistentVolumeClaim", "mailserver-data-encrypted"), ("Namespace", "mailserver")]
-    assert {resource(prod, *reference).urn for reference in needed} <= waits
-
-
-def test_everything_in_the_namespace_waits_for_it(recording):
-    prod = recording("prod")
-    namespace = resource(prod, "Namespace", "mailserver").urn
-    for item in prod.resources:
-        if item.inputs.get("metadata", {}).get("namespace"):
-            assert namespace in item.options.get("dependencies", []), item.urn
-
-
 def test_an_adopted_object_is_imported_under_its_live_name(recording):
     adopting = recording("prod", {"adopt": ["Deployment/mailserver", "Namespace/mailserver"]})
     assert resource(adopting, "Deployment", "mailserver").options["importId"] == "mailserver/mailserver"

@@ -10,7 +10,6 @@ import pytest
 
 from components.errors import UserError
 from components.jobs.backup import MAIL_FOLDERS
-from components.jobs.bounds import overdue_bounds
 from components.jobs.job import SCRIPTS
 from components.mail.storage import MOUNTS
 from components.settings.schedule import period
@@ -241,21 +240,6 @@ def test_jobs_may_reach_the_stock_ports_when_clients_are_narrowed_down(recording
     (ours,) = [source["podSelector"]["matchLabels"] for source in stock["from"] if "podSelector" in source]
     for name, thing in cron_jobs(recording("prod", {"mail/allowed_namespaces": ["ebooks"]})).items():
         assert ours.items() <= thing["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"].items(), name
-
-
-def test_bounds_are_a_multiple_of_the_real_schedules(site):
-    bounds = {bound.job: bound.seconds for bound in overdue_bounds(site("prod"))}
-    assert bounds["email-roundtrip-monitor"] == 3600  # the alert's number today
-    assert bounds["mailserver-backup"] == 129600
-    slower = {bound.job: bound.seconds for bound in overdue_bounds(site("prod", {"jobs/probe/schedule": "0 * * * *"}))}
-    assert slower["email-roundtrip-monitor"] == 3 * 3600
-    assert "mail-restore-drill" in bounds
-    assert not list(overdue_bounds(site("dev")))
-
-
-def test_every_job_on_a_schedule_has_a_bound(site, prod):
-    outbound = {"jobs/probe/outbound": {"recipient": "loop@example.com"}}
-    assert {bound.job for bound in overdue_bounds(site("prod", outbound))} == prod.keys() - BY_HAND
 
 
 def test_a_job_started_by_hand_is_the_declared_one_with_more_arguments(recording):

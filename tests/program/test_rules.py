@@ -119,7 +119,7 @@ CASES = {
         {"references.backend"},
     ),
     "an Ingress to no Service": ("prod", "Service/mta-sts", None, None, {"references.backend"}),
-    "a priority that is not declared": ("prod", "PriorityClass/mailserver", None, None, {"references.priority-class"}),
+    "a priority that is not declared": ("dev", "PriorityClass/mailserver", None, None, {"references.priority-class"}),
     "memory that is not a quantity": (
         *("prod", "Deployment/mailserver", f"{POD}/initContainers/0/resources/limits/memory", "128Mix"),
         {"values.quantity"},

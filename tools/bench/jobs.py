@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.mail.image import VMAIL
 from tools.lab.certificates import Authority
-from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
+from tools.lab.servers import NAME, PASSWORD, dovecot
 from tools.offline.stackfile import ROOT
 
 SCRIPTS = ROOT / "scripts" / "pod"

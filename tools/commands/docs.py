@@ -1,15 +1,18 @@
 """Writes the generated parts of the documentation."""
 
+import json
 import re
 
 import click
 
 from components.listeners import LISTENERS
-from components.settings.reference import reference
+from components.settings.schema import stack_schema
+from tools.offline.settings_page import page
 from tools.offline.stackfile import ROOT
 
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs" / "settings.md"
+SCHEMA = ROOT / "schemas" / "site.schema.json"
 
 
 def picture() -> str:
@@ -57,27 +60,14 @@ def with_generated_parts(text: str) -> str:
     return text
 
 
-def settings() -> str:
-    """Every setting with its default and its meaning, as Markdown: a section for each area, in their order."""
-    text = """\
-# Settings
-
-Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` stands for a name of yours, `0` for an entry of a list.
-Written by `make docs` from [components/settings](../components/settings).
-"""
-    area = None
-    for setting in reference():
-        top, _, below = setting.path.partition(".")
-        if top != area:
-            area = top
-            text += f"\n## {top}\n\n| setting | default | |\n|---|---|---|\n"
-        default = "required" if setting.default is None else f"`{setting.default}`"
-        text += "| " + " | ".join(part.replace("|", "\\|") for part in (f"`{below or top}`", default, setting.meaning)) + " |\n"
-    return text
+def schema() -> str:
+    """The JSON Schema of a stack file, as it is committed."""
+    return json.dumps(stack_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 @click.command()
 def docs_command() -> None:
-    """Writes the generated parts of the documentation: settings, picture, ports."""
-    SETTINGS.write_text(settings(), encoding="utf-8")
+    """Writes the generated parts of the documentation: settings, JSON Schema, picture, ports."""
+    SETTINGS.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")
     README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from components.errors import UserError
-from components.mail.services import NAME
+from components.names import MAIL_SERVER
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.dns_view import dns_table, zone_files
 from tools.offline.edge_view import edge_artefacts, edge_summary
@@ -36,7 +36,7 @@ def artefacts(recording: Recording) -> Iterator[tuple[str, str]]:
 def _mail_files(objects: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """What the mail pod's config volumes hold, by the path that the pod sees: read back from the objects that will hold it."""
     maps = {thing["metadata"]["name"]: thing["data"] for thing in objects if thing["kind"] == "ConfigMap"}
-    for deployment in (thing for thing in objects if (thing["kind"], thing["metadata"]["name"]) == ("Deployment", NAME)):
+    for deployment in (thing for thing in objects if (thing["kind"], thing["metadata"]["name"]) == ("Deployment", MAIL_SERVER)):
         for volume in deployment["spec"]["template"]["spec"]["volumes"]:
             source = volume.get("configMap")
             if source and "items" in source:

@@ -40,8 +40,6 @@ def nested(rows: Iterable[Fact], assign: str = " = ", end: str = "") -> str:
     return text(tree, "")
 
 
-VMAIL = 5000  # user and group `docker`, who own every mailbox
-
 _TLS_PROTOCOLS = "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1"
 _CIPHERS = ":".join(
     (
@@ -377,4 +375,3 @@ COMMANDS = {
     "postsrsd": ("/bin/bash", "-c", r"env $(grep -vE '^(#.*|\s*)$' /etc/default/postsrsd) postsrsd -e -p /var/run/postsrsd.pid"),
     "postfix": ("/usr/sbin/postfix", "start-fg"),
 }
-POLL_SECONDS = 2  # DMS_CONFIG_POLL: how often the change detector looks

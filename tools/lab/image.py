@@ -11,55 +11,56 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from components.errors import UserError
-from components.mail.files import config_files
-from components.mail.image import CONFIG_DIR, TLS_DIR, environment
-from components.mail.secrets import ACCOUNTS_KEY, ALIASES_KEY, RELAY_KEY, mounted_secrets
+from components.mail.image import CONFIG_DIR, VMAIL
 from components.settings.site import Site
 from tools.lab import facts
 from tools.lab.facts import Fact, nested
 from tools.lab.hosts import PATH, Daemon, Host, set_back, wait_for
+from tools.lab.pod import RenderedPod
 from tools.offline.stackfile import ROOT
 
-SOURCE_DIR, SECRETS_DIR, SCRIPTS_DIR = "/config", "/secrets", "/scripts"  # the init container's mounts
 LOG = "/var/log/mail/mail.log"
-RSPAMD_LOG = "/var/log/mail/rspamd.log"
 PATTERNS = ROOT / ".tools" / "lab" / "rspamd"
-SCRIPTS = ("assemble.py", "user-patches.sh")
 
 
 @dataclass
 class Secrets:
-    """What the secret store holds: plain texts by the folder and key that the init container reads."""
+    """What the secret store holds, in plain text."""
 
     accounts: dict[str, str]
     dkim: dict[str, str] = field(default_factory=dict)
     relay: str | None = None
     aliases: str | None = None
 
-    def files(self, site: Site) -> dict[str, str]:
-        wanted = {f"accounts/{ACCOUNTS_KEY}": json.dumps(self.accounts)}
-        wanted |= {f"dkim/{name}": key for name, key in self.dkim.items()}
-        if self.relay is not None:
-            wanted[f"relay/{RELAY_KEY}"] = self.relay
-        if self.aliases is not None:
-            wanted[f"aliases/{ALIASES_KEY}"] = self.aliases
-        return {path: text for path, text in wanted.items() if path.partition("/")[0] in mounted_secrets(site)}
+    def by_name(self, site: Site) -> dict[str, dict[str, str]]:
+        """Each Secret's keys (docs/settings.md says which), by its name in the settings."""
+        mail = site.mail
+        held = {mail.accounts.name: {"accounts": json.dumps(self.accounts)}, mail.dkim.name: self.dkim}
+        if mail.relay and self.relay is not None:
+            held[mail.relay.credentials.name] = {"sasl_passwd": self.relay}
+        if mail.stored_aliases and self.aliases is not None:
+            held[mail.stored_aliases.name] = {"aliases": self.aliases}
+        return held
 
 
 class MailServer:
-    """The pod on a host. `files` are the rendered ones by path; a test may change one to see what breaks."""
+    """The pod on a host. A test may change what is `rendered`, to see what breaks."""
 
     def __init__(self, host: Host, site: Site, secrets: Secrets, certificate: tuple[str, str], nameserver: str) -> None:
         if site.mail.quotas:
             raise UserError("mail.mailboxes.*.quota: the lab does not know the image's quota set-up")
-        self.host, self.site, self.secrets = host, site, secrets
-        self.environment = environment(site)
-        self.files = config_files(site)
+        self.host, self.secrets = host, secrets
+        self.render(site)
         self.domain = site.hostname.partition(".")[2]
         self.daemons: dict[str, Daemon] = {}
         self._sums: dict[str, str] = {}
         self._machine(nameserver)
         self.mount_certificate(*certificate)
+
+    def render(self, site: Site) -> None:
+        """Another site's pod on the same machine; its init container runs by `assemble`."""
+        self.site, self.rendered = site, RenderedPod(site)
+        self.environment = self.rendered.environment
 
     def on(self, variable: str) -> bool:
         return self.environment[variable] == "1"
@@ -71,16 +72,14 @@ class MailServer:
         host.write("/etc/resolv.conf", f"nameserver {nameserver}\noptions timeout:1 attempts:1\n")
         host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n")
         for name in ("passwd", "group"):
-            entry = f"docker:x:{facts.VMAIL}:" if name == "group" else f"docker:x:{facts.VMAIL}:{facts.VMAIL}::/home/docker:/bin/bash"
+            entry = f"docker:x:{VMAIL}:" if name == "group" else f"docker:x:{VMAIL}:{VMAIL}::/home/docker:/bin/bash"
             host.write(f"/etc/{name}", host.path(f"/etc/{name}").read_text() + entry + "\n")
         host.write("/etc/rsyslog.conf", f'module(load="imuxsock")\nmodule(load="builtin:omfile" fileCreateMode="0640")\nmail.* -{LOG}\n')
-        host.run("mkdir", "-p", CONFIG_DIR, SOURCE_DIR, SECRETS_DIR, SCRIPTS_DIR, "/var/mail-state", "/var/log/mail")
-        for script in SCRIPTS:
-            host.write(f"{SCRIPTS_DIR}/{script}", (ROOT / "scripts" / "pod" / script).read_text())
+        host.run("mkdir", "-p", *self.rendered.folders)
 
     def mount_certificate(self, certificate: str, key: str) -> None:
         """As the kubelet fills a Secret volume: a new folder, a link turned over in one step, and links to the files through it."""
-        volume = self.host.path(TLS_DIR)
+        volume = self.host.path(self.rendered.certificate)
         fresh = f"..{time.time_ns()}"
         (volume / fresh).mkdir(parents=True)
         (volume / fresh / "tls.crt").write_text(certificate)
@@ -92,17 +91,15 @@ class MailServer:
                 (volume / name).symlink_to(f"..data/{name}")
 
     def assemble(self) -> None:
-        """The init container, with the arguments that the Deployment gives it."""
-        host = self.host
-        host.run("sh", "-c", f"rm -rf {SOURCE_DIR}/* {SECRETS_DIR}/*")
-        for path, text in self.files.items():
-            host.write(f"{SOURCE_DIR}/{path}", text)
-        for path, text in self.secrets.files(self.site).items():
-            host.write(f"{SECRETS_DIR}/{path}", text, 0o400)
-        relay = ["--relay"] if self.site.mail.relay else []
-        host.run(
-            *("python3", f"{SCRIPTS_DIR}/assemble.py", "--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR, *relay)
-        )
+        """The init container: Kubernetes mounts the volumes, then it runs as the Deployment says."""
+        held = self.secrets.by_name(self.site)
+        mounts = {path: (files, 0o644) for path, files in self.rendered.config_maps.items()}
+        mounts |= {path: (held.get(name, {}), mode) for path, (name, mode) in self.rendered.secrets.items()}
+        for path, (files, mode) in mounts.items():
+            self.host.run("sh", "-c", f"rm -rf {path}/*")
+            for file, text in files.items():
+                self.host.write(f"{path}/{file}", text, mode)
+        self.host.run(*self.rendered.command)
 
     # The image's set-up, in its order.
 
@@ -150,7 +147,7 @@ class MailServer:
             name, domain = login.split("@")[:2]
             home = f"/var/mail/{domain}/{name}/home"
             boxes += f"{login} {domain}/{name}/\n"
-            users += f"{login}:{password}:{facts.VMAIL}:{facts.VMAIL}::{home}::\n"
+            users += f"{login}:{password}:{VMAIL}:{VMAIL}::{home}::\n"
             host.run("mkdir", "-p", home)
             script = host.path(f"{CONFIG_DIR}/{login}.dovecot.sieve")
             if script.exists():
@@ -358,7 +355,7 @@ class MailServer:
         changed = [path for path, digest in sums.items() if self._sums.get(path) != digest]
         if not changed:
             return []
-        if any(path.startswith(TLS_DIR) for path in changed):
+        if any(path.startswith(self.rendered.certificate) for path in changed):
             self._certificates()
         if any("postfix-" in path for path in changed):
             self._accounts()

@@ -5,6 +5,7 @@ import email.policy
 import signal
 from email.message import EmailMessage
 
+from components.mail.image import VMAIL
 from tools.lab.facts import Fact, nested
 from tools.lab.hosts import Host, wait_for
 
@@ -33,7 +34,7 @@ class Mta:
         self._write_certificate(certificate)
         host.write("/etc/postfix/master.cf", host.path("/etc/postfix/master.cf.proto").read_text())
         host.run("mkdir", "-p", KEPT, "/var/spool/postfix/private")
-        host.run("chown", "5000:5000", KEPT)
+        host.run("chown", f"{VMAIL}:{VMAIL}", KEPT)
         settings = {
             "compatibility_level": "3.6",
             "maillog_file": LOG,
@@ -54,8 +55,8 @@ class Mta:
             "virtual_mailbox_domains": "static:all" if login else name.partition(".")[2],
             "virtual_mailbox_base": KEPT,
             "virtual_mailbox_maps": "static:mail/",
-            "virtual_uid_maps": "static:5000",
-            "virtual_gid_maps": "static:5000",
+            "virtual_uid_maps": f"static:{VMAIL}",
+            "virtual_gid_maps": f"static:{VMAIL}",
             "virtual_mailbox_limit": "0",
             "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject"
             if login

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from components.mail.image import VMAIL
 from tools.lab.certificates import server_context
 
 NAME = "mail.example.org"
-VMAIL = 5000
 PASSWORD = 'it\'s a "secret" pass'  # noqa: S105 - of mailboxes that last for seconds
 
 

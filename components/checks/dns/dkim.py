@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from components.checks.dns.view import View
 from components.checks.finding import Area, Found
 from components.dns.content import txt_value
+from components.settings.dkim import DkimKey
 from components.settings.dns import FLIGHT_DAYS, PUBLISH_DAYS
-from components.settings.secrets import DkimKey
 from components.settings.types import Fqdn
 
 RSA_BITS = 2048  # RFC 8301 section 3.2

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
+from components.mail.image import VMAIL
 from tests.lab.jobs.world import ALICE, JOB, SPAM, fill, state_of
-from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
+from tools.lab.servers import NAME, PASSWORD, dovecot
 
 
 def mailbox_view(port: int, authority, address: str) -> dict:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tools.lab.servers import NAME, PASSWORD, VMAIL, dovecot
+from components.mail.image import VMAIL
+from tools.lab.servers import NAME, PASSWORD, dovecot
 
 SPAM = "spam@example.org"
 DAY, HOURS = 86400, 3600

@@ -18,14 +18,17 @@ ZONES = Path(__file__).parent / "zones"
 
 # Everything that neither stack has: a mail domain inside another's zone, a tunnel, CAA, a code that has to be escaped, a rotation.
 FULL: Settings = {
-    "domains/mail.example.org": {"host": "mail.example.org", "dns": {"srv": None, "spf": {"includes": ["spf.example.net"]}, "dmarc": None}},
+    "domains/mail.example.org": {
+        "host": "mail.example.org",
+        "dns": {"srv": [], "spf": {"mx": False, "includes": ["spf.example.net"]}, "dmarc": None},
+    },
     "domains/example.org/dns/caa": [
         {"tag": "issue", "value": "ca.example"},
         {"tag": "iodef", "value": "mailto:a@example.org", "critical": True},
     ],
     "domains/example.org/dns/verification": ['odd="\\"quoted\\""', "odd=second", "other:1"],
     "domains/example.org/dns/dkim_cnames": {"relay1": "key.relay.example"},
-    "domains/example.org/dns/srv": {"submission": True},
+    "domains/example.org/dns/srv": ["submissions", "imaps", "submission"],
     "domains/example.org/dns/mx": {"mx2.example.org": 20, "mail.example.org": 5},
     "dns/hosts/mx2.example.org": {"addresses": ["192.0.2.26", "192.0.2.27"]},
     "dns/web": {"name": "1234.tunnel.example", "proxied": True, "internal": ["198.51.100.80"]},

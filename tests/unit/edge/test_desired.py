@@ -61,7 +61,7 @@ def test_a_changed_node_port_is_open_before_the_old_one_closes(recording, site):
     assert (leads[31145], leads[30145]) == (25, 25)
     numbers = [port["port"] for port in service["spec"]["ports"]]
     assert len(set(numbers)) == len(numbers)
-    with pytest.raises(UserError, match="30126 is taken by"):
+    with pytest.raises(UserError, match="30126 is already used by"):
         site(changes={"cluster/node_ports": {"smtp": ports | {"previous": [30126, 30145]}}})
 
 

@@ -18,7 +18,7 @@ CASES: dict[str, tuple[Settings, str]] = {
     "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
     "+all": ({f"{D}/dns/spf/all": "pass"}, "dns.spf.all: Input should be 'fail', 'softfail' or 'neutral'"),
     "a report address without scheme": ({f"{D}/dns/tls_reports": ["me@viktorbarzin.me"]}, "dns.tls_reports.0: write mailto:"),
-    "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: holds an entry twice"),
+    "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: lists an entry twice"),
     "a code with an umlaut": ({f"{D}/dns/verification": ["prüfung=1"]}, "dns.verification.0: write printable ASCII"),
     "a trailing dot": ({f"{D}/dns/dkim_cnames": {"brevo1": "b1.example.net."}}, "without a trailing dot"),
     "upper case": ({f"{D}/dns/mx": {"Mail.viktorbarzin.me": 1}}, "in lower case"),
@@ -31,12 +31,12 @@ CASES: dict[str, tuple[Settings, str]] = {
     "an invalid zone id": ({f"{Z}/cloudflare": "viktorbarzin"}, "zones.viktorbarzin.me.cloudflare: write an id as Cloudflare shows it: 32"),
     "an id adopted for two keys": (
         {f"{Z}/adopt": {"spf": "a" * 32, "dmarc": "a" * 32}},
-        "dns.zones.viktorbarzin.me.adopt.dmarc: has the id of 'spf'; each live record can be taken over once",
+        "dns.zones.viktorbarzin.me.adopt.dmarc: has the id of 'spf'; each live record can be adopted only once",
     ),
     "addresses and a name": ({"dns/web/name": "t.example.net"}, "dns.web.addresses: set exactly one of addresses and name"),
     "a tunnel past the proxy": (
         {"dns/web": {"name": "1.cfargotunnel.com"}},
-        "dns.web.proxied: a tunnel is reached through Cloudflare's proxy",
+        "dns.web.proxied: a tunnel can only be reached through Cloudflare's proxy",
     ),
     "a parked domain with mail": ({"dns/parked": {"viktorbarzin.me": {}}}, "dns.parked.viktorbarzin.me: is in domains too"),
     "a zone that holds nothing": ({"dns/zones/viktorbarzin.em": {}}, "dns.zones.viktorbarzin.em: no domain and no mail host lies in it"),

@@ -34,7 +34,7 @@ WRONG = {
     ),
     "duplicate NodePort": (
         {"cluster/node_ports": {"imaps": {"proxy": 30125, "health": 30148}}},
-        "mailserver:site.cluster.node_ports.imaps.proxy: 30125 is taken by node_ports.smtp.proxy",
+        "mailserver:site.cluster.node_ports.imaps.proxy: 30125 is already used by node_ports.smtp.proxy",
     ),
     "NodePort out of range": (
         {"cluster/node_ports": {"smtp": {"proxy": 2525, "health": 30145}}},
@@ -44,7 +44,7 @@ WRONG = {
         {"cluster/node_ports": {"smtp": {"proxy": 31025}}},
         "mailserver:site.cluster.node_ports.smtp.health: is required",
     ),
-    "two destinations": ({"cluster/render_to": "x"}, "mailserver:site.cluster.context: set either it or render_to"),
+    "two destinations": ({"cluster/render_to": "x"}, "mailserver:site.cluster.context: set exactly one of context and render_to"),
     "alias to a mailbox that does not exist": (
         {"mail/aliases/info@viktorbarzin.me": ["nobody@viktorbarzin.me"]},
         "mail.aliases.info@viktorbarzin.me: nobody@viktorbarzin.me is neither a mailbox nor an alias",
@@ -118,10 +118,44 @@ WRONG = {
     "text for a list": ({"mail/aliases/x@viktorbarzin.me": "me"}, "x@viktorbarzin.me: write a list, such as [one, two] (got 'me')"),
     "network with bits behind its prefix": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "pod_networks.0: write a network such as"),
     "mailbox that is no address": ({"mail/mailboxes/alice.example": {}}, "mail.mailboxes.alice.example: write an address"),
-    "neither cluster nor folder": ({"cluster/context": ...}, "mailserver:site.cluster.context: set either it or render_to"),
+    "neither cluster nor folder": ({"cluster/context": ...}, "mailserver:site.cluster.context: set exactly one of context and render_to"),
     "selector twice": ({"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "a selector stands twice"),
     "store without external-secrets": ({"cluster/external_secrets": None}, "secret_store: needs external-secrets"),
     "source without a store": ({"secret_store": ...}, "secret_store: is missing, yet mail.accounts names a source in it"),
+    "CPU time for a size": (
+        {"mail/resources/memory_limit": "1000m"},
+        "mail.resources.memory_limit: write a size such as 512Mi, 1.5Gi or 2G",
+    ),
+    "a size of half a byte": ({"mail/storage/size": "500m"}, "mail.storage.size: write a size such as"),
+    "a quota of a thousandth": (
+        {"mail/mailboxes/me@viktorbarzin.me/quota": "1m"},
+        "quota: write a size such as 512Mi, 1.5Gi or 2G (got '1m')",
+    ),
+    "a size for CPU time": ({"mail/resources/cpu_request": "1Gi"}, "mail.resources.cpu_request: write CPU time such as 250m"),
+    "a message limit that takes no message": (
+        {"mail/message_size_limit": "10k"},
+        "mail.message_size_limit: write at least 1Mi (got '10k')",
+    ),
+    "a catch-all as other programs write it": (
+        {"mail/aliases/*@viktorbarzin.me": ["me@viktorbarzin.me"]},
+        "mail.aliases.*@viktorbarzin.me: write @viktorbarzin.me for a catch-all",
+    ),
+    "a kind of store that does not exist": ({"secret_store/kind": "Banana"}, "secret_store.kind: Input should be 'ClusterSecretStore' or"),
+    "an interval without a unit": (
+        {"secret_store/refresh_interval": "15"},
+        "refresh_interval: write a Go duration such as 15m, 1h or 1h30m",
+    ),
+    "an interval in days": ({"secret_store/refresh_interval": "1d"}, "secret_store.refresh_interval: write a Go duration"),
+    "one key of a Secret for two values": (
+        {"jobs/probe/credentials/password": "BREVO_API_KEY"},
+        "mailserver:site.jobs.probe.credentials.password: must be another key than api_key",
+    ),
+    "a list left empty": ({"mail/aliases/x@viktorbarzin.me": None}, "mail.aliases.x@viktorbarzin.me: write a list"),
+    "a block left empty that needs settings": ({"edge": None}, "mailserver:site.edge.address: is required"),
+    "a service that does not exist": (
+        {"cluster/node_ports/pop3": {"proxy": 31125, "health": 31145}},
+        "node_ports.pop3: write one of smtp,",
+    ),
     "probe without its mailbox": ({"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "smoke@viktorbarzin.me is not in mail.mailboxes"),
 }
 
@@ -146,6 +180,43 @@ def test_all_mistakes_are_told_at_once():
     with pytest.raises(UserError) as refused:
         parse_site(json.dumps(base))
     assert len(str(refused.value).splitlines()) == 2
+
+
+def test_a_block_or_map_left_empty_has_its_defaults(site):
+    empty = {
+        "mail/mailboxes/new@viktorbarzin.me": None,
+        "mail/rspamd": None,
+        "cluster/node_ports": None,
+        "domains/viktorbarzin.me/dns/srv": [],
+    }
+    assert site("prod", empty).mail.mailboxes["new@viktorbarzin.me"].send_as == ()
+    assert site("prod", empty).mail.rspamd.redis
+
+
+@pytest.mark.parametrize("text", ["null", "hello", '"text"', "[]", "{"])
+def test_settings_that_are_not_a_map_are_refused_in_one_line(text):
+    with pytest.raises(UserError) as refused:
+        parse_site(text)
+    assert str(refused.value).startswith("mailserver:site: ")
+
+
+@pytest.mark.parametrize(
+    ("area", "name"),
+    [
+        ("mail/accounts", "mailserver-accounts"),
+        ("mail/relay/credentials", "mailserver-relay"),
+        ("jobs/backup/key", "mailserver-backup-key"),
+    ],
+)
+def test_the_name_of_a_secret_has_a_default_where_only_its_source_is_set(site, area, name):
+    secret = site("prod", {area: {"source": {"key": "a", "property": "b"}}})
+    for part in area.split("/"):
+        secret = getattr(secret, part)
+    assert (secret.name, secret.source.key) == (name, "a")
+
+
+def test_a_site_that_adds_to_its_spf_record_still_names_its_own_hosts(site):
+    assert site("prod", {"domains/viktorbarzin.me/dns/spf": {"includes": ["spf.example.net"]}}).domains["viktorbarzin.me"].dns.spf.mx
 
 
 def test_a_certificate_covers_one_label_of_a_wildcard(site):
