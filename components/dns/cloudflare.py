@@ -8,11 +8,9 @@ import pulumi_cloudflare as cloudflare
 from components.base import Component
 from components.dns.live import COMMENT
 from components.dns.mta_sts import POLICY_HOST, enforced
-from components.dns.records import Record
+from components.dns.records import Record, ttl_of
 from components.settings.dns import Zone
 from components.settings.types import Fqdn
-
-AUTOMATIC = 1  # Cloudflare's word for a TTL of its choice
 
 
 def declare(
@@ -40,7 +38,7 @@ def declare(
             zone_id=zone.cloudflare,
             name=record.name,
             type=record.type,
-            ttl=_ttl(component, record),
+            ttl=ttl_of(component.site, record),
             proxied=record.proxied,
             comment=COMMENT,
             opts=pulumi.ResourceOptions.merge(
@@ -73,12 +71,6 @@ def _unit(record: Record, declared: Mapping[tuple[Fqdn, str], cloudflare.DnsReco
         return pulumi.ResourceOptions(delete_before_replace=True, replace_on_changes=["content"])
     first = declared[record.zone, record.unit]
     return pulumi.ResourceOptions(delete_before_replace=True, replace_with=[first], depends_on=[first])
-
-
-def _ttl(component: Component, record: Record) -> int:
-    """Proxied records have Cloudflare's own TTL and no other."""
-    ttl = component.site.dns.ttl if component.site.dns else None
-    return AUTOMATIC if record.proxied or ttl is None else ttl
 
 
 def _content(record: Record) -> dict:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from components.dns.content import name
 from components.settings.types import Fqdn
 
 COMMENT = "managed by pulumi: mailserver"  # on every record made here; Cloudflare shows it in its dashboard
@@ -19,20 +20,24 @@ PAGE = 1000  # records; the API allows far more, but cuts off an answer that tak
 TIMEOUT = 15.0  # seconds without a byte
 PAUSES = (1.0, 4.0)  # seconds before another try, where the API says that it is busy or broken
 
-# What to do about the API's error codes; %s is the zone. The numbers are the API's own, seen in its answers.
+_ADOPT = "dns.zones.%s.adopt: the same record is in the zone already; take it over by its id (docs/dns.md), or delete it"
+_ZONE = "dns.zones.%s.cloudflare: there is no zone with this id; copy the zone id of %s from Cloudflare's dashboard (Overview)"
+_RIGHTS = f"{TOKEN}: is not valid for this zone; create a token with {RIGHTS} on %s, or correct dns.zones.%s.cloudflare"
+
+# The setting to blame for an error code of the API, and what to do; %s is the zone. The numbers are those of its answers.
 REMEDIES = {
-    81058: "the same record is in the zone already; take it over with dns.zones.%s.adopt (docs/dns.md), or delete it",
-    81057: "the same record is in the zone already; take it over with dns.zones.%s.adopt (docs/dns.md), or delete it",
-    81053: "the name has another record that excludes this one; delete it in the zone %s, or take it over with adopt",
-    81054: "the name has a CNAME, which excludes other records; delete it in the zone %s, or take it over with adopt",
-    81044: "no live record has that id; correct or remove it in dns.zones.%s.adopt",
-    81045: "the zone's plan allows no more records; remove some from %s, or change the plan and record_limit",
-    7003: "there is no such zone; copy the zone id of %s from Cloudflare's dashboard (Overview) to dns.zones.%s.cloudflare",
-    7000: "there is no such zone; copy the zone id of %s from Cloudflare's dashboard (Overview) to dns.zones.%s.cloudflare",
-    10000: f"{TOKEN} is not valid for this zone; create a token with {RIGHTS} on %s, or correct dns.zones.%s.cloudflare",
-    9109: f"{TOKEN} is not valid for this zone; create a token with {RIGHTS} on %s, or correct dns.zones.%s.cloudflare",
-    6003: f"{TOKEN} is not a token; copy it again, without quotes or blanks (it needs {RIGHTS} on %s)",
-    1000: f"{TOKEN} has expired or was revoked; create one with {RIGHTS} on %s",
+    81057: _ADOPT,
+    81058: _ADOPT,
+    81053: "dns.zones.%s.adopt: the name has a record that excludes this one; delete it in the zone, or take it over by its id",
+    81054: "dns.zones.%s.adopt: the name has a CNAME, which excludes this record; delete it in the zone",
+    81044: "dns.zones.%s.adopt: no live record has this id; correct or remove it",
+    81045: "dns.zones.%s.record_limit: the plan allows no more records; remove some, or change the plan",
+    7000: _ZONE,
+    7003: _ZONE,
+    9109: _RIGHTS,
+    10000: _RIGHTS,
+    6003: f"{TOKEN}: is not a token; copy it again, without quotes or blanks (it needs {RIGHTS} on %s)",
+    1000: f"{TOKEN}: has expired or was revoked; create one with {RIGHTS} on %s",
 }
 
 
@@ -94,7 +99,7 @@ def parse(answer: Any) -> tuple[list[Live], int]:
         found.append(
             Live(
                 id=str(row["id"]),
-                name=str(row["name"]).lower(),
+                name=_name(str(row["name"])),
                 type=str(row["type"]),
                 content=str(row["content"]),
                 priority=int(priority) if isinstance(priority, int | float) else None,
@@ -106,6 +111,13 @@ def parse(answer: Any) -> tuple[list[Live], int]:
     info = answer.get("result_info") if isinstance(answer, dict) else None
     total = info.get("total_count") if isinstance(info, dict) else None
     return found, total if isinstance(total, int) else len(found)
+
+
+def _name(text: str) -> str:
+    try:
+        return name(text)
+    except ValueError:  # a name that someone else chose, and that none of ours can be
+        return text.lower()
 
 
 def remedy(code: int, zone: str) -> str | None:
@@ -144,6 +156,6 @@ def _problems(error: urllib.error.HTTPError) -> Iterator[tuple[int, str]]:
 
 
 def _sentence(zone: Fqdn, status: int, problems: list[tuple[int, str]]) -> str:
-    known = next((text for code, _ in problems if (text := remedy(code, zone))), None)
+    known = next((text for code, _ in problems if (text := remedy(code, zone))), f"dns.zones.{zone}.cloudflare: cannot be read")
     said = "; ".join(f"{message} ({code})" for code, message in problems) or f"HTTP {status}"
-    return f"{known}; Cloudflare says: {said}" if known else f"Cloudflare says: {said}"
+    return f"{known}; Cloudflare says: {said}"

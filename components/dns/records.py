@@ -14,6 +14,8 @@ from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
 from components.settings.site import Domain, Site
 from components.settings.types import Address, Fqdn, domain_of
 
+AUTOMATIC = 1  # Cloudflare's word for a TTL of its choice
+NOT_OFFERED = ("imap", "pop3", "pop3s")  # without TLS from the start, or not at all
 LABEL_LENGTH = 40  # of a proof's label in its key; some proofs are one long word
 
 _ALL = {"fail": "-all", "softfail": "~all", "neutral": "?all"}
@@ -72,6 +74,12 @@ def records(site: Site) -> tuple[Record, ...]:
     return _records(site, dns.hosts, dns.web)
 
 
+def ttl_of(site: Site, record: Record) -> int:
+    """Seconds at Cloudflare; AUTOMATIC where it decides, as it does for every proxied record."""
+    ttl = site.dns.ttl if site.dns else None
+    return AUTOMATIC if record.proxied or ttl is None else ttl
+
+
 def internal_records(site: Site) -> tuple[Record, ...]:
     """The zones as clients inside are to see them: complete, with internal addresses where there are some.
 
@@ -95,13 +103,18 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
     def add(owner: Fqdn, kind: str, name: str, type_: str, content: str, **more: Any) -> None:
         zone = zone_of(name, known)
         if zone is not None:
-            prefix = "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
-            more |= {field: f"{prefix}{more[field]}" for field in ("former", "unit") if more.get(field)}
-            found.append(Record(zone, f"{prefix}{kind}", name, type_, content, **more))
+            before = prefix(owner, zone)
+            more |= {field: f"{before}{more[field]}" for field in ("former", "unit") if more.get(field)}
+            found.append(Record(zone, f"{before}{kind}", name, type_, content, **more))
 
     for host, addresses in hosts.items():
         for address in _addresses(addresses.addresses):
             add(host, address.key, host, address.type, address.content, former=address.former, carries_mail=True)
+        for digest in addresses.tlsa:
+            parts = (("usage", 3), ("selector", 1), ("matching_type", 1), ("certificate", digest))
+            add(host, f"tlsa-{digest[:8]}", f"_25._tcp.{host}", "TLSA", f"3 1 1 {digest}", data=parts)
+    for host, value in _host_spf(site).items():
+        add(host, "spf", host, "TXT", txt(value))
     for name, domain in site.domains.items():
         for kind, owner, type_, content, more in _domain_records(site, name, domain, web):
             add(name, kind, owner, type_, content, **more)
@@ -159,17 +172,49 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
         yield from _web_host(AUTOCONFIG_HOST, f"{AUTOCONFIG_HOST}.{name}", web)
     for label, former, code in _labelled(dns.verification):
         yield f"verification-{label}-{_digest(code)}", name, "TXT", txt(code), {"former": f"verification-{former}"}
-    if dns.srv:
-        ports = {listener.name: listener.port for listener in site.listeners}
-        for service in dns.srv:
-            target = site.host(name)
-            data = (("priority", 0), ("weight", 1), ("port", ports[service]), ("target", target))
-            yield f"srv-{service}", f"_{service}._tcp.{name}", "SRV", f"1 {ports[service]} {target}", {"priority": 0, "data": data}
+    yield from _services(site, name, domain)
     for index, caa in enumerate(dns.caa, start=1):
         flags = 128 if caa.critical else 0
-        data = (("flags", flags), ("tag", caa.tag), ("value", caa.value))
-        key, former = f"caa-{caa.tag}-{_digest(caa.value)}", f"caa-{index}"
-        yield key, name, "CAA", f"{flags} {caa.tag} {txt(caa.value)}", {"data": data, "former": former}
+        data = (("flags", flags), ("tag", caa.tag), ("value", caa.text))
+        key, former = f"caa-{caa.tag}-{_digest(caa.text)}", f"caa-{index}"
+        yield key, name, "CAA", f"{flags} {caa.tag} {txt(caa.text)}", {"data": data, "former": former}
+
+
+def _services(site: Site, name: Fqdn, domain: Domain) -> Iterator[_Row]:
+    """Where mail programs find the services, and which of those they may look for there are not."""
+    if domain.dns.srv:
+        ports = {listener.name: listener.port for listener in site.listeners}
+        for service in domain.dns.srv:
+            yield _srv(name, service, ports[service], site.host(name))
+        for service in NOT_OFFERED:
+            yield _srv(name, service, 0, ".")
+
+
+def _srv(domain: Fqdn, service: str, port: int, target: str) -> _Row:
+    """An SRV record; the target `.` says that the domain has no such service (RFC 6186 section 3.4)."""
+    weight = 0 if target == "." else 1
+    data = (("priority", 0), ("weight", weight), ("port", port), ("target", target))
+    return f"srv-{service}", f"_{service}._tcp.{domain}", "SRV", f"{weight} {port} {target}", {"priority": 0, "data": data}
+
+
+def _host_spf(site: Site) -> dict[Fqdn, str]:
+    """SPF of our mail hosts' own names, by which they greet other servers and sign their bounces (RFC 7208 section 2.3)."""
+    values: dict[Fqdn, str] = {}
+    for name, domain in site.domains.items():
+        host = site.host(name)
+        if site.dns and host in site.dns.hosts and host not in site.domains and host not in site.dns.parked:
+            spf = domain.dns.spf
+            values.setdefault(host, " ".join(["v=spf1", "a", *_spf_networks(spf), _ALL[spf.all]]))
+    return values
+
+
+def prefix(owner: Fqdn, zone: Fqdn) -> str:
+    """What a key begins with when its owner is not the zone's own name."""
+    return "" if owner == zone else f"{owner.removesuffix(f'.{zone}')}:"
+
+
+def address_key(address: str) -> str:
+    return f"{'aaaa' if ':' in address else 'a'}-{address.replace(':', '-')}"
 
 
 class _AddressRow(NamedTuple):
@@ -188,8 +233,7 @@ def _addresses(addresses: Iterable[Address]) -> list[_AddressRow]:
         type_ = "A" if address.version == 4 else "AAAA"
         number = f"-{seen[address.version]}" if seen[address.version] > 1 else ""
         content = address.compressed
-        key = f"{type_.lower()}-{content.replace(':', '-')}"
-        rows[address.version, int(address)] = _AddressRow(key, type_, content, f"{type_.lower()}{number}")
+        rows[address.version, int(address)] = _AddressRow(address_key(content), type_, content, f"{type_.lower()}{number}")
     return [rows[place] for place in sorted(rows)]
 
 
@@ -218,15 +262,18 @@ def _digest(text: str) -> str:
 
 def spf_value(spf: Spf) -> str:
     """`v=spf1 …`; what costs no look-up stands first, because receivers stop at the first match."""
-    terms = [f"ip{network.version}:{_spf_network(network)}" for network in spf.addresses]
+    terms = _spf_networks(spf)
     terms += ["mx"] if spf.mx else []
     terms += [f"a:{host}" for host in spf.hosts]
     terms += [f"include:{include}" for include in spf.includes]
     return " ".join(["v=spf1", *terms, _ALL[spf.all]])
 
 
-def _spf_network(network: Any) -> str:
-    return network.network_address.compressed if network.num_addresses == 1 else network.compressed
+def _spf_networks(spf: Spf) -> list[str]:
+    return [
+        f"ip{network.version}:{network.network_address.compressed if network.num_addresses == 1 else network.compressed}"
+        for network in spf.addresses
+    ]
 
 
 def dkim_value(key: DkimKey) -> str:

@@ -64,6 +64,9 @@ ReportAddress = Annotated[
 ]
 ReportAddresses = Annotated[tuple[ReportAddress, ...], AfterValidator(_unique)]
 Middleware = Annotated[str, AfterValidator(_middleware)]
+KeyDigest = Annotated[
+    str, *text("SHA-256 digest", r"[0-9a-f]{64}", "write a SHA-256 digest: 64 digits and letters from a to f, in lower case")
+]
 Addresses = Annotated[tuple[Address, ...], AfterValidator(_unique)]
 RecordId = Annotated[
     str,
@@ -77,6 +80,11 @@ class MailHost(Model):
     addresses: Addresses = Field(min_length=1, description="public addresses", examples=[["192.0.2.25"]])
     internal: Addresses = Field(
         default=(), description="addresses for internal clients; setting any of them creates the zone's internal view"
+    )
+    tlsa: Annotated[tuple[KeyDigest, ...], AfterValidator(_unique)] = Field(
+        default=(),
+        description="SHA-256 of the public key that serves port 25, for TLSA records (DANE); in a zone with DNSSEC only, "
+        "and only for a key that renewals keep",
     )
     reverse_name: Fqdn | None = Field(
         default=None,
@@ -110,6 +118,7 @@ class Zone(Model):
         description="zone id at Cloudflare; null: only a zone file is written",
         examples=["0123456789abcdef0123456789abcdef"],
     )
+    dnssec: bool = Field(default=False, description="the zone is signed and its parent has the DS record; TLSA records need it")
     other_records: int = Field(default=0, ge=0, description="number of records in the zone that are not managed here; they count too")
     record_limit: int = Field(default=200, ge=1, description="number of records that the Cloudflare plan allows (200 in a free zone)")
     adopt: dict[str, RecordId | None] = Field(
@@ -232,7 +241,17 @@ class Caa(Model):
         description="what is allowed, or where refusals are reported (iodef)", examples=["issue"]
     )
     value: Text = Field(description="the certificate authority, or a mailto: or https: address", examples=["letsencrypt.org"])
+    account: str | None = Field(
+        default=None,
+        pattern=r"^https://[^\s;\"]+$",
+        description="URI of the only account of that authority that may (accounturi, RFC 8657); ACME clients show theirs",
+    )
     critical: bool = Field(default=False, description="an authority that does not know the tag must refuse")
+
+    @property
+    def text(self) -> str:
+        """The record's value with its parameters."""
+        return f"{self.value}; accounturi={self.account}" if self.account else self.value
 
 
 class DomainRecords(Model):

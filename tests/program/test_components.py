@@ -66,4 +66,4 @@ def test_what_a_user_of_the_stack_needs_is_exported(recording):
 def test_the_exported_policy_id_is_the_announced_one(recording):
     prod = recording("prod")
     (announced,) = [r.inputs["content"] for r in prod.resources if r.inputs.get("name") == "_mta-sts.viktorbarzin.me"]
-    assert announced.endswith(f"; id={prod.exports['policyIds']['viktorbarzin.me']}\"")
+    assert announced.endswith(f'; id={prod.exports["policyIds"]["viktorbarzin.me"]}"')

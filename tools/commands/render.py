@@ -4,6 +4,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
     recording = run(stack)
     site = site_of(stack)
-    write([*artefacts(recording), *zone_files(site), *edge_artefacts(site)], out)
+    write([*artefacts(recording), *zone_files(site, datetime.now(UTC)), *edge_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
         console.print(dns_table(site))

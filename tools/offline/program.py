@@ -6,6 +6,7 @@ names under a parent (URNs), integers that arrive as floats, values that are unk
 
 import asyncio
 import logging
+import os
 import runpy
 import sys
 import threading
@@ -21,6 +22,7 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime import settings as runtime_settings
 from pulumi.runtime.stack import run_pulumi_func  # not public: the only way to await everything a program starts
 
+from components.dns.live import TOKEN
 from components.errors import UserError
 from tools.offline.stackfile import ROOT, SECRET_PLACEHOLDER, Stack
 
@@ -107,6 +109,7 @@ def run_once(stack: Stack, program: Callable[[], None], *, preview: bool) -> Rec
     sys.path.insert(0, str(ROOT))
     logger = logging.Logger("pulumi-program")
     logger.addHandler(_Listener(recording))
+    token = os.environ.pop(TOKEN, None)  # no network here, so no look at a live zone
     try:
         runtime_config.set_all_config(dict(stack.config), sorted(stack.secret_keys))
         mocks.set_mocks(echo, project=stack.project, stack=stack.name, preview=preview, logger=logger, monitor=monitor)
@@ -119,6 +122,8 @@ def run_once(stack: Stack, program: Callable[[], None], *, preview: bool) -> Rec
         exports = getattr(root, "outputs", {})
         recording.exports = loop.run_until_complete(_resolve(exports))
     finally:
+        if token is not None:
+            os.environ[TOKEN] = token
         executor.shutdown()
         for used in (loop, *thread_loops):
             used.close()

@@ -69,6 +69,7 @@ def test_the_site_of_the_owner_passes(site: Callable[..., Site]):
     findings = verify(site("prod"), OTHERS, TODAY)
     assert said(findings, error=True) == []
     assert [finding.code for finding in findings if finding.level != "error"] == [
+        "zone.nearly-full",  # 192 of 200
         "spf.softfail",  # until the relay is proven
         "dmarc.dubious",  # more than two addresses for failure reports
         "reports.deleted-by-retention",
@@ -192,7 +193,7 @@ WARNINGS: dict[str, tuple[Settings, str]] = {
         "mx2.viktorbarzin.me is run elsewhere; make sure",
     ),
     "no TLS reports": ({f"{D}/tls_reports": []}, "_smtp._tls.viktorbarzin.me TXT (TLSRPT): is missing"),
-    "nearly full zone": ({f"dns/zones/{PROD}/other_records": 178}, "195 of 200 records are used"),
+    "nearly full zone": ({f"dns/zones/{PROD}/other_records": 178}, "199 of 200 records are used"),
     "Ed25519 alone": ({f"{K}/0/public_key": base64.b64encode(b"k" * 32).decode(), f"{D}/dkim_cnames": {}}, "Ed25519 is the only key"),
     "many proofs": (
         {f"{D}/verification": [f"proof-{n}={'x' * 60}" for n in range(8)]},

@@ -65,13 +65,13 @@ def test_an_api_that_cannot_be_reached_is_left_alone(api: Cloudflare):
 
 
 REFUSALS = {
-    "a wrong zone id": ("f" * 32, None, "copy the zone id of example.org from Cloudflare's dashboard"),
+    "a wrong zone id": ("f" * 32, None, "dns.zones.example.org.cloudflare: there is no zone with this id; copy the zone id of example.org"),
     "a token of another zone": (
         None,
         "x" * 40,
         "create a token with Zone > DNS > Edit on example.org, or correct dns.zones.",
     ),
-    "a token with quotes": (None, '"token"', "CLOUDFLARE_API_TOKEN is not a token; copy it again"),
+    "a token with quotes": (None, '"token"', "CLOUDFLARE_API_TOKEN: is not a token; copy it again"),
 }
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import authheaders
@@ -47,7 +48,11 @@ class Published:
     """The zone files of a site as a DNS server would answer from them."""
 
     def __init__(self, site: Site) -> None:
-        files = {path.removeprefix("dns/").removesuffix(".zone"): text for path, text in zone_files(site) if ".internal." not in path}
+        files = {
+            path.removeprefix("dns/").removesuffix(".zone"): text
+            for path, text in zone_files(site, datetime.now(UTC))
+            if ".internal." not in path
+        }
         self._zones = [dns.zone.from_text(text, origin=zone, relativize=False) for zone, text in files.items()]
 
     def rdata(self, name: str, kind: str) -> Iterator[Any]:

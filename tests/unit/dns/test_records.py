@@ -1,19 +1,22 @@
 """Whole zones as text, and what independent readers make of them."""
 
+import itertools
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dns.zone
 import pytest
 
 from components.dns.records import Record, internal_records, records, zone_of, zones
-from components.dns.zonefile import rdata, zone_text
+from components.dns.zonefile import rdata, serial, zone_text
 from components.settings.site import Site
 from tests.conftest import Settings
 from tools.offline.dns_view import zone_files
 
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
 ZONES = Path(__file__).parent / "zones"
 
 # Everything that neither stack has: a mail domain inside another's zone, a tunnel, CAA, a code that has to be escaped, a rotation.
@@ -23,7 +26,7 @@ FULL: Settings = {
         "dns": {"srv": [], "spf": {"mx": False, "includes": ["spf.example.net"]}, "dmarc": None},
     },
     "domains/example.org/dns/caa": [
-        {"tag": "issue", "value": "ca.example"},
+        {"tag": "issue", "value": "ca.example", "account": "https://acme.ca.example/acct/1"},
         {"tag": "iodef", "value": "mailto:a@example.org", "critical": True},
     ],
     "domains/example.org/dns/verification": ['odd="\\"quoted\\""', "odd=second", "other:1"],
@@ -32,6 +35,8 @@ FULL: Settings = {
     "domains/example.org/dns/mx": {"mx2.example.org": 20, "mail.example.org": 5},
     "dns/hosts/mx2.example.org": {"addresses": ["192.0.2.26", "192.0.2.27"]},
     "dns/web": {"name": "1234.tunnel.example", "proxied": True, "internal": ["198.51.100.80"]},
+    "dns/hosts/mail.example.org/tlsa": ["0123456789abcdef" * 4],
+    "dns/zones": {"example.org": {"dnssec": True}},
     "dns/ttl": 3600,
 }
 SITES = {"prod": ("prod", {}), "dev": ("dev", {}), "full": ("dev", FULL)}
@@ -46,14 +51,14 @@ def case(request: pytest.FixtureRequest, site: Callable[..., Site]) -> tuple[str
 def test_the_zones_are_those_on_file(case: tuple[str, Site]):
     name, site = case
     folder = ZONES / name
-    written = {Path(path).name: text for path, text in zone_files(site)}
+    written = {Path(path).name: text for path, text in zone_files(site, NOW)}
     assert written == {path.name: path.read_text("utf-8") for path in folder.iterdir()}
 
 
 def test_named_checkzone_takes_every_zone(case: tuple[str, Site], tmp_path: Path):
     if shutil.which("named-checkzone") is None:
         pytest.skip("named-checkzone (bind9-utils) is not installed")
-    for path, text in zone_files(case[1]):
+    for path, text in zone_files(case[1], NOW):
         file = tmp_path / "zone"
         file.write_text(text, "utf-8")
         origin = Path(path).name.removesuffix(".zone").removesuffix(".internal")
@@ -82,7 +87,7 @@ def test_a_parser_reads_back_every_record_and_no_other(case: tuple[str, Site]):
         for zone in zones(site):
             expected = {(record.name, record.type, rdata(record)) for record in found if record.zone == zone}
             if found:
-                assert _read_back(zone, zone_text(zone, found, None)) == expected
+                assert _read_back(zone, zone_text(zone, found, None, NOW, ("a comment",))) == expected
 
 
 def test_an_internal_view_is_complete_and_differs_in_addresses_only(site: Callable[..., Site]):
@@ -104,7 +109,7 @@ def test_without_internal_addresses_there_is_no_internal_view(site: Callable[...
 
 def test_without_dns_there_are_no_records(site: Callable[..., Site]):
     without = site("dev", {"dns": None})
-    assert (records(without), zones(without), list(zone_files(without))) == ((), {}, [])
+    assert (records(without), zones(without), list(zone_files(without, NOW))) == ((), {}, [])
 
 
 def test_a_name_belongs_to_the_closest_zone(site: Callable[..., Site]):
@@ -131,7 +136,13 @@ def test_a_role_keeps_its_key_whatever_it_says(site: Callable[..., Site]):
     }
     before, after = by_key(site("prod")), by_key(site("prod", changes))
     assert before.keys() == after.keys()
-    assert {key for key in before if before[key] != after[key]} == {"mx-mail.viktorbarzin.me", "mx-mx2.viktorbarzin.me", "spf", "mta-sts"}
+    assert {key for key in before if before[key] != after[key]} == {
+        "mx-mail.viktorbarzin.me",
+        "mx-mx2.viktorbarzin.me",
+        "spf",
+        "mail:spf",
+        "mta-sts",
+    }
 
 
 MORE: Settings = {
@@ -227,3 +238,14 @@ def test_another_key_under_an_old_selector_is_another_record(site: Callable[...,
     short = "".join(value.content.split('"')).partition("p=")[2].replace(" ", "")
     assert keys(short) == {value.key}, "the same key, written as p= alone"
     assert keys("A" * 44).isdisjoint({value.key})
+
+
+def test_a_serial_grows_and_is_newer_than_any_that_a_server_may_have():
+    """As servers compare them (RFC 1982 section 3.2): newer by less than half the circle."""
+
+    def newer(one: int, other: int) -> bool:
+        return 0 < (one - other) % 2**32 < 2**31
+
+    serials = [serial(NOW + timedelta(minutes=minutes)) for minutes in (0, 1, 60, 60 * 24 * 365 * 50)]
+    assert all(newer(later, sooner) for sooner, later in itertools.pairwise(serials))
+    assert all(newer(serials[0], before) for before in (1, 2026112199, 2099123199))

@@ -1,0 +1,173 @@
+"""Rules that compare the records with those that a zone at Cloudflare holds now."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from components.checks.finding import Area, Found
+from components.dns.live import TOKEN, Live
+from components.dns.match import by_name, matches, rivals
+from components.dns.mta_sts import enforced, mail_exchangers
+from components.dns.records import Record, address_key, prefix, records, zones
+from components.settings.dns import Zone
+from components.settings.site import Site
+from components.settings.types import Fqdn
+
+SHOWN = 60  # characters of a content
+
+
+@dataclass(frozen=True)
+class LiveZone:
+    """A zone of the site at Cloudflare with its live records; None where they could not be asked for."""
+
+    site: Site
+    zone: Fqdn
+    live: Sequence[Live] | None
+
+    @property
+    def rows(self) -> Sequence[Live]:
+        return self.live or ()
+
+    @property
+    def settings(self) -> Zone:
+        return zones(self.site)[self.zone]
+
+    @property
+    def path(self) -> str:
+        return f"dns.zones.{self.zone}"
+
+    def records(self) -> list[Record]:
+        return [record for record in records(self.site) if record.zone == self.zone]
+
+    def adopted(self) -> set[str]:
+        return {record_id for record_id in self.settings.adopt.values() if record_id}
+
+    def is_other(self) -> bool:
+        return any(_outside(row.name, self.zone) for row in self.rows)
+
+
+AREA = Area[LiveZone]("live", "the records against those that a zone at Cloudflare holds")
+
+
+@AREA.error("incomplete-adoption")
+def incomplete_adoption(subject: LiveZone) -> Found:
+    """`adopt` names some records, the zone cannot be asked, and a second SPF, DMARC, MX or MTA-STS record would do harm."""
+    adopt = subject.settings.adopt
+    if not adopt or subject.live is not None:
+        return
+    for record in subject.records():
+        role = record.key.rpartition(":")[2]
+        single = record.type == "MX" or role == "mta-sts" or (record.carries_mail and role in {"spf", "dmarc"})
+        if single and record.key not in adopt:
+            text = f"does not say whether {record.name} {record.type} is live already"
+            yield f"{subject.path}.adopt", text, f"add {record.key!r} with its id, or with null if there is none; or set {TOKEN}"
+
+
+@AREA.error("other-zone")
+def wrong_zone(subject: LiveZone) -> Found:
+    """The zone id belongs to another zone, and every record would be published there."""
+    outside = next((row.name for row in subject.rows if _outside(row.name, subject.zone)), None)
+    if outside:
+        yield f"{subject.path}.cloudflare", f"is the id of another zone, which holds {outside}", f"copy the zone id of {subject.zone}"
+
+
+@AREA.error("unadopted")
+def unadopted(subject: LiveZone) -> Found:
+    """A live record that ours would duplicate: receivers ignore two SPF or DMARC records, and two MX share the mail."""
+    for record, found in _rivals(subject):
+        if not any(row.ours for row in found):
+            remedy = f"take it over with `{record.key}: {found[0].id}`" if len(found) == 1 else "take over one of them by its id"
+            yield f"{subject.path}.adopt", f"{record.name} already has {_shown(found)}", f"{remedy}, or delete it in the zone"
+
+
+@AREA.warning("duplicated", remedy="delete it in the zone")
+def duplicated(subject: LiveZone) -> Found:
+    """A record that was added by hand beside one of ours."""
+    for record, found in _rivals(subject):
+        if any(row.ours for row in found):
+            others = _shown([row for row in found if not row.ours])
+            yield subject.path, f"beside our {record.name} {record.type} the zone has {others}"
+
+
+def _outside(name: str, zone: Fqdn) -> bool:
+    return name != zone and not name.endswith(f".{zone}")
+
+
+def _shown(rows: Sequence[Live]) -> str:
+    return ", ".join(f"{row.type} {row.content[:SHOWN]} (id {row.id})" for row in rows)
+
+
+def _rivals(subject: LiveZone) -> Iterator[tuple[Record, list[Live]]]:
+    """Each of our records with the live ones beside which it would stand, where one of them belongs to others and is not adopted.
+
+    A live record is named once: with its counterpart, if it has one.
+    """
+    if subject.is_other():
+        return
+    adopted, ours = subject.adopted(), subject.records()
+    rows = by_name(row for row in subject.rows if row.id not in adopted)
+    counterparts = {row.id: key for key, row in matches(ours, subject.rows).items()}
+    named: set[str] = set()
+    for record in ours:
+        candidates = (row for row in rows.get(record.name, ()) if counterparts.get(row.id, record.key) == record.key)
+        found = [row for row in rivals(record, list(candidates)) if row.id not in named]
+        if any(not row.ours for row in found):
+            named |= {row.id for row in found if not row.ours}
+            yield record, found
+
+
+@AREA.error("unknown-id", remedy="list the zone again, or remove the entry")
+def unknown_ids(subject: LiveZone) -> Found:
+    """An id in `adopt` that no live record has."""
+    known = {row.id for row in subject.rows}
+    for key, record_id in subject.settings.adopt.items():
+        if subject.live is not None and record_id and record_id not in known:
+            yield f"{subject.path}.adopt.{key}", f"no live record has the id {record_id}"
+
+
+@AREA.error("vanishing")
+def vanishing(subject: LiveZone) -> Found:
+    """A record that mail depends on is live, ours and no longer in the settings. It goes in two steps, so that no slip removes it."""
+    site, declared = subject.site, {record.key for record in subject.records()}
+    hosts = site.dns.hosts if site.dns else {}
+    for row in subject.rows if site.production else ():
+        mail = row.name in site.domains if row.type == "MX" else row.name in hosts
+        key = _key(row, subject.zone) if row.ours and mail else None
+        if key and key not in declared and not subject.settings.releases(key):
+            yield (
+                f"{subject.path}.release",
+                f"{row.name} {row.type} {row.content} is no longer in the settings, and mail may still depend on it",
+                f"put it back, add {key!r} to release, run `up`, and remove it then",
+            )
+
+
+@AREA.error("mx-left-policy", remedy="list it there for a day after the `up` that removes the MX", source="RFC 8461 section 8.3")
+def forgotten_mx(subject: LiveZone) -> Found:
+    """An MX leaves an enforced MTA-STS policy while senders still know it from DNS, and then refuse it."""
+    site = subject.site
+    for domain, settings in site.domains.items():
+        mta_sts = settings.dns.mta_sts
+        if mta_sts is None or not enforced(site, domain):
+            continue
+        named = {*mail_exchangers(site, domain), *mta_sts.previous_mx}
+        for row in subject.rows:
+            if row.ours and row.type == "MX" and row.name == domain and row.content not in named:
+                text = f"{row.content} is still an MX of {domain}, and the policy that is enforced would no longer name it"
+                yield f"domains.{domain}.dns.mta_sts.previous_mx", text
+
+
+@AREA.error("over-limit", remedy="remove some, or raise record_limit with the plan", source="Cloudflare's limits")
+def over_limit(subject: LiveZone) -> Found:
+    """More records than the plan allows, counted in the zone."""
+    ours, adopted, limit = len(subject.records()), subject.adopted(), subject.settings.record_limit
+    others = sum(not row.ours and row.id not in adopted for row in subject.rows)
+    if ours + others > limit:
+        yield f"{subject.path}.record_limit", f"{ours} records of ours and {others} others are more than the {limit} that the plan allows"
+
+
+def _key(row: Live, zone: Fqdn) -> str | None:
+    """The key of a live record of the kinds that go with a host: MX and addresses."""
+    if row.type == "MX":
+        return f"{prefix(row.name, zone)}mx-{row.content}"
+    if row.type in {"A", "AAAA"}:
+        return f"{prefix(row.name, zone)}{address_key(row.content)}"
+    return None
