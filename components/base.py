@@ -58,7 +58,7 @@ class Component(pulumi.ComponentResource):
     def child(self, kind: str, name: str, *, keep: bool = False, **options: Any) -> pulumi.ResourceOptions:
         """Options of the Kubernetes object `kind`/`name`: parented here, adopted if the settings say so.
 
-        `keep` protects it and leaves it in the cluster when it goes from the program. Adopted objects come in by import, which
+        `keep` protects it and leaves it in the cluster when it is removed from the program. Adopted objects come in by import, which
         makes the engine refuse any replacement (pulumi/pulumi, step_generator.go).
         """
         reference = f"{kind}/{name}"

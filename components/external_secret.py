@@ -1,4 +1,4 @@
-"""ExternalSecrets: the cluster fetches credentials from the secret store by itself, so none passes through Pulumi."""
+"""ExternalSecrets: the cluster itself fetches credentials from the secret store, so none passes through Pulumi."""
 
 from collections.abc import Mapping
 
@@ -36,7 +36,7 @@ def external_secret(
             name=name,
             namespace=namespace,
             labels=MANAGED_BY,
-            # Whoever depends on this waits until the Secret is there, and sees the store's complaint if it is not.
+            # Dependents wait until the Secret exists, and get the store's error if it cannot be made.
             annotations={"pulumi.com/waitFor": "condition=Ready"},
         ),
         spec={

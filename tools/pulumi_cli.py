@@ -13,7 +13,7 @@ from components.errors import UserError
 from tools.offline.stackfile import ROOT
 
 DEV = "dev"  # the one stack that is given a backend and a passphrase; every other brings its own
-DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte from the download site
+DOWNLOAD_TIMEOUT = 30.0  # seconds without data from the download site
 
 
 class EngineError(UserError):
@@ -54,5 +54,5 @@ def select_stack(engine: str, stack: str, variables: dict[str, str]) -> None:
     if result.returncode:
         raise EngineError(
             f"{result.stderr.strip().removeprefix('error: ')}\nstack {stack}: set PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE (or your "
-            f"secrets provider), and make the stack once with `pulumi stack init {stack}`"
+            f"secrets provider), and create the stack once with `pulumi stack init {stack}`"
         )

@@ -67,3 +67,36 @@ def test_the_exported_policy_id_is_the_announced_one(recording):
     prod = recording("prod")
     (announced,) = [r.inputs["content"] for r in prod.resources if r.inputs.get("name") == "_mta-sts.viktorbarzin.me"]
     assert announced.endswith(f'; id={prod.exports["policyIds"]["viktorbarzin.me"]}"')
+
+
+MAIL = "mailserver:mail:MailServer"
+KEPT = {
+    f"{MAIL}::mail",
+    f"{MAIL}$kubernetes:core/v1:Namespace::mail-namespace",
+    f"{MAIL}$kubernetes:core/v1:PersistentVolumeClaim::mail-claim-mailserver-data-encrypted",
+    f"{MAIL}$kubernetes:apps/v1:Deployment::mail-deployment",
+    "mailserver:jobs:Jobs$kubernetes:core/v1:PersistentVolume::jobs-volume-mailserver-backup-host",
+    "mailserver:jobs:Jobs$kubernetes:core/v1:PersistentVolumeClaim::jobs-claim-mailserver-backup-host",
+}
+
+
+def known(recording):
+    """The URNs that the engine finds in an older state: each resource's own, and those of its aliases by name."""
+    for resource in recording.resources:
+        prefix = resource.urn.split("::", 2)[2].rpartition("::")[0]
+        yield f"{prefix}::{resource.name}"
+        yield from (f"{prefix}::{alias['spec']['name']}" for alias in resource.options.get("aliases", []) if "name" in alias["spec"])
+
+
+def test_what_holds_mail_is_found_in_an_older_state(recording):
+    lost = KEPT - set(known(recording("prod")))
+    assert lost == set(), "renamed without an alias: the engine would delete it and create it anew"
+
+
+def test_a_rename_with_an_alias_is_found_in_an_older_state():
+    def program(**options):
+        return lambda: k8s.core.v1.ConfigMap("new", opts=pulumi.ResourceOptions(**options))
+
+    old = "kubernetes:core/v1:ConfigMap::old"
+    assert old not in set(known(run(STACK, program())))
+    assert old in set(known(run(STACK, program(aliases=[pulumi.Alias(name="old")]))))

@@ -139,7 +139,7 @@ def test_the_policy_server_keeps_the_schemas(stack: str, recording: Callable[...
     assert {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]} == {"site": {"configMap"}, "tmp": {"emptyDir"}}
 
 
-def test_the_way_in_has_no_middleware_but_those_listed_for_it(recording: Callable[..., Recording]):
+def test_the_ingress_has_only_the_middlewares_listed_for_it(recording: Callable[..., Recording]):
     key = "traefik.ingress.kubernetes.io/router.middlewares"
     annotations = server(recording("prod"))["Ingress"].inputs["metadata"]["annotations"]
     assert key not in annotations

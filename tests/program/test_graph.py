@@ -38,7 +38,7 @@ def test_live_objects_keep_what_others_rely_on(recording):
 
 
 def admitted(recording, port: int) -> list:
-    """The sources that the policy lets in at a port of the pod; an absent rule admits nobody."""
+    """The sources that the policy lets in at a port of the pod; no rule, no sources."""
     policy = find(recording, "NetworkPolicy", "mailserver")["spec"]
     assert policy["policyTypes"] == ["Ingress"]
     assert policy["podSelector"] == {"matchLabels": {"app": "mailserver"}}
@@ -59,7 +59,7 @@ def test_stock_ports_admit_every_namespace_or_the_listed_ones(recording):
     assert any(s.get("namespaceSelector", {}).get("matchExpressions", [{}])[0].get("values") == ["ebooks"] for s in narrowed)
 
 
-def test_nobody_is_admitted_to_rspamds_controller_or_to_plain_imap(recording):
+def test_no_source_is_admitted_to_rspamds_controller_or_to_plain_imap(recording):
     assert admitted(recording("prod"), 11334) == []
     assert admitted(recording("prod"), 143) == []
 
@@ -69,7 +69,7 @@ def test_local_traffic_policy_reaches_the_service(recording):
     assert find(local, "Service", "mailserver-proxy")["spec"]["externalTrafficPolicy"] == "Local"
 
 
-def test_the_legacy_way_in_exists_only_on_demand(recording):
+def test_the_legacy_service_exists_only_on_demand(recording):
     assert not [t for t in recording("prod").kubernetes() if t["metadata"]["name"] == "mailserver-legacy"]
     back = recording("prod", {"edge/legacy": {"address": "10.0.20.202"}})
     service = find(back, "Service", "mailserver-legacy")
@@ -126,7 +126,7 @@ def test_without_external_secrets_existing_secrets_are_mounted_by_name(recording
     assert names == {"mailserver-accounts", "mailserver-dkim", "mail-tls"}
 
 
-def test_no_setting_of_the_stack_is_without_effect_on_another_namespace(recording):
+def test_every_object_follows_the_namespace_setting(recording):
     moved = recording("prod", {"namespace": "post"})
     assert {t["metadata"].get("namespace", "post") for t in moved.kubernetes()} == {"post"}
     assert settings("prod").get("namespace") is None

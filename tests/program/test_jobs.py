@@ -99,7 +99,7 @@ def test_root_is_the_exception_of_those_that_handle_other_users_files(prod):
     }
 
 
-def test_nothing_is_installed_at_run_time_and_no_program_stands_in_a_command(prod):
+def test_nothing_is_installed_at_run_time_and_no_command_contains_a_program(prod):
     for name, thing in prod.items():
         for container in containers(thing):
             command = container["command"]

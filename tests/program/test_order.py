@@ -108,7 +108,7 @@ def test_everything_in_the_namespace_waits_for_it_and_so_goes_before_it(order):
 
 
 def test_a_destroy_takes_mail_away_from_haproxy_before_it_takes_haproxy_or_the_server(order):
-    """The same edges read backwards; stated on their own, because a `destroy` with a lost edge is an outage that nobody asked for."""
+    """The same edges read backwards; stated on their own, because a `destroy` with a lost edge is an outage that was not asked for."""
     prod = order("prod")
     assert {HAPROXY, MAIL_SERVER, PROXY_SERVICE, "PersistentVolumeClaim/mailserver-data-encrypted"} <= prod.waits_for(REDIRECTS)
     for name in ("Service/mailserver", MAIL_SERVER, HAPROXY):

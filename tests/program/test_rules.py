@@ -52,7 +52,7 @@ CASES = {
         *("prod", "ExternalSecret/mailserver-probe-secrets", "spec/target/template/data", {"BREVO": "x"}),
         {"references.secret"},
     ),
-    "a Secret that nobody makes": (
+    "a Secret that is not made": (
         *("dev", "Deployment/mailserver", f"{POD}/volumes/4/secret/secretName", "mail-tsl"),
         {"references.secret"},
     ),
@@ -102,7 +102,7 @@ CASES = {
         {"references.port", "references.not-admitted"},
     ),
     "a policy without a port": ("prod", "NetworkPolicy/mailserver", "spec/ingress/1/ports/1", ..., {"references.not-admitted"}),
-    "a policy that admits nobody": ("prod", "NetworkPolicy/mailserver", "spec/ingress/0/from", [], {"references.not-admitted"}),
+    "a policy without sources": ("prod", "NetworkPolicy/mailserver", "spec/ingress/0/from", [], {"references.not-admitted"}),
     "a probe at a closed port": (
         "prod",
         "Deployment/mailserver",

@@ -1,4 +1,4 @@
-"""Running a program under mocks: each way in which they differ from an engine is made good, or said."""
+"""Running a program under mocks: every difference from an engine is corrected or reported."""
 
 import json
 
@@ -139,10 +139,10 @@ def test_encrypted_values_become_placeholders_at_any_depth(project):
         ("config:\n  a: 1\n  a: 2\n", "Pulumi.t.yaml: is not YAML"),
         ("- a\n", "Pulumi.t.yaml: must be a map at its top"),
         ("config: 5\n", "Pulumi.t.yaml: config must be a map"),
-        ("config:\n  a: {when: 2026-01-01}\n", "such as a date; put it in quotes"),
+        ("config:\n  a: {when: 2026-01-01}\n", "2026-01-01 is parsed as a date; put it in quotes"),
     ],
 )
-def test_a_stack_file_that_is_none_gets_one_line(project, text, complaint):
+def test_an_invalid_stack_file_gets_one_line(project, text, complaint):
     with pytest.raises(UserError) as refused:
         project(text)
     assert complaint in str(refused.value)

@@ -72,7 +72,7 @@ def test_the_report_has_both_settings_and_what_an_adopting_up_would_change(site:
     assert not any("www." in line for line in said)
 
 
-def test_a_selector_that_nobody_declared_is_named(site: Callable[..., Site]):
+def test_an_undeclared_selector_is_named(site: Callable[..., Site]):
     valid = {"id": "c" * 32, "name": f"cf2024-1._domainkey.{ZONE}", "type": "TXT", "content": '"v=DKIM1; k=rsa; p="'}
     undeclared = [line.split()[1] for line in lines(site("prod"), valid) if line.startswith("undeclared: ")]
     assert undeclared == [f"s1._domainkey.{ZONE}", f"cf2024-1._domainkey.{ZONE}"]
@@ -88,7 +88,7 @@ IN_THE_WAY = {
 
 
 @pytest.mark.parametrize("what", IN_THE_WAY)
-def test_what_ours_would_stand_beside_is_named(what: str, site: Callable[..., Site]):
+def test_a_conflicting_record_is_named(what: str, site: Callable[..., Site]):
     row = {"id": "b" * 32} | IN_THE_WAY[what]
     (found,) = [line for line in lines(site("prod"), row) if line.startswith("in the way: ")]
     assert row["content"].strip('"') in found and row["id"] in found

@@ -85,7 +85,7 @@ def test_after_a_look_nothing_is_unknown(server: Server, site: Callable[..., Sit
     assert not any(finding.code == "snapshot.unknown-names" for finding in verify(site("prod"), again, TODAY))
 
 
-def test_a_server_that_fails_is_no_absence(server: Server, site: Callable[..., Site]):
+def test_a_failing_server_does_not_mean_absence(server: Server, site: Callable[..., Site]):
     server.broken = {"spf.brevo.com."}
     snapshot, failed = look([site("prod")], resolver(server), TODAY)
     assert "spf.brevo.com" not in snapshot.names

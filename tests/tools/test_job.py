@@ -1,4 +1,4 @@
-"""A job started by hand, with a stand-in for kubectl that answers as a cluster was seen to."""
+"""A job started by hand, with a stand-in for kubectl that answers like a real cluster."""
 
 import importlib
 import os
@@ -53,17 +53,17 @@ def test_a_job_that_failed_without_a_log_is_not_waited_for(cluster):
     assert start(JOB, None) == 1
 
 
-def test_what_the_cluster_refuses_is_said(cluster):
+def test_the_clusters_refusal_is_shown(cluster):
     cluster(create="echo 'Error from server (Forbidden): no' >&2; exit 1")
     with pytest.raises(UserError, match="Forbidden"):
         start(JOB, None)
 
 
-def test_a_job_that_is_left_with_ctrl_c_goes_on(cluster, capfd):
+def test_a_job_continues_after_ctrl_c(cluster, capfd):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
     folder = cluster(logs="kill -INT $PPID; sleep 1")
     assert start(JOB, None) == 130
-    assert "job mail-restore-1 goes on" in capfd.readouterr().out
+    assert "job mail-restore-1 continues" in capfd.readouterr().out
     assert "delete" not in (folder / "calls").read_text()
 
 

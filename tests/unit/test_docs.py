@@ -18,7 +18,7 @@ def test_the_page_and_the_schema_of_the_settings_are_those_of_the_models():
     assert schema() == SCHEMA.read_text("utf-8")
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_points_to_a_file():
     for page in (README, *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

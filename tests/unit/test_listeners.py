@@ -3,7 +3,7 @@
 from components.listeners import LISTENERS
 
 
-def test_no_port_of_a_kind_stands_twice():
+def test_no_port_of_a_kind_is_listed_twice():
     for kind in ("port", "proxy_port", "health_service_port"):
         ports = [getattr(listener, kind) for listener in LISTENERS]
         assert len(set(ports)) == len(ports), kind

@@ -102,7 +102,7 @@ def retention_ratio() -> float:
             os.utime(path, (now - min(age, 89 * DAY), now - min(age, 89 * DAY)))
         subprocess.run(["chown", "-R", f"{VMAIL}:{VMAIL}", str(server.mail)], check=True)
         sys.path.insert(0, str(SCRIPTS))
-        query = importlib.import_module("retention").query  # a pod's program: its folder is no package
+        query = importlib.import_module("retention").query  # a pod's program: its folder is not a package
         environment = {**os.environ, "SSL_CERT_FILE": str(trusted)}
         command = [
             *(sys.executable, "-B", str(SCRIPTS / "retention.py"), "--job", "bench", "--name", NAME, "--address", "127.0.0.1"),

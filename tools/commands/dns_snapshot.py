@@ -1,4 +1,4 @@
-"""Looks at other people's DNS once, so that every preview can judge our records without a network."""
+"""Looks up the DNS records of others once, so that every preview can verify ours without a network."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -17,13 +17,13 @@ from components.errors import UserError
 from components.settings.site import Site
 from tools.offline.stackfile import ROOT, load_stack, site_of
 
-MAX_ROUNDS = 12  # each include may name further ones, and ten look-ups are all that SPF allows
+MAX_ROUNDS = 12  # each include may name further ones, and SPF allows ten lookups
 
 
 def look(sites: Iterable[Site], resolver: dns.resolver.Resolver, today: date) -> tuple[Snapshot, list[str]]:
-    """A fresh snapshot of every name that the verification asks for, and what could not be asked, one sentence each.
+    """A fresh snapshot of every name that the verification asks for, and one sentence for each failed lookup.
 
-    What is found may lead to further names, so it is verified and asked again until nothing is unknown.
+    Answers may name further hosts, so the verification runs again until it asks for nothing unknown.
     """
     names: dict[str, dict[str, tuple[str, ...]]] = {}
     failed: dict[tuple[str, str], str] = {}
@@ -43,7 +43,7 @@ def look(sites: Iterable[Site], resolver: dns.resolver.Resolver, today: date) ->
 
 
 def _ask(resolver: dns.resolver.Resolver, name: str, kind: str) -> tuple[str, ...]:
-    """The records' data, sorted; nothing when DNS says that there is none. Raises DNSException when it says nothing."""
+    """The records' data, sorted; empty when DNS says that they do not exist. Raises DNSException when there is no answer."""
     try:
         return tuple(sorted(data.to_text() for data in resolver.resolve(name, kind)))
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):

@@ -16,7 +16,7 @@ SCHEMA = ROOT / "schemas" / "site.schema.json"
 
 
 def picture() -> str:
-    """A Mermaid flowchart of the two ways into the pod."""
+    """A Mermaid flowchart of the two paths into the pod."""
     external = "<br/>".join(f"{s.name} :{s.port}" for s in LISTENERS)
     node_ports = "<br/>".join(f"{s.node_port} · check {s.health_node_port}" for s in LISTENERS)
     twins = "<br/>".join(f":{s.proxy_port} {s.name}" for s in LISTENERS)
@@ -24,7 +24,7 @@ def picture() -> str:
     return f"""\
 ```mermaid
 flowchart LR
-    world([the world]) --> haproxy["pfSense HAProxy<br/>{external}"]
+    internet([Internet]) --> haproxy["pfSense HAProxy<br/>{external}"]
     haproxy -- "PROXY v2: the client's address" --> nodes["NodePorts of mailserver-proxy<br/>{node_ports}"]
     pods([pods: webmail, probe, apps]) --> service["Service mailserver<br/>{stock}"]
     subgraph pod [mail server pod]

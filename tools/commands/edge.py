@@ -1,4 +1,4 @@
-"""The firewall by hand: what would change there, the way back to the legacy address, the state of HAProxy's servers."""
+"""The firewall by hand: what would change, rolling back to the legacy address, the state of HAProxy's servers."""
 
 import subprocess
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
     if SSH_KEY not in stack.config:
         return None
     if SSH_KEY not in stack.secret_keys:
-        raise UserError(f"{SSH_KEY}: stands in the stack file in the open; set it again with `pulumi config set --secret`")
+        raise UserError(f"{SSH_KEY}: is in the stack file in plain text; set it again with `pulumi config set --secret`")
     try:
         result = subprocess.run(
             [find_engine(), "--non-interactive", "config", "get", SSH_KEY, "--stack", stack.name],
@@ -44,7 +44,7 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
             check=True,
         )
     except EngineError as error:
-        raise UserError(f"{SSH_KEY}: is encrypted, and there is no engine to read it ({error}); name the key's file with KEY=…") from None
+        raise UserError(f"{SSH_KEY}: is encrypted, and no engine can read it ({error}); name the key's file with KEY=…") from None
     except subprocess.SubprocessError:
         raise UserError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
     return result.stdout
@@ -59,15 +59,17 @@ def plan(site: Site, firewall: Firewall, console: Console) -> None:
 
 
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
-    """Lead the redirects and their pass rules to the legacy address, in one step."""
+    """Point the redirects and their pass rules to the legacy address, in one step."""
     if site.edge.legacy is None:
         raise UserError(
-            f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to go back to; set its address and `make up` first"
+            f"{KEY}.edge.legacy: is not set, so there is no LoadBalancer Service to roll back to; set its address and run `make up` first"
         )
     back = site.model_copy(update={"edge": site.edge.model_copy(update={"target": "legacy", "remove_legacy_alias": False})})
     answer = firewall.call("apply", "rules", rule_set(back))
     _show(answer, console)
-    console.print("the redirects lead to the legacy address, and Pulumi does not know; set edge.target to legacy before the next `make up`")
+    console.print(
+        "the redirects now point to the legacy address, which Pulumi does not know; set edge.target to legacy before the next `make up`"
+    )
 
 
 def health(site: Site, firewall: Firewall, console: Console) -> None:
@@ -80,7 +82,7 @@ def health(site: Site, firewall: Firewall, console: Console) -> None:
 def _show(answer: dict[str, Any], console: Console) -> None:
     lines = differences(answer["before"], answer["after"])
     if not lines and answer["changed"]:
-        lines = ["~ the configuration is as it should be, and not in force: HAProxy or pf has to be loaded again"]
+        lines = ["~ the configuration is correct but not active: HAProxy or pf must be reloaded"]
     for line in lines or ["nothing to change"]:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -26,10 +26,10 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
         raise UserError(f"this stack has no job {name}; {there}" if name else f"name a job with JOB=…; {there}")
     cron_job = by_name[name]
     template = json.loads(json.dumps(cron_job["spec"]["jobTemplate"]))
-    template["spec"]["backoffLimit"] = 0  # a person reads the result and decides
+    template["spec"]["backoffLimit"] = 0  # the operator reads the result and decides
     last = template["spec"]["template"]["spec"]["containers"][-1]
     last["command"] += arguments
-    # Not the scheduled job's host name: whoever shares it takes the other's locks in the repository for those of a dead run.
+    # Not the scheduled job's host name: a run with the same one would take this run's repository locks for stale.
     template["spec"]["template"]["spec"]["hostname"] = f"{name}-{suffix}"
     metadata = {"name": f"{name}-{suffix}", "namespace": cron_job["metadata"]["namespace"], "labels": template["metadata"]["labels"]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
@@ -56,7 +56,7 @@ def start(job: dict[str, Any], context: str | None) -> int:
         ended = follow(context, namespace, name)
     except KeyboardInterrupt:
         print(
-            f"job {name} goes on; see `kubectl -n {namespace} logs -f job/{name}`, end it with `kubectl -n {namespace} delete job {name}`"
+            f"job {name} continues; see `kubectl -n {namespace} logs -f job/{name}`, end it with `kubectl -n {namespace} delete job {name}`"
         )
         return 130
     print(f"job {name} {'succeeded' if ended else 'failed' if ended is False else 'has not ended'}")

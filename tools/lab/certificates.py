@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tools.lab.hosts import Host
 
-PAST = timedelta(days=90)  # how long ago every certificate begins, so that there is room for one that has expired
+PAST = timedelta(days=90)  # how long ago every certificate begins, so that one can be expired
 
 
 def _openssl(*arguments: str, stdin: str = "") -> str:

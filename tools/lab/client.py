@@ -37,7 +37,7 @@ class _Imap(imaplib.IMAP4_SSL):
 
 
 class Client:
-    """Somebody at `source`, a new address unless one is given. `inside` speaks to the pod itself, as its neighbours do."""
+    """A client at `source`, a new address unless one is given. `inside` speaks to the pod itself, as its neighbours do."""
 
     def __init__(self, lab: Lab, source: str | None = None, *, ipv6: bool = False, inside: bool = False) -> None:
         self.lab, self.site = lab, lab.site

@@ -131,7 +131,7 @@ class Lab:
         wait_for("HAProxy's checks", lambda: set(self.haproxy.states().values()) == {"UP"}, 30)
 
     def client(self, *, ipv6: bool = False) -> str:
-        """The address of a client that nobody has seen before, with a name that points back."""
+        """The address of a new client, with a name that points back."""
         network, count = (CLIENTS_IPV6, self._clients6) if ipv6 else (CLIENTS, self._clients)
         address = str(network[next(count)])
         self.names.host(client_name(address), address)
@@ -151,6 +151,6 @@ class Lab:
 
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:
-        """The calling thread is one of the world's clients: its new sockets belong to the world."""
+        """The calling thread is a client on the Internet: its new sockets belong to the host `world`."""
         with self.world.network():
             yield

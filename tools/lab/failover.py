@@ -37,7 +37,7 @@ class Outcome:
 
 
 def greeting(lab: Lab, port: int = SUBMISSION.port) -> float:
-    """Seconds from connecting to the first byte of the greeting; infinity when there is none."""
+    """Seconds from connecting to the first byte of the greeting; infinity without one."""
     begun = time.monotonic()
     try:
         with lab.outside():

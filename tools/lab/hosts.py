@@ -147,7 +147,7 @@ class Host:
         return result
 
     def settle_postfix(self) -> None:
-        """Postfix's programs wait until main.cf is two seconds old, in case somebody is still writing; the image turns its clock back."""
+        """Postfix's programs wait until main.cf is two seconds old, in case it is still being written; the image backdates it."""
         set_back(self.path("/etc/postfix/main.cf"), 10)
 
     def spawn(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> Daemon:

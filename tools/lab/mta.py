@@ -1,4 +1,4 @@
-"""The world's mail servers: a Postfix that keeps all it is given (the relay, when it has accounts), and sends for others."""
+"""Mail servers on the Internet: a Postfix that keeps all it receives (the relay, when it has accounts), and sends for others."""
 
 import email
 import email.policy
@@ -51,7 +51,7 @@ class Mta:
             "smtp_tls_security_level": "may",
             "smtp_tls_CApath": "/etc/ssl/certs",
             "smtp_host_lookup": "dns",
-            # Whoever it is for, it is kept here.
+            # Kept here, whatever the recipient.
             "virtual_mailbox_domains": "static:all" if login else name.partition(".")[2],
             "virtual_mailbox_base": KEPT,
             "virtual_mailbox_maps": "static:mail/",

@@ -1,4 +1,4 @@
-"""Kubernetes' part of the way in, as kube-proxy does it with `externalTrafficPolicy: Cluster`: rules in the firewall's host."""
+"""Kubernetes' part of the inbound path, as kube-proxy does it with `externalTrafficPolicy: Cluster`: rules in the firewall's host."""
 
 import socket
 
@@ -11,7 +11,7 @@ SILENT_PORT = 9  # where a node that hangs takes connections and never says a wo
 
 
 class Nodes:
-    """Every node's NodePorts lead to the pod, which is on the first node. A node can be made to die in three ways."""
+    """Every node's NodePorts forward to the pod, which is on the first node. A node can be made to die in three ways."""
 
     def __init__(self, host: Host, site: Site) -> None:
         self.host, self.site = host, site

@@ -1,4 +1,4 @@
-"""The lab's one mapping: what stands for what. All that is not in this table is what the pod and the firewall would see.
+"""What the lab simulates, and how. Everything else is as the pod and the firewall see it.
 
 | in production | in the lab |
 |---|---|
@@ -10,10 +10,10 @@
 | pfSense | the host `world`, which has the firewall's own address (`edge.address`), and `EDGE_IPV6` for the AAAA record |
 | nodes, NodePorts, kube-proxy | nftables rules of `world` (nodes.py): NodePort to the pod, seen there as the node's tunnel address |
 | the pod's address | `POD`, on the first node |
-| the cluster's DNS, the world's DNS | one server at `NAMESERVER` (names.py) |
+| the cluster's DNS, the Internet's DNS | one server at `NAMESERVER` (names.py) |
 | the relay (`mail.relay.host`) | a Postfix at `RELAY` that keeps what it is given; a certificate of the lab's own authority |
-| the world's mail servers | a Postfix at `SENDER` |
-| the world's clients | any address of `CLIENTS` and `CLIENTS_IPV6`, each with a name that points back |
+| mail servers on the Internet | a Postfix at `SENDER` |
+| clients on the Internet | any address of `CLIENTS` and `CLIENTS_IPV6`, each with a name that points back |
 | trusted relays | their own addresses |
 | public certificate authorities | the lab's own, among Debian's in `/etc/ssl/certs` |
 """

@@ -94,7 +94,7 @@ class Dovecot:
         return self.mail / domain / user
 
     def deliver(self, address: str, text: bytes, *, folder: str = "", age: float = 0, flags: str | None = "S") -> Path:
-        """Put a message of some age (seconds) into a mailbox; `flags=None` leaves it in new/, as mail that nobody opened."""
+        """Put a message of some age (seconds) into a mailbox; `flags=None` leaves it in new/, as unread mail."""
         place = self.maildir(address) / (f".{folder}" if folder else "")
         make_maildir(place, self.maildir(address))
         arrived = time.time() - age
@@ -130,7 +130,7 @@ def dovecot(folder: Path, certificate: tuple[str, str], addresses: list[str]) ->
         if parent.stat().st_uid == 0 and parent not in {Path("/"), Path(tempfile.gettempdir())}:
             parent.chmod(parent.stat().st_mode | 0o711)
     mail, port = folder / "mail", free_port()
-    run = Path(tempfile.mkdtemp(prefix="dovecot-"))  # a socket's path has room for 107 characters only
+    run = Path(tempfile.mkdtemp(prefix="dovecot-"))  # a socket's path is limited to 107 characters
     run.chmod(0o755)
     mail.mkdir()
     os.chown(mail, VMAIL, VMAIL)

@@ -10,7 +10,7 @@ FEW = 3  # a block of so few settings is shown within the table of the block abo
 HEAD = """\
 # Settings
 
-Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` stands for a name of your own, `0` for an entry of a list.
+Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` is a name of your own, `0` an entry of a list.
 Written by `make docs` from [components/settings](../components/settings); editors read the same from
 [schemas/site.schema.json](../schemas/site.schema.json). `make new-stack` writes a commented stack file.
 """

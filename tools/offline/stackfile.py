@@ -13,7 +13,7 @@ from components.settings.parse import parse_site
 from components.settings.site import KEY, Site
 
 ROOT = Path(__file__).parents[2]  # of the project
-SECRET_PLACEHOLDER = "[secret]"  # noqa: S105 - stands for every encrypted value, which nothing here can or should decrypt
+SECRET_PLACEHOLDER = "[secret]"  # noqa: S105 - shown for every encrypted value; nothing here can or should decrypt it
 
 
 @dataclass(frozen=True)
@@ -82,5 +82,7 @@ def _to_json(value: Any, where: str) -> str:
 
     try:
         return json.dumps(value, allow_nan=False, sort_keys=True, default=refuse)  # sorted, as the engine hands it over
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: holds {error}, which is no text, number, list or map, such as a date; put it in quotes") from None
+    except TypeError as error:
+        raise UserError(f"{where}: {error} is parsed as a date; put it in quotes") from None
+    except ValueError:
+        raise UserError(f"{where}: holds a number that is infinite or not a number") from None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from components.dns.content import STRING_OCTETS, canonical, name, txt, txt_strings, txt_value
 
-settings.register_profile("unhurried", deadline=None)  # how long an example takes is no property of it
+settings.register_profile("unhurried", deadline=None)  # an example's duration depends on the machine
 settings.load_profile("unhurried")
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=1200)

@@ -1,4 +1,4 @@
-"""Whatever stands in a live zone, the verification answers with findings and never with a traceback."""
+"""Whatever a live zone holds, the verification answers with findings and never with a traceback."""
 
 import json
 from datetime import date

@@ -18,7 +18,7 @@ LEGACY = {"address": "10.0.20.202"}
 
 
 def test_the_live_names_are_kept(site):
-    """Existing items with these names are adopted; another name would stand beside them on the same port."""
+    """Existing items with these names are adopted; an item of another name would compete for the same port."""
     desired = haproxy_set(site())
     assert {name: frontend["pool"] for name, frontend in desired["frontends"].items()} == {
         "mailserver_proxy_25": "mailserver_nodes_smtp",
