@@ -13,10 +13,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup
+.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+new-stack: setup ## write a commented stack file; STACK=home DOMAIN=example.org
+	@$(RUN) new-stack --stack $(STACK) $(call option,domain,DOMAIN)
 
 preview: setup ## what an `up` would change; REFRESH=1 asks cluster, firewall and DNS first
 	@$(RUN) preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)

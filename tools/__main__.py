@@ -21,6 +21,7 @@ COMMANDS = {
     "lab-compare": "lab",
     "bench": "bench",
     "docs": "docs",
+    "new-stack": "new_stack",
 }
 EXIT_CODES = {"job": 2}  # of a command that could not do its work; 1 is the job's own failure
 

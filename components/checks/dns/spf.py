@@ -103,9 +103,9 @@ def relay_not_named(view: View) -> Found:
 
 @AREA.warning("own-address-not-named", remedy="set spf.mx or spf.addresses", source="RFC 7208 section 2.3")
 def own_address_not_named(view: View) -> Found:
-    """Mail leaves from our own address, and the record names no sender at all."""
+    """Mail leaves from our own address, and the record names only other operators' senders, or none."""
     for domain, parked, record in _records(view):
-        if not view.site.mail.relay and not parked and not _named(record):
+        if not view.site.mail.relay and not parked and all(term.startswith("include:") for term in _named(record)):
             yield _label(domain), "mail leaves from your own address, which the record does not name"
 
 

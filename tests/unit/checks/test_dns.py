@@ -214,8 +214,9 @@ def test_settings_that_are_doubtful(what: str, site: Callable[..., Site]):
     assert any(expected in text for text in doubts), doubts
 
 
-def test_direct_delivery_from_nowhere_is_doubtful(site: Callable[..., Site]):
-    doubts = said(verify(site("dev", {f"domains/{DEV}/dns/spf": {"mx": False}}), Snapshot(), TODAY), error=False)
+@pytest.mark.parametrize("spf", [{}, {"includes": ["spf.example.net"]}], ids=["no sender", "only another operator's"])
+def test_direct_delivery_from_nowhere_is_doubtful(site: Callable[..., Site], spf: Settings):
+    doubts = said(verify(site("dev", {f"domains/{DEV}/dns/spf": {"mx": False, **spf}}), Snapshot(), TODAY), error=False)
     assert any("mail leaves from your own address, which the record does not name" in text for text in doubts)
 
 
