@@ -24,8 +24,8 @@ new-stack: setup ## write a commented stack file; STACK=home DOMAIN=example.org
 preview: setup ## what an `up` would change; REFRESH=1 asks cluster, firewall and DNS first
 	@$(RUN) preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)
 
-render: setup ## the same without engine, cluster or credentials
-	@$(RUN) render --stack $(STACK) --out $(OUT)
+render: setup ## the same without engine, cluster or credentials; JSON=1 prints the findings as JSON instead
+	@$(RUN) render --stack $(STACK) --out $(OUT) $(if $(JSON),--json)
 
 edge-plan: ## what an `up` would change on the firewall, asked of the firewall itself; KEY=<file of the SSH key>
 edge-flip-back: ## point the redirects back to the legacy address, without Pulumi's state

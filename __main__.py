@@ -3,15 +3,15 @@
 import pulumi
 
 from components.base import Context, cluster_provider
+from components.checks import adoption
+from components.checks.finding import run
+from components.checks.registry import judge, lines, read_site, refuse
 from components.declaring import Declaring
 from components.dns.component import Dns
-from components.dns.gate import verified
 from components.edge.resources import Edge
 from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
-from components.notices import notes, warnings
-from components.settings.parse import parse_site
 from components.settings.site import KEY
 
 
@@ -20,21 +20,20 @@ def main() -> None:
     text = pulumi.Config(namespace).get(name)
     if text is None:
         raise UserError(f"{KEY}: is required; Pulumi.dev.yaml shows a small example")
-    site = parse_site(text)
-    dns_advice = verified(site)
+    site = read_site(text)
+    findings = judge(site)
+    refuse(findings)
     with Declaring(site):
         context = Context(site, cluster_provider(site))
         mail = MailServer("mail", context)
-        if site.edge.ssh:
-            Edge("edge", context, site.edge.ssh, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
+        if site.edge.access:
+            Edge("edge", context, site.edge.access, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
-        context.check_adoption()
+        refuse(run([adoption.AREA], adoption.Adoption(site, context.adopted)))
 
-    for note in [*notes(site), *dns_advice.notes]:
-        pulumi.log.info(note)
-    for warning in [*warnings(site), *dns_advice.warnings]:
-        pulumi.log.warn(warning)
+    for level, line in lines(findings):
+        (pulumi.log.warn if level == "warning" else pulumi.log.info)(line)
     pulumi.export("mailHost", mail.host)
     pulumi.export("inClusterHost", mail.in_cluster_host)
     pulumi.export("nodePorts", mail.node_ports)
@@ -47,4 +46,4 @@ def main() -> None:
 try:
     main()
 except UserError as error:
-    raise pulumi.RunError(str(error)) from None
+    raise pulumi.RunError(str(error)) from error

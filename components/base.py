@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.errors import UserError
-from components.settings.site import KEY, Site
+from components.settings.site import Site
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
 NO_WAIT = {"pulumi.com/skipAwait": "true"}  # for what Pulumi would wait for though nothing here depends on its being ready
@@ -21,12 +20,6 @@ class Context:
     site: Site
     cluster: k8s.Provider
     adopted: set[str] = field(default_factory=set)
-
-    def check_adoption(self) -> None:
-        """Raise UserError for an entry of `adopt` that no component declared."""
-        unknown = sorted(set(self.site.adopt) - self.adopted)
-        if unknown:
-            raise UserError(f"{KEY}.adopt: {', '.join(unknown)}: no such object here; write Kind/name, such as Deployment/mailserver")
 
 
 class Component(pulumi.ComponentResource):

@@ -8,9 +8,9 @@ from typing import Any, Self
 import pulumi
 from pulumi._types import input_type_to_dict, is_input_type  # not public: the names that the SDK sends
 
-from components.checks import objects, references, values
 from components.checks.finding import run
 from components.checks.objects import Declared, Rendered
+from components.checks.registry import OBJECT_AREAS, Refused
 from components.errors import UserError
 from components.settings.site import Site
 
@@ -33,9 +33,9 @@ class Declaring:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
-            findings = run([objects.AREA, references.AREA, values.AREA], Rendered(self._site, self._declared))
+            findings = run(OBJECT_AREAS, Rendered(self._site, self._declared))
             if findings:
-                error = UserError("\n".join(map(str, findings)))
+                error = Refused(findings)
         if error is None:
             self._end.set_result([])
             return
@@ -43,7 +43,7 @@ class Declaring:
         self._end.set_exception(refusal)
         self._end.exception()  # seen, even where no resource waits for it
         if kind is None:
-            raise refusal
+            raise refusal from error
 
     def _see(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult:
         if args.type_.startswith("kubernetes:"):

@@ -29,6 +29,8 @@ class Finding:
     text: str
     remedy: str = ""
     source: str = ""
+    consent: bool = False  # a site may acknowledge it
+    acknowledged: str = ""  # the site's reason, where it did
 
     def __str__(self) -> str:
         text = f"{self.setting}: {self.text}" if self.setting else self.text
@@ -38,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule(Generic[Subject]):
-    """A generator over a subject, with what all of its findings share. `consent`: a site may acknowledge it though it is an error."""
+    """A generator over a subject, with what all of its findings share. `consent`: a site may acknowledge them."""
 
     level: Level
     code: str
@@ -54,7 +56,7 @@ class Rule(Generic[Subject]):
     def __call__(self, subject: Subject) -> Iterator[Finding]:
         for setting, text, *remedy in self.find(subject):
             one_line = " ".join(text.split())  # a library's words may have several
-            yield Finding(self.level, self.code, setting, one_line, remedy[0] if remedy else self.remedy, self.source)
+            yield Finding(self.level, self.code, setting, one_line, remedy[0] if remedy else self.remedy, self.source, self.consent)
 
 
 class Area(Generic[Subject]):
@@ -93,5 +95,8 @@ class Area(Generic[Subject]):
 
 def run(areas: Iterable[Area[Subject]], subject: Subject) -> list[Finding]:
     """What the rules of these areas find, errors first, otherwise in their order."""
-    findings = [finding for area in areas for finding in area.run(subject)]
+    return errors_first(finding for area in areas for finding in area.run(subject))
+
+
+def errors_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))

@@ -2,29 +2,43 @@
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Literal
 
 from pydantic import ValidationError
 
-from components.errors import UserError
-from components.settings.checks import problems
 from components.settings.schema import settings_at
 from components.settings.site import KEY, Site
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A setting that does not exist, is missing, or has a value that cannot be."""
+
+    kind: Literal["unknown", "missing", "invalid"]
+    setting: str
+    text: str
+
+
+class InvalidSettings(Exception):  # noqa: N818 - what it holds
+    """The settings are not those of a site; components/checks tells a person."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__(self.mistakes)
 
 
 def parse_site(text: str) -> Site:
     """The settings from JSON text, as Pulumi hands over the value of `mailserver:site`.
 
-    Raises UserError with a line for each mistake: setting, what is wrong, the value that was given.
+    Raises InvalidSettings. Rules between settings are in components/checks, whose `read_site` is what programs call.
     """
     try:
-        site = _validated(text)
+        return _validated(text)
     except ValidationError as error:
-        raise UserError("\n".join(_lines(error))) from None
-    if found := list(problems(site)):
-        raise UserError("\n".join(f"{KEY}.{problem}" for problem in found))
-    return site
+        raise InvalidSettings(_mistakes(error)) from None
 
 
 def _validated(text: str) -> Site:
@@ -57,23 +71,24 @@ _REMEDIES = {
 }
 
 
-def _lines(error: ValidationError) -> Iterator[str]:
+def _mistakes(error: ValidationError) -> Iterator[Mistake]:
     details = error.errors(include_url=False)
     places = [detail["loc"] for detail in details]
     for detail in details:
         if any(place[: len(detail["loc"])] == detail["loc"] != place for place in places):
             continue  # a list that is now too short, because of an entry that has its own line
         place = [str(part) for part in detail["loc"] if part != "[key]"]
-        setting = ".".join((KEY, *place))
+        setting = ".".join(place) or KEY
         message = _REMEDIES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
         if detail["type"] == "value_error" and isinstance(detail["input"], dict):  # a rule over a whole area names the setting itself
-            yield f"{setting}.{message}"
+            inner, _, text = message.partition(": ")
+            yield Mistake("invalid", f"{setting}.{inner}", text)
         elif detail["type"] == "extra_forbidden":
             near = get_close_matches(place[-1], settings_at(place[:-1]), n=1)
-            yield f"{setting}: unknown setting{f'; did you mean {near[0]}?' if near else ''}"
+            yield Mistake("unknown", setting, f"unknown setting{f'; did you mean {near[0]}?' if near else ''}")
         elif detail["type"] == "missing":
-            yield f"{setting}: is required"
+            yield Mistake("missing", setting, "is required")
         elif detail["type"] == "too_short":
-            yield f"{setting}: {message}"
+            yield Mistake("invalid", setting, message)
         else:
-            yield f"{setting}: {message} (got {detail['input']!r})"
+            yield Mistake("invalid", setting, f"{message} (got {detail['input']!r})")

@@ -1,6 +1,7 @@
 """A stack's settings as a whole; parse.py reads them, checks.py holds the rules between areas."""
 
 import dataclasses
+from typing import Annotated
 
 from pydantic import Field
 
@@ -87,6 +88,9 @@ class Site(Model):
         default=(),
         description="existing objects to adopt instead of creating them, as Kind/name; remove again after the `up`",
         examples=[["Namespace/mailserver"]],
+    )
+    acknowledged: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default={}, description="findings that are decided, by code, with the reason; a preview shows them in one line"
     )
 
     @property

@@ -16,7 +16,6 @@ from ruamel.yaml import YAML
 from components.dns.live import parse
 from components.dns.match import matches, says_the_same
 from components.dns.records import Record, records
-from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.conftest import change, settings
 from tests.engine.conftest import Cli
@@ -34,16 +33,15 @@ sys.path.insert(0, {str(ROOT)!r})
 import pulumi
 
 from components.base import Context
+from components.checks.registry import judge, read_site, refuse
 from components.dns import component
-from components.dns.gate import verified
 from components.errors import UserError
-from components.settings.parse import parse_site
 
 component.policy_server = lambda _component: []
 try:
-    site = parse_site(pulumi.Config("mailserver").require("site"))
+    site = read_site(pulumi.Config("mailserver").require("site"))
     if "DNS_TEST_UNJUDGED" not in os.environ:
-        verified(site)
+        refuse(judge(site))
     component.Dns("dns", Context(site, cluster=None))
 except UserError as error:
     raise pulumi.RunError(str(error)) from None

@@ -7,7 +7,7 @@ import time
 from email.message import EmailMessage
 from typing import Any
 
-from components.settings.parse import parse_site
+from components.checks.registry import read_site
 from components.settings.site import Site
 from tests.conftest import change, settings
 from tools.lab.client import Client
@@ -44,7 +44,7 @@ def lab_site(changes: dict[str, Any] | None = None) -> Site:
     base = lab_settings()
     for path, value in (changes or {}).items():
         change(base, path, value)
-    return parse_site(json.dumps(base))
+    return read_site(json.dumps(base))
 
 
 class Known:

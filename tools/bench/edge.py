@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.checks.registry import read_site
 from components.edge.desired import haproxy_set
-from components.settings.parse import parse_site
 from components.settings.site import KEY
 from tests.contract.helpers import frontend_item, pool_item
 from tests.contract.standin import StandIn
@@ -28,7 +28,7 @@ def plan_ratio() -> float:
             site = json.loads(load_stack(ROOT, "prod").config[KEY])
             site["cluster"]["nodes"] = {f"node{number}": {"address": node.address} for number, node in enumerate(firewall.nodes, 1)}
             site["edge"] = {"address": firewall.address}
-            wanted = haproxy_set(parse_site(json.dumps(site)))
+            wanted = haproxy_set(read_site(json.dumps(site)))
             client = firewall.client()
             client.call("apply", "haproxy", wanted)
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from components.checks.dns.resolver import Snapshot
 from components.checks.dns.verify import verify
-from components.settings.parse import parse_site
+from components.checks.registry import read_site
 from components.settings.site import KEY
 from tests.contract import standin
 from tools.bench import edge, jobs
@@ -102,7 +102,7 @@ def many_domains(count: int) -> str:
 
 def dns_rows() -> Iterator[Row]:
     """Time to make, write and verify the records of 100 domains over that of 10; linear would be 10."""
-    sites = {count: parse_site(many_domains(count)) for count in (10, 100)}
+    sites = {count: read_site(many_domains(count)) for count in (10, 100)}
 
     def seconds(count: int) -> float:
         started = time.perf_counter()
@@ -166,7 +166,7 @@ def preview_rows(scratch: Path) -> Iterator[Row]:
 def lab_rows() -> Iterator[Row]:
     """The mail edge of dev on real daemons; where the lab can run."""
     if missing() is None:
-        with Lab(parse_site(load_stack(ROOT, "dev").config[KEY])) as lab:
+        with Lab(read_site(load_stack(ROOT, "dev").config[KEY])) as lab:
             yield from (Row(*measurement) for measurement in bench_lab.measurements(lab))
 
 

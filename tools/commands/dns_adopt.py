@@ -11,7 +11,7 @@ import click
 from components.checks.dns import live as rules
 from components.checks.dns.resolver import read_snapshot
 from components.checks.dns.verify import verify
-from components.dns.gate import SNAPSHOT
+from components.checks.registry import SNAPSHOT
 from components.dns.live import COMMENT, RIGHTS, TOKEN, Live, RefusedError, SilentError, parse, read_zone
 from components.dns.match import matches, stored
 from components.dns.records import Record, records, ttl_of, zones

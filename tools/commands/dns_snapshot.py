@@ -11,7 +11,7 @@ import dns.resolver
 from components.checks.dns.resolver import Snapshot, write_snapshot
 from components.checks.dns.verify import judge
 from components.checks.dns.view import View
-from components.dns.gate import SNAPSHOT
+from components.checks.registry import SNAPSHOT
 from components.dns.records import records
 from components.errors import UserError
 from components.settings.site import Site

@@ -89,9 +89,11 @@ def _show(answer: dict[str, Any], console: Console) -> None:
 
 def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
     """The stack's firewall, not yet connected to. Raises UserError where the settings name none, or its key cannot be read."""
-    if site.edge.ssh is None:
+    if site.edge.ssh and site.edge.access is None:
+        raise UserError(f"{KEY}.edge.ssh.host_key: is a placeholder; `ssh-keyscan -t ed25519 <firewall>` prints the firewall's own")
+    if site.edge.access is None:
         raise UserError(f"{KEY}.edge.ssh: is not set, so this stack has no firewall to talk to")
-    there = connection(site, site.edge.ssh)
+    there = connection(site, site.edge.access)
     return Firewall(
         Connection(there["host"], int(there["port"]), there["user"], there["host_key"], there["key_file"] or None),
         private_key(stack, ssh_key_file),

@@ -19,7 +19,7 @@ refresh_option = click.option("--refresh", is_flag=True, help="ask cluster, fire
 def show_firewall(stack: Stack) -> None:
     """What an `up` would change on the live firewall. The engine cannot show that: a first creation is never previewed by its provider."""
     site = site_of(stack)
-    if site.edge.ssh is None:
+    if site.edge.access is None:
         return
     print("on the firewall:")
     try:

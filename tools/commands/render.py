@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from rich.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from components.checks.finding import Finding
+from components.checks.registry import Refused, judge, refuse
 from components.errors import UserError
 from components.names import MAIL_SERVER
 from tools.commands.shared import CONSOLE, stack_option
@@ -113,10 +116,26 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     console.print(f"written to {out}", markup=False)
 
 
+def findings(stack: Stack) -> list[Finding]:
+    """All that is said of a stack, errors first; after an error, rules that expect a stack without it are not run."""
+    try:
+        found = judge(site_of(stack))
+        refuse(found)
+        run(stack)
+    except Refused as refused:
+        return refused.findings
+    return found
+
+
 @click.command()
 @stack_option
 @click.option("--out", type=click.Path(path_type=Path), help="folder for the artefacts  [default: build/<stack>]")
 @click.option("--root", type=click.Path(path_type=Path), default=ROOT, help="folder with Pulumi.yaml and the stack files")
-def render_command(stack: str, out: Path | None, root: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="print all findings as JSON and write nothing; exit code 1: errors")
+def render_command(stack: str, out: Path | None, root: Path, as_json: bool) -> None:
     """The program's result without engine, cluster, credentials or network: a summary, and every artefact as a file."""
+    if as_json:
+        found = findings(load_stack(root, stack))
+        print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=2))
+        sys.exit(any(finding.level == "error" and not finding.acknowledged for finding in found))
     render(root, stack, out or Path("build") / stack, CONSOLE)

@@ -80,7 +80,7 @@ def run(stack: Stack, program: Callable[[], None] | None = None) -> Recording:
     try:
         preview, update = (run_once(stack, program or run_main, preview=preview) for preview in (True, False))
     except pulumi.RunError as error:
-        raise UserError(str(error)) from None
+        raise (error.__cause__ if isinstance(error.__cause__, UserError) else UserError(str(error))) from None
     if preview.resources != update.resources or preview.exports != update.exports:
         raise UserError(f"an unknown value changes what is registered: {_first_difference(preview, update)}")
     return update

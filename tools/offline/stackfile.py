@@ -8,8 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from components.checks.registry import read_site
 from components.errors import UserError
-from components.settings.parse import parse_site
 from components.settings.site import KEY, Site
 
 ROOT = Path(__file__).parents[2]  # of the project
@@ -28,7 +28,7 @@ class Stack:
 
 def site_of(stack: Stack) -> Site:
     """The stack's settings. Raises UserError."""
-    return parse_site(stack.config.get(KEY, "{}"))
+    return read_site(stack.config.get(KEY, "{}"))
 
 
 def load_stack(root: Path, name: str) -> Stack:

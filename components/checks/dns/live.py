@@ -1,10 +1,11 @@
 """Rules that compare the records with those that a zone at Cloudflare holds now."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from components.checks.finding import Area, Found
-from components.dns.live import TOKEN, Live
+from components.dns.live import RIGHTS, TOKEN, Live, RefusedError, SilentError, read_zone
 from components.dns.match import by_name, matches, rivals
 from components.dns.mta_sts import enforced, mail_exchangers
 from components.dns.records import Record, address_key, prefix, records, zones
@@ -17,11 +18,13 @@ SHOWN = 60  # characters of a content
 
 @dataclass(frozen=True)
 class LiveZone:
-    """A zone of the site at Cloudflare with its live records; None where they could not be asked for."""
+    """A zone of the site at Cloudflare with its live records; None where they could not be asked for, and why."""
 
     site: Site
     zone: Fqdn
     live: Sequence[Live] | None
+    refusal: str = ""
+    silence: str = ""
 
     @property
     def rows(self) -> Sequence[Live]:
@@ -46,6 +49,46 @@ class LiveZone:
 
 
 AREA = Area[LiveZone]("live", "the records against those that a zone at Cloudflare holds")
+
+
+def look(site: Site) -> Iterator[LiveZone]:
+    """Each zone at Cloudflare as it is now, where the environment has a token.
+
+    A look by ourselves and not through the provider, because it has to come before anything is declared, and a provider's data
+    source would make the program's result depend on more than its settings in a render.
+    """
+    token = os.environ.get(TOKEN)
+    for zone, settings in zones(site).items():
+        if settings.zone_id is None:
+            continue
+        try:
+            yield LiveZone(site, zone, read_zone(zone, settings.zone_id, token) if token else None)
+        except RefusedError as refusal:
+            yield LiveZone(site, zone, None, refusal=str(refusal))
+        except SilentError as silence:
+            yield LiveZone(site, zone, None, silence=str(silence))
+
+
+@AREA.error("refused")
+def refused(subject: LiveZone) -> Found:
+    """Cloudflare refuses the token or the zone id, so an `up` would fail half way."""
+    if subject.refusal:
+        setting, _, text = subject.refusal.partition(": ")
+        yield setting, text
+
+
+@AREA.note("not-answered")
+def not_answered(subject: LiveZone) -> Found:
+    """Cloudflare cannot be asked now, so the records are not compared with the live zone."""
+    if subject.silence:
+        yield subject.path, f"is not compared with the live zone: {subject.silence}"
+
+
+@AREA.note("not-asked", remedy=f"set {TOKEN}; an `up` needs one with {RIGHTS}")
+def not_asked(subject: LiveZone) -> Found:
+    """Without a token the records are not compared with the live zone."""
+    if subject.live is None and not subject.refusal and not subject.silence:
+        yield subject.path, f"is not compared with the live zone, because {TOKEN} is not set"
 
 
 @AREA.error("incomplete-adoption")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from checkdmarc.mta_sts import MTASTSError, MTASTSPolicyParsingResults, mx_in_mta_sts_patterns, parse_mta_sts_policy, parse_mta_sts_record
+from checkdmarc.mta_sts import MTASTSError, mx_in_mta_sts_patterns, parse_mta_sts_policy, parse_mta_sts_record
 
 from components.checks.dns.view import View
 from components.checks.finding import Area, Found
@@ -41,13 +41,6 @@ def _policies(view: View) -> Iterator[tuple[Fqdn, MtaSts]]:
 def _announced(record: str) -> str | MTASTSError:
     try:
         return parse_mta_sts_record(record)["tags"]["id"]
-    except MTASTSError as problem:
-        return problem
-
-
-def _parse(view: View, domain: Fqdn) -> MTASTSPolicyParsingResults | MTASTSError:
-    try:
-        return parse_mta_sts_policy(policy_text(view.site, domain))
     except MTASTSError as problem:
         return problem
 
@@ -98,30 +91,13 @@ def id_(view: View) -> Found:
             yield _label(domain), f"id={announced} is not that of the policy, {right}; senders keep the old policy"
 
 
-@AREA.error("invalid-policy", remedy="correct it", source="RFC 8461 section 3.2")
-def invalid_policy(view: View) -> Found:
-    """A policy that does not parse."""
-    for domain, _ in _policies(view):
-        if isinstance(parsed := view.once(_parse, domain), MTASTSError):
-            yield _setting(domain), str(parsed)
-
-
-@AREA.warning("dubious", source="RFC 8461 section 3.2")
-def dubious(view: View) -> Found:
-    """What checkdmarc advises about a valid policy."""
-    for domain, _ in _policies(view):
-        if not isinstance(parsed := view.once(_parse, domain), MTASTSError):
-            yield from ((_setting(domain), text) for text in parsed["warnings"])
-
-
 @AREA.error("mx-not-named", remedy="set the domain's mx", source="RFC 8461 section 4.1")
 def mx_not_named(view: View) -> Found:
     """Under an enforced policy senders deliver to no MX that it does not name."""
     for domain, _ in _policies(view):
-        if isinstance(parsed := view.once(_parse, domain), MTASTSError):
-            continue
+        patterns = list(parse_mta_sts_policy(policy_text(view.site, domain))["policy"].get("mx", []))
         for record in view.at(domain, "MX"):
-            if not mx_in_mta_sts_patterns(record.content, list(parsed["policy"].get("mx", []))):
+            if not mx_in_mta_sts_patterns(record.content, patterns):
                 yield _setting(domain), f"the policy does not name {record.content}, an MX of the domain; senders would not deliver there"
 
 

@@ -1,13 +1,14 @@
 """Rules for SPF: who may send for a domain."""
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+from typing import Any, cast
 
 from checkdmarc.spf import ParsedSPFRecordSuccess, SPFError, SPFTooManyDNSLookups, SPFTooManyVoidDNSLookups, parse_spf_record
 
 from components.checks.dns.view import View
 from components.checks.finding import Area, Found
-from components.settings.types import Fqdn
+from components.settings.types import Address, Fqdn
 
 AREA = Area[View]("spf", "SPF: who may send for a domain")
 
@@ -101,12 +102,56 @@ def relay_not_named(view: View) -> Found:
             yield _label(domain), f"mail leaves through {relay.host}, which the record does not name"
 
 
-@AREA.warning("own-address-not-named", remedy="set spf.mx or spf.addresses", source="RFC 7208 section 2.3")
-def own_address_not_named(view: View) -> Found:
-    """Mail leaves from our own address, and the record names only other operators' senders, or none."""
-    for domain, parked, record in _records(view):
-        if not view.site.mail.relay and not parked and all(term.startswith("include:") for term in _named(record)):
-            yield _label(domain), "mail leaves from your own address, which the record does not name"
+def _matches(view: View, mechanism: Mapping[str, Any], address: Address) -> bool:
+    kind = mechanism["mechanism"]
+    if kind == "include":
+        return bool(mechanism["parsed"]) and _verdict(view, mechanism["parsed"], address) == "pass"
+    networks = {"ip4": [mechanism["value"]], "ip6": [mechanism["value"]], "a": mechanism.get("addresses", [])}.get(kind, [])
+    if kind == "mx":
+        hosts = [host["hostname"] for host in mechanism["hosts"]]
+        networks = [record.content for host in hosts for kind in ("A", "AAAA") for record in view.at(host, kind)]
+    return any(address in ip_network(network, strict=False) for network in networks)
+
+
+def _verdict(view: View, parsed: Mapping[str, Any], address: Address) -> str | None:
+    """What a receiver concludes for a message from `address` (RFC 7208 section 4.6.2); mechanisms with macros and `exists` never match."""
+    for mechanism in parsed["mechanisms"]:
+        if _matches(view, mechanism, address):
+            return mechanism["action"]
+    redirect = parsed["redirect"]
+    return _verdict(view, redirect["parsed"], address) if redirect and redirect["parsed"] else parsed["all"]
+
+
+def _own_mail(view: View) -> Iterator[tuple[str, Address, str | None, bool]]:
+    """Label, address and verdict for each address that mail leaves from without a relay, and whether an include is not known."""
+    site = view.site
+    host = site.dns.hosts.get(site.hostname) if site.dns and not site.mail.relay else None
+    for domain, parked, record in _records(view) if host else ():
+        judged = view.once(_parse, record, domain, parked)
+        if parked or isinstance(judged, SPFError):
+            continue
+        unknown = any((term.partition(":")[2], "TXT") in view.resolver.unknown for term in _terms(record))
+        for address in host.addresses if host else ():
+            yield _label(domain), address, _verdict(view, judged["parsed"], address), unknown
+
+
+_NAME_YOURSELF = "set spf.mx, or add the address that mail leaves from to spf.addresses"
+
+
+@AREA.error("rejects-own-mail", remedy=_NAME_YOURSELF, source="RFC 7208 section 8.4", consent=True)
+def rejects_own_mail(view: View) -> Found:
+    """Without a relay, mail leaves from the mail host's own address, and the record tells receivers to reject that."""
+    for label, address, verdict, unknown in _own_mail(view):
+        if verdict == "fail" and not unknown:
+            yield label, f"fails for {address}, the mail host's own address"
+
+
+@AREA.warning("own-mail-doubtful", remedy=_NAME_YOURSELF, source="RFC 7208 section 2.3")
+def own_mail_doubtful(view: View) -> Found:
+    """Without a relay, mail leaves from the mail host's own address, and the record does not pass it."""
+    for label, address, verdict, unknown in _own_mail(view):
+        if verdict != "pass" and (unknown or verdict != "fail"):
+            yield label, f"does not pass {address}, the mail host's own address"
 
 
 @AREA.warning("softfail", remedy="set spf.all to fail when all senders are known", source="RFC 7208 section 5.1")

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from components.checks.dns.resolver import Snapshot
 from components.checks.dns.verify import verify
+from components.checks.registry import read_site
 from components.dns.content import txt
 from components.dns.records import Record, records
-from components.settings.parse import parse_site
 from components.settings.site import Site
 from tests.conftest import settings as stack_settings
 
 ZONE = "viktorbarzin.me"
-SITE: Site = parse_site(json.dumps(stack_settings("prod")))
+SITE: Site = read_site(json.dumps(stack_settings("prod")))
 PLACES = st.sampled_from(
     [ZONE, *(f"{label}.{ZONE}" for label in ("_dmarc", "_mta-sts", "_smtp._tls", "mail._domainkey", "mail", "*", "www"))]
 )

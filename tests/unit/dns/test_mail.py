@@ -18,7 +18,7 @@ from authres import DKIMAuthenticationResult, SPFAuthenticationResult
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from components.settings.parse import parse_site
+from components.checks.registry import read_site
 from components.settings.site import Site
 from tests.conftest import change, settings
 from tools.offline.dns_view import zone_files
@@ -104,7 +104,7 @@ def publish(signers: dict[str, tuple[bytes, str, bytes]], **changes: Any) -> Pub
     change(base, f"domains/{DOMAIN}/dkim", [{"selector": s, "public_key": key[1], **stages.get(s, {})} for s, key in signers.items()])
     for path, value in changes.items():
         change(base, f"domains/{DOMAIN}/dns/{path}", value)
-    return Published(parse_site(json.dumps(base)))
+    return Published(read_site(json.dumps(base)))
 
 
 def signed(signers: dict[str, tuple[bytes, str, bytes]], selector: str, domain: str = DOMAIN) -> bytes:

@@ -1,13 +1,10 @@
 """DNS settings that are refused by themselves: one line, the setting, and what would be right."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from components.dns import gate
 from components.errors import UserError
-from components.notices import warnings
 from components.settings.site import Site
 from tests.conftest import Settings
 
@@ -38,8 +35,6 @@ CASES: dict[str, tuple[Settings, str]] = {
         {"dns/web": {"name": "1.cfargotunnel.com"}},
         "dns.web.proxied: a tunnel can only be reached through Cloudflare's proxy",
     ),
-    "a parked domain with mail": ({"dns/parked": {"viktorbarzin.me": {}}}, "dns.parked.viktorbarzin.me: is in domains too"),
-    "a zone that holds nothing": ({"dns/zones/viktorbarzin.em": {}}, "dns.zones.viktorbarzin.em: no domain and no mail host lies in it"),
     "a mail host without address": ({"dns/hosts/mail.viktorbarzin.me/addresses": []}, "dns.hosts.mail.viktorbarzin.me.addresses"),
 }
 
@@ -50,27 +45,6 @@ def test_is_refused_by_name(what: str, site: Callable[..., Site]):
     with pytest.raises(UserError) as refusal:
         site("prod", changes)
     assert expected in str(refusal.value)
-    assert str(refusal.value).startswith("mailserver:site.")
-
-
-def test_a_snapshot_that_is_none_is_refused_in_one_line(site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gate, "SNAPSHOT", tmp_path / "dns" / "snapshot.json")
-    assert "other people's DNS: never looked at" in gate.verified(site("prod")).notes
-    gate.SNAPSHOT.parent.mkdir()
-    gate.SNAPSHOT.write_text("<<<<<<< HEAD")
-    with pytest.raises(UserError, match=r"^dns/snapshot\.json: is no snapshot; .*make dns-snapshot`$"):
-        gate.verified(site("prod"))
-
-
-def test_records_that_nobody_publishes_are_warned_of(site: Callable[..., Site]):
-    expected = "mailserver:site.domains.viktorbarzin.me.dns: is not published, because dns is not set"
-    assert expected in list(warnings(site("prod", {"dns": None})))
-    assert expected not in list(warnings(site("prod")))
-
-
-def test_a_reverse_name_that_cannot_be_changed_is_noted(site: Callable[..., Site]):
-    notes = gate.verified(site("prod")).notes
-    assert "mail.viktorbarzin.me has the reverse name 176-12-22-76.pon.spectrumnet.bg, which is accepted" in notes
 
 
 def test_a_public_key_may_be_given_as_the_whole_record(site: Callable[..., Site]):

@@ -4,37 +4,33 @@ import json
 
 import pytest
 
+from components.checks.registry import read_site
 from components.errors import UserError
-from components.settings.parse import parse_site
 from tests.conftest import change, settings
 
 WRONG = {
-    "unknown key at the top": ({"mial": {}}, "mailserver:site.mial: unknown setting"),
-    "unknown key deep down": ({"mail/relay/hots": "x"}, "mailserver:site.mail.relay.hots: unknown setting"),
-    "unknown key in a list": ({"mail/trusted_relays/0/adress": "x"}, "mailserver:site.mail.trusted_relays.0.adress: unknown setting"),
-    "text for a number": ({"mail/relay/port": "587"}, "mailserver:site.mail.relay.port: write a whole number, without quotes (got '587')"),
+    "unknown key at the top": ({"mial": {}}, "mial: unknown setting"),
+    "unknown key deep down": ({"mail/relay/hots": "x"}, "mail.relay.hots: unknown setting"),
+    "unknown key in a list": ({"mail/trusted_relays/0/adress": "x"}, "mail.trusted_relays.0.adress: unknown setting"),
+    "text for a number": ({"mail/relay/port": "587"}, "mail.relay.port: write a whole number, without quotes (got '587')"),
     "number for text": (
         {"tls/secret": 5},
-        "mailserver:site.tls.secret: write text; in quotes where it looks like a number or a date (got 5)",
+        "tls.secret: write text; in quotes where it looks like a number or a date (got 5)",
     ),
-    "missing key": ({"edge": ...}, "mailserver:site.edge: is required"),
+    "missing key": ({"edge": ...}, "edge: is required"),
     "invalid domain": ({"mail/relay/host": "smtp_relay.brevo.com"}, "write a full domain name in lower case"),
     "domain with a trailing dot": ({"mail/relay/host": "smtp.brevo.com."}, "without a trailing dot"),
     "domain that is not ASCII": ({"mail/relay/host": "пример.com"}, "punycode"),
     "address that does not parse": (
         {"edge/address": "10.0.20.999"},
-        "mailserver:site.edge.address: write an IP address (got '10.0.20.999')",
+        "edge.address: write an IP address (got '10.0.20.999')",
     ),
-    "network that does not parse": ({"cluster/pod_networks": ["10.10.0.0/33"]}, "mailserver:site.cluster.pod_networks.0:"),
-    "network with host bits": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "mailserver:site.cluster.pod_networks.0:"),
+    "network that does not parse": ({"cluster/pod_networks": ["10.10.0.0/33"]}, "cluster.pod_networks.0:"),
+    "network with host bits": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "cluster.pod_networks.0:"),
     "image without a tag": ({"mail/image": "docker.io/mailserver/docker-mailserver"}, "write registry/repository:tag"),
-    "image of an untested major": (
-        {"mail/image": "docker.io/mailserver/docker-mailserver:16.0.0"},
-        "is not of a tested major version (15)",
-    ),
     "duplicate NodePort": (
         {"cluster/node_ports": {"imaps": {"proxy": 30125, "health": 30148}}},
-        "mailserver:site.cluster.node_ports.imaps.proxy: 30125 is already used by node_ports.smtp.proxy",
+        "cluster.node_ports.imaps.proxy: 30125 is already used by node_ports.smtp.proxy",
     ),
     "NodePort out of range": (
         {"cluster/node_ports": {"smtp": {"proxy": 2525, "health": 30145}}},
@@ -42,86 +38,22 @@ WRONG = {
     ),
     "PROXY listener without a health port": (
         {"cluster/node_ports": {"smtp": {"proxy": 31025}}},
-        "mailserver:site.cluster.node_ports.smtp.health: is required",
+        "cluster.node_ports.smtp.health: is required",
     ),
-    "two destinations": ({"cluster/render_to": "x"}, "mailserver:site.cluster.context: set exactly one of context and render_to"),
-    "alias to a mailbox that does not exist": (
-        {"mail/aliases/info@viktorbarzin.me": ["nobody@viktorbarzin.me"]},
-        "mail.aliases.info@viktorbarzin.me: nobody@viktorbarzin.me is neither a mailbox nor an alias",
-    ),
-    "alias without a target": ({"mail/aliases/info@viktorbarzin.me": []}, "has no target"),
-    "alias with a target twice": ({"mail/aliases/me@viktorbarzin.me": ["me@viktorbarzin.me"] * 2}, "names a target twice"),
-    "alias of a foreign domain": ({"mail/aliases/me@example.org": ["me@viktorbarzin.me"]}, "example.org is not in domains"),
-    "mailbox of a foreign domain": ({"mail/mailboxes/me@example.org": {}}, "example.org is not in domains"),
-    "mailbox with a detail": ({"mail/mailboxes/me+x@viktorbarzin.me": {}}, "'+' separates an address from its detail"),
+    "two destinations": ({"cluster/render_to": "x"}, "cluster.context: set exactly one of context and render_to"),
     "mailbox in capitals": ({"mail/mailboxes/Me@viktorbarzin.me": {}}, "lower case"),
-    "quotas with an alias between mailboxes": (
-        {"mail/mailboxes/me@viktorbarzin.me": {"quota": "1Gi"}},
-        "mail.aliases.vaultwarden@viktorbarzin.me: with quotas on, an alias between two mailboxes breaks Dovecot's user list",
-    ),
-    "grant for a foreign sender": (
-        {"mail/mailboxes/me@viktorbarzin.me": {"send_as": ["ceo@example.org"]}},
-        "send_as: ceo@example.org is not in one of our domains",
-    ),
-    "grant for itself": ({"mail/mailboxes/me@viktorbarzin.me": {"send_as": ["me@viktorbarzin.me"]}}, "which needs no grant"),
-    "too little room": ({"mail/storage/size": "2Gi"}, "10 % of 2Gi is 204 MiB, but Postfix refuses all mail below 300 MiB free"),
-    "limit below the request": ({"mail/resources": {"memory_limit": "256Mi"}}, "memory_limit: 256Mi is below memory_request 512Mi"),
-    "relay without room for the probe": ({"mail/relay/daily_quota": 72}, "the probe alone sends 72 messages a day"),
-    "relay without room for the probe in both directions": (
-        {"mail/relay/daily_quota": 96, "jobs/probe/outbound": {"recipient": "loop@example.com"}},
-        "the probe alone sends 96 messages a day",
-    ),
-    "schedule that is none": ({"jobs/probe/schedule": "*/20 * *"}, "mailserver:site.jobs.probe.schedule: write five cron fields"),
-    "schedule that never comes": ({"jobs/backup/schedule": "0 0 31 2 *"}, "mailserver:site.jobs.backup.schedule: write five cron fields"),
-    "schedule faster than a probe": ({"jobs/probe/schedule": "*/5 * * * *"}, "is faster than a probe may take (15 minutes)"),
-    "time zone that is none": ({"jobs/time_zone": "Sofia"}, "mailserver:site.jobs.time_zone: write an IANA time zone"),
+    "schedule that is none": ({"jobs/probe/schedule": "*/20 * *"}, "jobs.probe.schedule: write five cron fields"),
+    "schedule that never comes": ({"jobs/backup/schedule": "0 0 31 2 *"}, "jobs.backup.schedule: write five cron fields"),
+    "time zone that is none": ({"jobs/time_zone": "Sofia"}, "jobs.time_zone: write an IANA time zone"),
     "probe without a mailbox": ({"jobs/probe/mailbox": ...}, "jobs.probe.mailbox: is required"),
-    "probe to a stranger": ({"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient: x@example.com is not in one of our domains"),
-    "outbound probe to ourselves": (
-        {"jobs/probe/outbound": {"recipient": "me@viktorbarzin.me"}},
-        "jobs.probe.outbound.recipient: me@viktorbarzin.me is our own, so its mail would never leave",
-    ),
-    "outbound probe without a relay": (
-        {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "mail/relay": None},
-        "jobs.probe.outbound: tries the way through the relay, and there is none",
-    ),
-    "backup of the webmail alone": ({"jobs/backup": None}, "jobs.webmail_backup: needs jobs.backup, whose key and retention it shares"),
-    "two backups on one volume": (
-        {"jobs/webmail_backup/target/claim": "mailserver-backup-host"},
-        "jobs.webmail_backup.target.claim: mailserver-backup-host is the mail's",
-    ),
-    "a source with a name of the job's own": (
-        {"jobs/webmail_backup/claims": {"manifest": "x"}},
-        "manifest is a name that the job itself uses",
-    ),
-    "retention of a mailbox that does not exist": (
-        {"jobs/retention/rules/0/mailbox": "nobody@viktorbarzin.me"},
-        "jobs.retention.rules.0.mailbox: nobody@viktorbarzin.me is not in mail.mailboxes",
-    ),
-    "retention in a folder with a quote": ({"jobs/retention/rules/0/folder": 'a"b'}, "jobs.retention.rules.0.folder"),
-    "retention in a folder that IMAP writes otherwise": ({"jobs/retention/rules/0/folder": "Gelöscht"}, "jobs.retention.rules.0.folder"),
-    "several domains and none of them primary": ({"domains/example.org": {}}, "primary_domain: is required with several domains"),
-    "primary domain that is none": ({"primary_domain": "example.org"}, "primary_domain: example.org is not in domains"),
-    "second domain without a certificate name": (
-        {"domains/example.org": {}, "primary_domain": "viktorbarzin.me"},
-        "tls.names: no certificate name covers mail.example.org, the mail host of example.org",
-    ),
     "misspelt setting": (
         {"cluster/nodes/k8s-node1/tunel_address": "10.10.0.1"},
         "tunel_address: unknown setting; did you mean tunnel_address?",
     ),
-    "two nodes with one address": ({"cluster/nodes/k8s-node2/address": "10.0.20.101"}, "k8s-node2.address: 10.0.20.101 is k8s-node1's"),
-    "tunnel address elsewhere": (
-        {"cluster/nodes/k8s-node1/tunnel_address": "10.99.0.1"},
-        "k8s-node1.tunnel_address: 10.99.0.1 is in none of cluster.pod_networks",
-    ),
     "text for a list": ({"mail/aliases/x@viktorbarzin.me": "me"}, "x@viktorbarzin.me: write a list, such as [one, two] (got 'me')"),
     "network with bits behind its prefix": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "pod_networks.0: write a network such as"),
     "mailbox that is no address": ({"mail/mailboxes/alice.example": {}}, "mail.mailboxes.alice.example: write an address"),
-    "neither cluster nor folder": ({"cluster/context": ...}, "mailserver:site.cluster.context: set exactly one of context and render_to"),
-    "selector twice": ({"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "a selector stands twice"),
-    "store without external-secrets": ({"cluster/external_secrets": None}, "secret_store: needs external-secrets"),
-    "source without a store": ({"secret_store": ...}, "secret_store: is missing, yet mail.accounts names a source in it"),
+    "neither cluster nor folder": ({"cluster/context": ...}, "cluster.context: set exactly one of context and render_to"),
     "CPU time for a size": (
         {"mail/resources/memory_limit": "1000m"},
         "mail.resources.memory_limit: write a size such as 512Mi, 1.5Gi or 2G",
@@ -148,15 +80,14 @@ WRONG = {
     "an interval in days": ({"secret_store/refresh_interval": "1d"}, "secret_store.refresh_interval: write a Go duration"),
     "one key of a Secret for two values": (
         {"jobs/probe/credentials/password": "BREVO_API_KEY"},
-        "mailserver:site.jobs.probe.credentials.password: must be another key than api_key",
+        "jobs.probe.credentials.password: must be another key than api_key",
     ),
     "a list left empty": ({"mail/aliases/x@viktorbarzin.me": None}, "mail.aliases.x@viktorbarzin.me: write a list"),
-    "a block left empty that needs settings": ({"edge": None}, "mailserver:site.edge.address: is required"),
+    "a block left empty that needs settings": ({"edge": None}, "edge.address: is required"),
     "a service that does not exist": (
         {"cluster/node_ports/pop3": {"proxy": 31125, "health": 31145}},
         "node_ports.pop3: write one of smtp,",
     ),
-    "probe without its mailbox": ({"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "smoke@viktorbarzin.me is not in mail.mailboxes"),
 }
 
 
@@ -167,10 +98,10 @@ def test_a_mistake_gets_one_line_that_names_its_setting(case):
     for path, value in changes.items():
         change(base, path, value)
     with pytest.raises(UserError) as refused:
-        parse_site(json.dumps(base))
+        read_site(json.dumps(base))
     lines = str(refused.value).splitlines()
     assert any(expected in line for line in lines), lines
-    assert all(line.startswith("mailserver:site.") for line in lines)
+    assert all(line.endswith("]") for line in lines)
 
 
 def test_all_mistakes_are_told_at_once():
@@ -178,7 +109,7 @@ def test_all_mistakes_are_told_at_once():
     change(base, "mail/relay/port", "x")
     change(base, "tls/secret", ...)
     with pytest.raises(UserError) as refused:
-        parse_site(json.dumps(base))
+        read_site(json.dumps(base))
     assert len(str(refused.value).splitlines()) == 2
 
 
@@ -196,7 +127,7 @@ def test_a_block_or_map_left_empty_has_its_defaults(site):
 @pytest.mark.parametrize("text", ["null", "hello", '"text"', "[]", "{"])
 def test_settings_that_are_not_a_map_are_refused_in_one_line(text):
     with pytest.raises(UserError) as refused:
-        parse_site(text)
+        read_site(text)
     assert str(refused.value).startswith("mailserver:site: ")
 
 
