@@ -63,11 +63,12 @@ lint: setup ## style, types, layers, shell, PHP and YAML
 	@$(VENV)/bin/basedpyright
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(VENV)/bin/yamllint --strict .
-	@shellcheck $$(git ls-files '*.sh' tests/contract/pfsense/bin | grep -v '[.]php$$') .ci/run
-	@for file in $$(git ls-files '*.php' '*.inc'); do php -l $$file >/dev/null || exit 1; done
+	@shellcheck $$(git ls-files '*.sh'; git grep -l '^#!/bin/sh' -- tests/contract/pfsense) .ci/run
+	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done
 
 bench: setup ## benchmarks, as ratios
 	@$(RUN) bench
+	@$(VENV)/bin/python -m tests.contract.bench
 
 lab: setup ## run the rendered mail edge on this machine; stops after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh

@@ -8,7 +8,7 @@ from components.checks.finding import run
 from components.checks.registry import judge, lines, read_site, refuse
 from components.declaring import Declaring
 from components.dns.component import Dns
-from components.edge.resources import Edge
+from components.edge.component import Edge
 from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer

@@ -5,7 +5,8 @@ import hashlib
 from pathlib import Path
 
 AGENT_DIR = Path(__file__).parents[2] / "scripts" / "pfsense"
-AGENT_FILES = ("core.php", "haproxy.php", "haproxy_run.php", "redirects.php", "rules.php", "agent.php")  # the entry last
+# The entry last.
+AGENT_FILES = tuple(f"{name}.php" for name in ("core", "system", "haproxy", "haproxy_run", "pf", "filters", "redirects", "rules", "agent"))
 
 
 @functools.cache

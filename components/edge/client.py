@@ -1,14 +1,16 @@
-"""Talks to the agent on the firewall, and says what it found in an administrator's words. Imports no Pulumi."""
+"""The agent's protocol: one request, one answer. Imports no Pulumi."""
 
 import base64
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from components.edge.agent import agent_program
-from components.edge.ssh import Connection, TransportError, exchange
+from components.edge.connection import Connection
+from components.edge.differences import THINGS
+from components.edge.ssh import TransportError, exchange
 from components.errors import UserError
 
 COMMAND = "/usr/local/bin/php -q"
@@ -72,52 +74,7 @@ def _answer(output: bytes, code: int | None, connection: Connection) -> dict[str
 
 def _maps(state: dict[str, Any]) -> None:
     """PHP writes an empty map as an empty list."""
-    for kind in _THINGS.keys() & state.keys():
+    for kind in THINGS.keys() & state.keys():
         state[kind] = dict(state[kind] or {})
     for pool in state.get("pools", {}).values():
         pool["servers"] = dict(pool["servers"] or {})
-
-
-_THINGS = {"pools": "pool", "frontends": "frontend", "redirects": "redirect", "passes": "rule", "aliases": "alias"}
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """One line for each thing and field that changes, `+ ~ -` in front, such as `~ frontend mailserver_proxy_25: bind …`."""
-    return [line for kind, thing in _THINGS.items() for line in _differences(thing, before.get(kind) or {}, after.get(kind) or {})]
-
-
-def _differences(thing: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for name in dict.fromkeys([*before, *after]):
-        label = f"{thing} {name}"
-        if name not in after:
-            yield f"- {label}"
-        elif name not in before:
-            fields = ", ".join(
-                _words(field, value) for field, value in _bind_first(after[name]) if value not in ("", []) and field != "servers"
-            )
-            yield f"+ {label}: {fields}"
-            yield from _differences(f"{label}: server", {}, after[name].get("servers", {}))
-        else:
-            for field, value in after[name].items():
-                old = before[name].get(field, "")
-                if field == "servers":
-                    yield from _differences(f"{label}: server", old, value)
-                elif old != value:
-                    yield f"~ {label}: {_words(field, value) or f'{_word(field)} removed'} (was {_text(old) or 'nothing'})"
-
-
-def _bind_first(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(fields.items(), key=lambda field: field[0] != "binds")
-
-
-def _word(field: str) -> str:
-    return {"binds": "bind", "local_port": "local port", "pass_rule": "pass rule"}.get(field, field.replace("_", " "))
-
-
-def _words(field: str, value: Any) -> str:
-    return f"{_word(field)} {_text(value)}" if value not in ("", []) else ""
-
-
-def _text(value: Any) -> str:
-    text = " and ".join(value) if isinstance(value, list) else str(value)
-    return text.replace("\n", "; ")

@@ -55,7 +55,7 @@ class Frontend(TypedDict):
 
 
 class HaproxySet(TypedDict):
-    """`owned` are all names that are ours: one that is no longer declared is removed, and no other is touched.
+    """`owned` are all names that are ours: one that is no longer declared is removed, and nothing else is changed.
 
     `node_ports` are those that each service has open on the nodes: the pair in use (mail, checks), then the previous pair if any.
     """
@@ -67,7 +67,10 @@ class HaproxySet(TypedDict):
 
 
 class Rule(TypedDict):
-    """What it takes: traffic from `source` to `destination` and `port` that comes in by `interface`."""
+    """Matches traffic from `source` to `destination` and `port` that arrives on `interface`.
+
+    `blocked_by` is the rule in front of it that blocks what it passes; none should.
+    """
 
     interface: str
     ipprotocol: str
@@ -76,6 +79,7 @@ class Rule(TypedDict):
     destination: str
     port: str
     disabled: str
+    blocked_by: str
     descr: str
 
 
@@ -91,14 +95,19 @@ class PassRule(Rule):
     type: str
 
 
-class Gate(TypedDict):
-    """What must answer through HAProxy before a redirect may lead to it; `banner` is the first line's beginning."""
+class Service(TypedDict):
+    """A mail service at an address; `banner` is how its first line begins."""
 
-    pool: str
     address: str
     port: str
     tls: str
     banner: str
+
+
+class Gate(Service):
+    """What must answer through HAProxy before a redirect may point to it."""
+
+    pool: str
 
 
 class Alias(TypedDict):
@@ -108,17 +117,20 @@ class Alias(TypedDict):
 
 
 class RuleSet(TypedDict):
+    """`gates` by frontend; `legacy` are the services that should answer at the legacy address, while there is one."""
+
     redirects: dict[str, Redirect]
     passes: dict[str, PassRule]
     aliases: dict[str, Alias]
     absent_aliases: list[str]
     gates: dict[str, Gate]
+    legacy: dict[str, Service]
     owned: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
 class _Path:
-    """One frontend with its pool; the test pair is a second way to the SMTP service."""
+    """One frontend with its pool; the test pair is a second path to the SMTP service."""
 
     frontend: str
     pool: str
@@ -142,7 +154,7 @@ def haproxy_set(site: Site) -> HaproxySet:
 
 
 def rule_set(site: Site) -> RuleSet:
-    """Redirects, pass rules and the alias of this site; what they need to be safe stands in `gates`."""
+    """Redirects, pass rules and the alias of this site."""
     edge = site.edge
     to_haproxy = edge.target == "haproxy"
     target = str(edge.address) if to_haproxy else ALIAS
@@ -158,7 +170,8 @@ def rule_set(site: Site) -> RuleSet:
         "passes": passes,
         "aliases": aliases,
         "absent_aliases": [ALIAS] if edge.remove_legacy_alias else [],
-        "gates": {listener.frontend: _gate(site, listener) for listener in site.listeners} if to_haproxy else {},
+        "gates": {listener.frontend: _gate(str(edge.address), listener) for listener in site.listeners} if to_haproxy else {},
+        "legacy": {listener.name: _service(str(edge.legacy.address), listener) for listener in site.listeners} if edge.legacy else {},
         "owned": {
             "redirects": [_redirect_name(listener) for listener in LISTENERS],
             "passes": [_pass_name(listener) for listener in LISTENERS],
@@ -202,14 +215,18 @@ def _rule(interface: str, family: str, destination: str, listener: Listener, des
         "destination": destination,
         "port": str(listener.port),
         "disabled": "",
+        "blocked_by": "",
         "descr": descr,
     }
 
 
-def _gate(site: Site, listener: Listener) -> Gate:
+def _gate(address: str, listener: Listener) -> Gate:
+    return {"pool": listener.pool, **_service(address, listener)}
+
+
+def _service(address: str, listener: Listener) -> Service:
     return {
-        "pool": listener.pool,
-        "address": str(site.edge.address),
+        "address": address,
         "port": str(listener.port),
         "tls": "yes" if listener.tls == "implicit" else "",
         "banner": listener.greeting,
@@ -223,7 +240,7 @@ def _paths(site: Site) -> list[_Path]:
     ]
     if site.edge.test_frontend:
         smtp = next(listener for listener in site.listeners if listener.name == SMTP.name)
-        paths.append(_Path(TEST_FRONTEND, TEST_POOL, TEST_PORT, smtp, "smtp beside the live path, for trying it"))
+        paths.append(_Path(TEST_FRONTEND, TEST_POOL, TEST_PORT, smtp, "smtp beside the live path, for testing"))
     return paths
 
 
@@ -235,7 +252,7 @@ def _pool(site: Site, listener: Listener) -> Pool:
         "connection_timeout": str(CONNECT_TIMEOUT),
         "server_timeout": _idle(listener),
         "retries": str(RETRIES),
-        "advanced": "",  # stands behind every server: a `check-send-proxy` there would kill submission
+        "advanced": "",  # appended to every server: a `check-send-proxy` there would kill submission
         "advanced_backend": BACKEND_LINES,
         "transparent_clientip": "",
         "servers": {name: _server(node, listener) for name, node in site.cluster.nodes.items()},
@@ -247,7 +264,7 @@ def _server(node: Node, listener: Listener) -> Server:
         "address": str(node.address),
         "port": str(listener.node_port),
         "status": "disabled" if node.state == "out" else "active",
-        "weight": "0" if node.state == "drain" else str(WEIGHT),  # no new connections, checks and open connections go on
+        "weight": "0" if node.state == "drain" else str(WEIGHT),  # no new connections; checks and open connections continue
         # `port` sends checks, without a PROXY header, to the stock listener; on a PROXY listener each check would kill an smtpd.
         "advanced": f"send-proxy-v2 port {listener.health_node_port} fall 2 rise 2",
     }
@@ -259,9 +276,11 @@ def _node_ports(site: Site, listener: Listener) -> list[str]:
 
 
 def _frontend(site: Site, path: _Path) -> Frontend:
-    addresses = (site.edge.address, site.edge.ipv6_address)
+    binds = [_endpoint(str(site.edge.address), path.port)]
+    if site.edge.ipv6_address is not None:
+        binds.append(_endpoint(str(site.edge.ipv6_address), path.port) + (" (transparent)" if site.edge.ipv6_transparent else ""))
     return {
-        "binds": [_endpoint(str(address), path.port) for address in addresses if address is not None],
+        "binds": binds,
         "descr": path.descr,
         "status": "active",
         "type": "tcp",

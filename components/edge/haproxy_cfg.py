@@ -33,8 +33,9 @@ def backend_name(pool: str) -> str:
 def _frontend(name: str, frontend: Frontend) -> Iterator[str]:
     yield f"frontend {name}"
     for bind in frontend["binds"]:
-        address = bind.replace("[", "").replace("]", "")  # the package writes IPv6 without brackets; the last colon is the port's
-        yield f"\tbind\t\t\t{address} name {address}"
+        endpoint, _, options = bind.partition(" ")
+        address = endpoint.replace("[", "").replace("]", "")  # the package writes IPv6 without brackets; the port follows the last colon
+        yield f"\tbind\t\t\t{address} name {address}   {options.strip('()')}".rstrip()
     yield f"\tmode\t\t\t{frontend['type']}"
     yield "\tlog\t\t\tglobal"
     yield f"\ttimeout client\t\t{frontend['client_timeout']}"

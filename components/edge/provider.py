@@ -1,8 +1,8 @@
 """Dynamic providers for the two things on the firewall: thin adapters over the client.
 
-Pulumi keeps a provider in its state as this module's path and the class's name, and nothing else: never rename either. What the
-code does is no input, so the agent's digest is one. Instances carry nothing; the key comes by `configure`, from the stack's
-configuration, and is kept outside the instance, which is pickled.
+Pulumi stores a provider in its state as this module's path and the class name, and nothing else: never rename either. Pulumi does not
+see changes in provider code, so the agent's digest is passed as an input. Instances are pickled and hold nothing; `configure` takes the
+key from the stack's configuration and keeps it outside of them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,8 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
+from components.edge.connection import SSH_KEY, Connection
 from components.errors import UserError
-
-SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
 
 _keys: dict[str, str | None] = {}
 
@@ -30,7 +29,7 @@ _keys: dict[str, str | None] = {}
 class _EdgeProvider(ResourceProvider):
     kind: ClassVar[str]
     parts: ClassVar[tuple[str, ...]]
-    serialize_as_secret_always = False  # pickled by reference: there is nothing in it
+    serialize_as_secret_always = False  # pickled by reference, so nothing in it is secret
 
     def configure(self, req: ConfigureRequest) -> None:
         _keys["ssh"] = req.config.get(SSH_KEY)
@@ -41,7 +40,7 @@ class _EdgeProvider(ResourceProvider):
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         olds, news = _inputs(_olds), _inputs(_news)
         there, here = (props.get("connection", {}) for props in (olds, news))
-        # One key under another address is the same machine: replacing it would delete there what was just found to be right.
+        # The same host key at another address is the same machine: a replacement would delete what was just applied to it.
         moved = "host" in there and all(there[part] != here[part] for part in ("host", "host_key"))
         return DiffResult(changes=olds != news, replaces=["connection"] if moved else [])
 
@@ -54,7 +53,7 @@ class _EdgeProvider(ResourceProvider):
         return UpdateResult(_inputs(_news))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """What the firewall holds now, in place of what was declared, so that the next diff shows every drift."""
+        """The firewall's present state in place of what was declared, so that the next diff shows all drift."""
         with _readable(), _firewall(props) as firewall:
             answer = firewall.call("read", self.kind, props["wanted"])
         state = answer["state"]
@@ -81,12 +80,12 @@ class HaproxySetProvider(_EdgeProvider):
     parts = ("pools", "frontends")
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Refuse, in the preview, what would close NodePorts that HAProxy still uses: the Service changes before HAProxy does."""
+        """Refuse, in the preview, to close NodePorts that HAProxy still uses: the Service changes before HAProxy does."""
         before, after = (props.get("wanted", {}).get("node_ports", {}) for props in (_olds, news))
         failures = [
             CheckFailure(
                 "wanted",
-                f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it uses the new pair; "
+                f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it moves on; "
                 f"add `previous: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
             )
             for service, ports in before.items()
@@ -110,19 +109,16 @@ def _inputs(props: Mapping[str, Any]) -> dict[str, Any]:
 def _firewall(props: Mapping[str, Any]) -> Iterator[Any]:
     # The program itself needs neither the SSH library nor the agent's text, so only this process loads them.
     from components.edge.client import Firewall  # noqa: PLC0415
-    from components.edge.ssh import Connection  # noqa: PLC0415
 
-    given = props["connection"]
-    connection = Connection(given["host"], int(given["port"]), given["user"], given["host_key"], given.get("key_file") or None)
-    yield Firewall(connection, _keys.get("ssh"))
+    yield Firewall(Connection.from_inputs(props["connection"]), _keys.get("ssh"))
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Pulumi prints the whole chain of an exception: what leaves here is one sentence, with no other behind it."""
+    """Pulumi prints an exception with its whole chain, so what leaves here is one sentence with no cause attached."""
     try:
         yield
     except UserError as error:
         raise UserError(str(error)) from None
-    except Exception as error:  # noqa: BLE001 - any other text might show what it was called with
+    except Exception as error:  # noqa: BLE001 - any other text might contain its arguments
         raise UserError(f"unexpected {type(error).__name__} while talking to the firewall") from None

@@ -1,16 +1,16 @@
-"""One command on the firewall over SSH: a pinned host, a key that never leaves memory, and an end to every wait.
+"""One command on the firewall over SSH: a pinned host key, a private key that never leaves memory, bounded timeouts.
 
-AsyncSSH, because each stage can be bounded by a plain timeout, the host key is an argument rather than a file, and keys come from
-text, a file or an agent alike; maintained since 2013, and it brings little more than the `cryptography` package.
+AsyncSSH takes the host key as an argument rather than a file, takes keys from text, a file or an agent, and each stage can be bounded
+by a plain timeout. It has been maintained since 2013 and depends on little more than `cryptography`.
 """
 
 import asyncio
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
 
+from components.edge.connection import Connection
 from components.errors import UserError
 
 CONNECT_SECONDS = 10
@@ -18,22 +18,7 @@ LOGIN_SECONDS = 15
 
 
 class TransportError(UserError):
-    """The firewall was not reached, or the connection broke; the text names host and reason and holds no secret."""
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Where the firewall is. All of it is public; the private key travels apart."""
-
-    host: str
-    port: int
-    user: str
-    host_key: str
-    key_file: str | None = None
-
-    @property
-    def label(self) -> str:
-        return f"{self.user}@{self.host}:{self.port}"
+    """The firewall was not reached, or the connection broke; the text names host and reason and contains no secret."""
 
 
 def exchange(connection: Connection, private_key: str | None, command: str, program: bytes, seconds: float) -> tuple[bytes, int | None]:
@@ -73,7 +58,7 @@ async def _exchange(
             connection.host,
             connection.port,
             username=connection.user,
-            config=None,  # what ~/.ssh/config says of other hosts must not change this one
+            config=None,  # ~/.ssh/config must not change how this host is reached
             known_hosts=([trusted], [], []),
             server_host_key_algs=_algorithms(trusted),
             preferred_auth="publickey",
@@ -91,7 +76,7 @@ async def _exchange(
             await process.wait_closed()
             return output, process.exit_status
         finally:
-            client.abort()  # a polite farewell would wait for a command that hangs
+            client.abort()  # an orderly close would wait for a command that hangs
 
 
 def _algorithms(key: asyncssh.SSHKey) -> list[str]:

@@ -71,6 +71,11 @@ class Edge(Model):
     ipv6_interface: Interface | None = Field(
         default=None, description="interface that IPv6 arrives on; null: wan_interface", examples=["opt1"]
     )
+    ipv6_transparent: bool = Field(
+        default=True,
+        description="HAProxy starts even while ipv6_address is not up, so that a missing tunnel cannot stop IPv4 mail; "
+        "false: for a HAProxy without transparent binds",
+    )
     wan_interface: Interface = Field(default="wan", description="interface that mail from the Internet arrives on")
     wan_address: Address | Literal["wanip"] = Field(
         default="wanip", description="destination address of the redirects; wanip: the current address of the WAN interface"

@@ -9,10 +9,10 @@ function edge_main(string $request): never
     try {
         $request = json_decode((string) base64_decode($request, true), true);
         if (!is_array($request) || !isset($request['wanted']['owned'])) {
-            throw new EdgeRefusal('request', 'the request is not what this agent understands');
+            throw new EdgeRefusal('request', 'the agent does not understand the request');
         }
         edge_sort($request['wanted']);
-        $_SESSION['Username'] = 'pulumi';  // whose name the configuration's history shows
+        $_SESSION['Username'] = 'pulumi';  // the name in the configuration's history
         edge_answer(['ok' => true, 'step' => 'done'] + edge_verb($request), 0);
     } catch (EdgeRefusal $refusal) {
         edge_refuse($refusal);
@@ -28,27 +28,35 @@ function edge_verb(array $request): array
             edge_step('precondition');
             edge_fresh_read();
             $state = $haproxy ? edge_haproxy_state($wanted['owned']) : edge_rules_state($wanted);
-            // Written and not in force is drift too: a run that was cut off, a service that was stopped.
-            $problem = match (true) {
-                !$haproxy => edge_pf_problem($wanted),
-                function_exists('haproxy_socket_command') => edge_haproxy_problem($wanted),
-                default => 'the HAProxy package is not installed',
-            };
-            return ['state' => $state, 'problem' => $problem];
+            return ['state' => $state, 'problem' => edge_problem($haproxy, $wanted)];
         case 'plan':
             return $haproxy ? edge_haproxy_plan($wanted) : edge_rules_plan($wanted);
         case 'apply':
             return $haproxy ? edge_haproxy_apply($wanted) : edge_rules_apply($wanted);
         case 'delete':
-            $none = array_fill_keys(['pools', 'frontends', 'redirects', 'passes', 'aliases', 'absent_aliases', 'gates'], []);
-            // An alias that was ours goes with the rules, unless somebody else came to use it.
+            $none = array_fill_keys(['pools', 'frontends', 'redirects', 'passes', 'aliases', 'absent_aliases', 'gates', 'legacy'], []);
+            // An alias of ours is removed with the rules, unless something else uses it by now.
             $aliases = array_values(array_filter(array_keys($wanted['aliases'] ?? []), fn($alias) => edge_only_ours($alias, $wanted)));
             $wanted = ['absent_aliases' => $aliases, 'owned' => $wanted['owned']] + $none;
             return $haproxy ? edge_haproxy_apply($wanted) : edge_rules_apply($wanted);
         case 'health':
-            return ['servers' => edge_health($wanted)];
+            edge_step('precondition');
+            $servers = $haproxy ? edge_health($wanted) : [];
+            $problem = edge_problem($haproxy, $wanted);
+            $warnings = $haproxy ? edge_haproxy_warnings($wanted) : edge_rules_warnings($wanted);
+            return ['servers' => $servers, 'warnings' => [...($problem === null ? [] : [$problem]), ...$warnings]];
     }
-    throw new EdgeRefusal('request', 'the request names no verb of this agent');
+    throw new EdgeRefusal('request', 'the agent does not know the verb of the request');
+}
+
+/** What is configured and not in force, or about to fail: a run that was cut off, a stopped service, a second HAProxy. */
+function edge_problem(bool $haproxy, array $wanted): ?string
+{
+    return match (true) {
+        !$haproxy => edge_pf_problem($wanted),
+        function_exists('haproxy_socket_command') => edge_foreign_haproxy() ?? edge_haproxy_problem($wanted),
+        default => 'the HAProxy package is not installed',
+    };
 }
 
 /** Maps arrive in any order; lists keep theirs. */
@@ -64,7 +72,7 @@ function edge_sort(array &$value): void
     }
 }
 
-/** Whether the users of an alias are our own rules only. */
+/** Whether only our own rules use an alias. */
 function edge_only_ours(string $alias, array $wanted): bool
 {
     foreach (['nat/rule', 'filter/rule'] as $path) {
@@ -90,7 +98,7 @@ function edge_health(array $wanted): array
     return $servers;
 }
 
-ob_start();  // the firewall's own code prints at will; only the answer leaves
+ob_start();  // the firewall's own code prints too; only the answer may leave
 register_shutdown_function('edge_shutdown');
 ignore_user_abort(true);  // a lost connection must not stop a change half-way
 set_time_limit(0);

@@ -1,31 +1,35 @@
 <?php
 /*
- * The agent's ground: what every verb needs. Written for PHP 8.2 to 8.5 and pfSense from 2.7.2 on (config_get_path, config_set_path).
+ * What every verb of the agent needs. For PHP 8.2 to 8.5 and pfSense 2.7.2 or newer (config_get_path, config_set_path).
  *
  * The client sends one program on the standard input of /usr/local/bin/php: its request, then these files. Nothing runs before
- * the very last line of agent.php, so a connection that breaks half-way starts nothing. The answer is one line: EDGE_SENTINEL and
+ * the last line of agent.php, so a connection that breaks off early starts nothing. The answer is one line: EDGE_SENTINEL and
  * JSON. Exit codes are those of EDGE_EXIT, by step.
  */
 
 const EDGE_SENTINEL = 'MAILSERVER-EDGE ';
 
 const EDGE_EXIT = [
-    'request' => 2,        // the request itself makes no sense
-    'precondition' => 10,  // the package is missing or disabled, this is not the CARP master
-    'mutex' => 11,         // another run of the agent is at work
-    'unapplied' => 12,     // an administrator has changes that are saved and not yet applied
-    'conflict' => 13,      // somebody else's item stands in the way
-    'gate' => 14,          // mail does not come through HAProxy, so no redirect may lead to it
+    'request' => 2,        // the request is malformed
+    'precondition' => 10,  // the package is missing or disabled, another haproxy runs, this is not the CARP master
+    'mutex' => 11,         // another run of the agent is at work, or the package's lock is held
+    'unapplied' => 12,     // an administrator saved changes and did not apply them
+    'conflict' => 13,      // an item that is not ours is in the way
+    'gate' => 14,          // mail does not get through HAProxy, so no redirect may point to it
     'test' => 15,          // HAProxy refuses the configuration; nothing was written
     'binds' => 16,         // the configuration would listen elsewhere than it should; nothing was written
     'servers' => 22,       // no server would answer that did before; nothing was written
     'concurrent' => 17,    // the configuration changed between reading and writing; nothing was written
-    'write' => 18,         // the configuration could not be written
+    'write' => 18,         // the configuration could not be written, or the firewall did not keep what was written
     'apply' => 19,         // written, refused when applied, rolled back
-    'verify' => 20,        // applied, does not do what it should, rolled back
+    'verify' => 20,        // applied, does not work as it should, rolled back
     'rollback' => 21,      // rolling back failed: look at the firewall now
     'fatal' => 255,        // PHP or the firewall's own code broke off
 ];
+
+// pf: how long it may take while the firewall reports progress, and once it reports none. The client's patience is in client.py.
+const EDGE_RELOAD_SECONDS = 90;
+const EDGE_IDLE_SECONDS = 15;
 
 class EdgeRefusal extends Exception
 {
@@ -35,7 +39,7 @@ class EdgeRefusal extends Exception
     }
 }
 
-/** What one run knows: where it stands, and how to get back. */
+/** The state of one run: its step, and how to roll back. */
 class EdgeRun
 {
     public string $step = 'request';
@@ -43,7 +47,7 @@ class EdgeRun
     public bool $committed = false;
     /** @var ?callable */
     public $undo = null;
-    /** @var mixed the mutex's handle; close-on-exec, because HAProxy would inherit it and hold it for good */
+    /** @var mixed the mutex's handle; close-on-exec, because HAProxy would inherit it and hold it forever */
     public $mutex = null;
     public string $digest = '';
 }
@@ -70,10 +74,10 @@ function edge_items(string $path): array
     return is_array($items) ? array_values($items) : [];
 }
 
-/** The configuration as it is on disk, not as a cache or an earlier call remembers it. */
+/** The configuration as it is on disk, not as a cache or an earlier call has it. */
 function edge_fresh_read(): void
 {
-    // Before the reading: what somebody writes meanwhile must be missed at the commit, not taken for what was read.
+    // Taken first: a write that happens during the read must be noticed at the commit.
     edge_run()->digest = edge_config_digest();
     if (function_exists('config_read_file')) {
         $read = config_read_file(false, false);
@@ -98,7 +102,7 @@ function edge_lock(): void
     $handle = fopen(edge_path('tmp_path') . '/mailserver-edge.lock', 'ce');
     for ($tries = 0; !$handle || !flock($handle, LOCK_EX | LOCK_NB); $tries++) {
         if (!$handle || $tries >= 40) {
-            throw new EdgeRefusal('mutex', 'another run has held the firewall for ten seconds');
+            throw new EdgeRefusal('mutex', 'another run of the agent has been at work for ten seconds');
         }
         usleep(250000);
     }
@@ -113,8 +117,11 @@ function edge_unlock(): void
     }
 }
 
-/** Compare-and-swap: write only if the file is still the one that was read, then read back what was written. */
-function edge_commit(string $description): void
+/**
+ * Compare-and-swap: write only if the file is still the one that was read, then compare what the firewall reads back.
+ * `$own` returns our own items of the configuration in memory.
+ */
+function edge_commit(string $description, callable $own): void
 {
     edge_step('concurrent');
     if (edge_config_digest() !== edge_run()->digest) {
@@ -122,17 +129,34 @@ function edge_commit(string $description): void
     }
     edge_step('write');
     edge_run()->committed = true;
-    $written = write_config($description);
+    $wanted = $own();
+    try {
+        $written = write_config($description);
+    } catch (TypeError $problem) {
+        $written = [];  // 2.7.2 fails in its own report of what the comparison below finds
+    }
     if ($written === false || $written === -1) {
         edge_run()->committed = edge_config_digest() !== edge_run()->digest;
-        throw new EdgeRefusal('write', 'the firewall refused to write config.xml (read-only user, full disk?)');
+        throw new EdgeRefusal('write', 'the firewall could not write config.xml (full disk, read-only file system, pending factory reset?)');
     }
-    edge_run()->digest = edge_config_digest();
+    edge_fresh_read();
+    if (edge_without_empty($own()) != edge_without_empty($wanted)) {
+        edge_run()->committed = false;
+        throw new EdgeRefusal('write', 'the firewall could not read back the config.xml that it wrote, and restored its newest backup; nothing was changed. '
+            . 'Look for a special character, such as é, in a plain field of /cf/conf/config.xml.bad, and remove it in the web interface');
+    }
+}
+
+/** Without empty fields: an empty tag, an empty list and a missing one are the same. */
+function edge_without_empty(array $items): array
+{
+    $items = array_map(fn($item) => is_array($item) ? edge_without_empty($item) : (string) $item, $items);
+    return array_filter($items, fn($item) => $item !== '' && $item !== []);
 }
 
 /**
  * The journal holds our own items as they were before a change, from the commit until it is verified. A run that is cut off
- * leaves it behind, and the next one then rolls back to it, not to the half-proven state in between.
+ * leaves it behind, and the next one then rolls back to it, not to the unverified state in between.
  */
 function edge_journal_file(string $kind): string
 {
@@ -143,17 +167,17 @@ function edge_journal_read(string $kind, array $now): array
 {
     $file = edge_journal_file($kind);
     $journal = is_file($file) ? json_decode((string) file_get_contents($file), true) : null;
-    // An administrator who changed our items since then has settled the matter.
+    // Void once an administrator has changed our items since then.
     return is_array($journal) && $journal['written'] == $now ? $journal['previous'] : $now;
 }
 
-/** Commit under a journal. `$now` is what memory holds of ours, `$previous` what to go back to. */
-function edge_journaled_commit(string $kind, array $previous, array $now, ?string $description): void
+/** Commit under a journal. `$own` returns our own items in memory, `$previous` is what to roll back to; no description, no commit. */
+function edge_journaled_commit(string $kind, array $previous, callable $own, ?string $description): void
 {
     $file = edge_journal_file($kind);
     $interrupted = is_file($file);
     $handle = fopen("{$file}.new", 'w');
-    $text = (string) json_encode(['previous' => $previous, 'written' => $now], JSON_THROW_ON_ERROR);
+    $text = (string) json_encode(['previous' => $previous, 'written' => $own()], JSON_THROW_ON_ERROR);
     if (!$handle || !chmod("{$file}.new", 0600) || fwrite($handle, $text) === false || !fsync($handle)) {
         throw new EdgeRefusal('write', 'the journal of the change could not be written; nothing was changed');
     }
@@ -163,7 +187,7 @@ function edge_journaled_commit(string $kind, array $previous, array $now, ?strin
         return;
     }
     try {
-        edge_commit($description);
+        edge_commit($description, $own);
     } catch (EdgeRefusal $refusal) {
         if (!edge_run()->committed && !$interrupted) {
             edge_journal_clear($kind);
@@ -179,7 +203,7 @@ function edge_journal_clear(string $kind): void
     }
 }
 
-/** Set or remove one field, and only when its meaning changes: an empty tag and a missing one are the same. */
+/** Set or remove one field, only when its meaning changes: an empty tag and a missing one are the same. */
 function edge_set(array &$item, string $field, string $value): void
 {
     if ($value === '') {
@@ -242,7 +266,7 @@ function edge_refuse(EdgeRefusal $refusal): never
     ], EDGE_EXIT[$refusal->step]);
 }
 
-/** A fatal error or a die() in the firewall's own code: go back if something was written, then say so. */
+/** A fatal error or a die() in the firewall's own code: roll back if something was written, then report it. */
 function edge_shutdown(): void
 {
     $run = edge_run();
@@ -264,7 +288,7 @@ function edge_shutdown(): void
     edge_answer(['ok' => false, 'step' => 'fatal', 'message' => $message, 'rolled_back' => $rolled_back], EDGE_EXIT['fatal']);
 }
 
-/** Run what follows a commit; when it fails, go back to `$undo` and say which step it was. */
+/** Run what follows a commit; when it fails, call `$undo` and report the step. */
 function edge_or_roll_back(callable $rest, callable $undo): void
 {
     try {
@@ -276,7 +300,7 @@ function edge_or_roll_back(callable $rest, callable $undo): void
             edge_step('rollback');
             $undo();
         } catch (Throwable $worse) {
-            throw new EdgeRefusal('rollback', "{$problem->getMessage()}; and going back failed: {$worse->getMessage()}");
+            throw new EdgeRefusal('rollback', "{$problem->getMessage()}; and rolling back failed: {$worse->getMessage()}");
         }
         throw new EdgeRefusal($step, $problem->getMessage(), true);
     }

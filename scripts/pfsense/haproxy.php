@@ -1,5 +1,5 @@
 <?php
-/* HAProxy's pools and frontends in the configuration: read them, change them in memory, refuse what somebody needs. */
+/* HAProxy's pools and frontends in the configuration: read them, change them in memory, refuse to remove what is in use. */
 
 const EDGE_POOLS = 'installedpackages/haproxy/ha_pools/item';
 const EDGE_FRONTENDS = 'installedpackages/haproxy/ha_backends/item';  // the package's own name for frontends
@@ -33,13 +33,28 @@ function edge_haproxy_precondition(): void
         throw new EdgeRefusal('precondition', 'the HAProxy package is not enabled: Services > HAProxy > Settings > Enable HAProxy');
     }
     edge_carp_master();
+    $foreign = edge_foreign_haproxy();
+    if ($foreign !== null) {
+        throw new EdgeRefusal('precondition', $foreign);
+    }
 }
 
-/** The backup of a pair gets its rules from the master: a change made here would move no mail, and be called done. */
+/**
+ * The backup of a pair gets its rules from the master: a change made here would be reported as done and move no mail. The package asks
+ * for the field, not for its content: with an empty one it stops HAProxy.
+ */
 function edge_carp_master(): void
 {
-    $address = (string) config_get_path('installedpackages/haproxy/carpdev', '');
-    if ($address !== '' && function_exists('haproxy_carpipismaster') && !haproxy_carpipismaster($address)) {
+    $haproxy = config_get_path('installedpackages/haproxy', []);
+    if (!is_array($haproxy) || !isset($haproxy['carpdev']) || !function_exists('haproxy_carpipismaster')) {
+        return;
+    }
+    $address = (string) $haproxy['carpdev'];
+    if ($address === '') {
+        throw new EdgeRefusal('precondition', 'HAProxy is set to follow a CARP address and none is set, so it would be stopped: '
+            . 'choose one, or none, in Services > HAProxy > Settings > Carp monitor');
+    }
+    if (!haproxy_carpipismaster($address)) {
         throw new EdgeRefusal('precondition', "this firewall is not the CARP master of {$address}: run it against the master");
     }
 }
@@ -48,7 +63,7 @@ function edge_haproxy_unapplied(): void
 {
     edge_step('unapplied');
     if (is_file($GLOBALS['d_haproxyconfdirty_path'])) {
-        throw new EdgeRefusal('unapplied', 'Services > HAProxy has changes that nobody applied; apply or revert them first, then run this again');
+        throw new EdgeRefusal('unapplied', 'Services > HAProxy has unapplied changes; apply or revert them first, then run this again');
     }
 }
 
@@ -97,12 +112,25 @@ function edge_frontend_read(array $item): array
             $frontend['binds'][] = '(interface ' . ($bind['extaddr'] ?? '') . "):{$port}";
             continue;
         }
-        $flaws = array_filter([($bind['extaddr_ssl'] ?? '') === 'yes' ? 'SSL' : '', trim((string) ($bind['extaddr_advanced'] ?? ''))]);
+        $options = array_filter([($bind['extaddr_ssl'] ?? '') === 'yes' ? 'SSL' : '', trim((string) ($bind['extaddr_advanced'] ?? ''))]);
         foreach (preg_split('/ +/', (string) ($bind['extaddr_custom'] ?? ''), -1, PREG_SPLIT_NO_EMPTY) as $address) {
-            $frontend['binds'][] = edge_write_endpoint($address, $port) . ($flaws ? ' (' . implode(', ', $flaws) . ')' : '');
+            $frontend['binds'][] = edge_write_bind(edge_write_endpoint($address, $port), implode(', ', $options));
         }
     }
     return $frontend;
+}
+
+/** A bind as text: its endpoint, and its options in parentheses, such as `[2001:db8::1]:25 (transparent)`. */
+function edge_write_bind(string $endpoint, string $options): string
+{
+    return $options === '' ? $endpoint : "{$endpoint} ({$options})";
+}
+
+/** @return array{string, string} endpoint and options of a bind */
+function edge_bind(string $bind): array
+{
+    [$endpoint, $options] = explode(' ', $bind, 2) + [1 => ''];
+    return [$endpoint, trim($options, '()')];
 }
 
 function edge_children(array $item, string $list): array
@@ -130,7 +158,7 @@ function edge_haproxy_state(array $owned): array
     return $state;
 }
 
-/** Bring our items in memory to what is wanted. Fields that are not ours, and items that are not ours, stay as they are. */
+/** Change our items in memory to what is wanted. Fields and items that are not ours stay as they are. */
 function edge_haproxy_change(array $wanted): void
 {
     edge_step('conflict');
@@ -193,15 +221,17 @@ function edge_frontend_write(array $item, array $want): array
     if ($have['binds'] !== $want['binds']) {
         $binds = [];
         foreach ($want['binds'] as $bind) {
-            [$address, $port] = edge_endpoint($bind);
-            $binds[] = ['extaddr' => 'custom', 'extaddr_custom' => $address, 'extaddr_port' => $port];
+            [$endpoint, $options] = edge_bind($bind);
+            [$address, $port] = edge_endpoint($endpoint);
+            $entry = ['extaddr' => 'custom', 'extaddr_custom' => $address, 'extaddr_port' => $port];
+            $binds[] = $options === '' ? $entry : $entry + ['extaddr_advanced' => $options];
         }
         $item['a_extaddr'] = ['item' => $binds];
     }
     return $item;
 }
 
-/** Refuse to remove what somebody else's item, or a redirect, still needs. */
+/** Refuse to remove what an item that is not ours, or a redirect, still uses. */
 function edge_haproxy_unused(array $wanted, array $pools, array $frontends): void
 {
     $gone_pools = array_diff($wanted['owned']['pools'], array_keys($wanted['pools']));
@@ -210,27 +240,27 @@ function edge_haproxy_unused(array $wanted, array $pools, array $frontends): voi
         $name = $item['name'] ?? '';
         $uses = array_merge([$item['backend_serverpool'] ?? ''], array_column(edge_children($item, 'a_actionitems'), 'use_backendbackend'));
         foreach (array_intersect($gone_pools, $uses) as $pool) {
-            throw new EdgeRefusal('conflict', "pool {$pool} cannot go: frontend {$name} uses it");
+            throw new EdgeRefusal('conflict', "pool {$pool} cannot be removed: frontend {$name} uses it");
         }
         if (($item['secondary'] ?? '') === 'yes' && in_array($item['primary_frontend'] ?? '', $gone_frontends, true)) {
-            throw new EdgeRefusal('conflict', "frontend {$item['primary_frontend']} cannot go: frontend {$name} shares it");
+            throw new EdgeRefusal('conflict', "frontend {$item['primary_frontend']} cannot be removed: frontend {$name} shares it");
         }
     }
     foreach ($pools as $item) {
         foreach (array_intersect($gone_frontends, array_column(edge_children($item, 'ha_servers'), 'forwardto')) as $frontend) {
-            throw new EdgeRefusal('conflict', "frontend {$frontend} cannot go: pool {$item['name']} forwards to it");
+            throw new EdgeRefusal('conflict', "frontend {$frontend} cannot be removed: pool {$item['name']} forwards to it");
         }
     }
     $gone_binds = [];
     foreach (edge_haproxy_state($wanted['owned'])['frontends'] as $name => $frontend) {
         if (in_array($name, $gone_frontends, true)) {
-            $gone_binds += array_fill_keys(array_map(fn($bind) => explode(' ', $bind)[0], $frontend['binds']), $name);
+            $gone_binds += array_fill_keys(array_map(fn($bind) => edge_bind($bind)[0], $frontend['binds']), $name);
         }
     }
     foreach (edge_items('nat/rule') as $rule) {
         $bind = edge_write_endpoint((string) ($rule['target'] ?? ''), (string) ($rule['local-port'] ?? ''));
         if (!isset($rule['disabled']) && isset($gone_binds[$bind])) {
-            throw new EdgeRefusal('conflict', "frontend {$gone_binds[$bind]} cannot go: the redirect {$rule['descr']} leads to it");
+            throw new EdgeRefusal('conflict', "frontend {$gone_binds[$bind]} cannot be removed: the redirect `{$rule['descr']}` points to it");
         }
     }
 }

@@ -1,5 +1,5 @@
 <?php
-/* HAProxy itself: test a configuration before it is written, apply it, verify what runs, go back. */
+/* HAProxy itself: test a configuration before it is written, apply it, verify what runs, roll back. */
 
 /** The test configuration that the package generated, as sections of lines without indentation and double blanks. */
 function edge_cfg_sections(string $file): array
@@ -25,18 +25,21 @@ function edge_haproxy_test(array $wanted): void
     edge_step('test');
     $messages = '';
     if (!haproxy_check_and_run($messages, false) && !edge_haproxy_is_idle()) {
-        throw new EdgeRefusal('test', 'HAProxy refuses the configuration: ' . edge_plain((string) $messages));
+        $text = edge_plain((string) $messages);
+        $hint = str_contains($text, 'transparent') ? '; if this HAProxy has no transparent binds, set ipv6_transparent: false' : '';
+        throw new EdgeRefusal('test', "HAProxy refuses the configuration: {$text}{$hint}");
     }
     edge_step('binds');
+    $listeners = edge_listeners();
     $taken = [];
     $seen = [];
     $sections = edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg');
     foreach ($sections as $section => $lines) {
         foreach ($lines as $line) {
-            if (preg_match('/^bind (\S*):(\d+) /', "{$line} ", $match)) {
-                $bind = edge_write_endpoint($match[1] === '' ? '*' : $match[1], $match[2]);
-                $seen[$section][] = $bind;
-                $taken[$match[2]][] = [$bind, $section];
+            if (preg_match('/^bind (\S*):(\d+)(?: name \S+)?(?: (.*))?$/', $line, $match)) {
+                $endpoint = edge_write_endpoint($match[1] === '' ? '*' : $match[1], $match[2]);
+                $seen[$section][] = edge_write_bind($endpoint, $match[3] ?? '');
+                $taken[$match[2]][] = [$endpoint, $section];
             }
         }
     }
@@ -47,27 +50,32 @@ function edge_haproxy_test(array $wanted): void
             throw new EdgeRefusal('binds', "frontend {$name} would listen on {$found}, not on " . implode(', ', $frontend['binds']));
         }
         foreach ($frontend['binds'] as $bind) {
-            [$address, $port] = edge_endpoint($bind);
+            [$endpoint, $options] = edge_bind($bind);
+            [$address, $port] = edge_endpoint($endpoint);
             foreach ($taken[$port] as [$other, $section]) {
-                $overlaps = $other === $bind || str_starts_with($other, '*:') || $other === "0.0.0.0:{$port}" || $other === "[::]:{$port}";
+                $overlaps = $other === $endpoint || str_starts_with($other, '*:') || $other === "0.0.0.0:{$port}" || $other === "[::]:{$port}";
                 if ($section !== "frontend {$name}" && $overlaps) {
-                    throw new EdgeRefusal('binds', "frontend {$name} and {$section} would both listen on {$bind} ({$other})");
+                    throw new EdgeRefusal('binds', "frontend {$name} and {$section} would both listen on {$endpoint} ({$other})");
                 }
             }
-            edge_bindable($name, $address);
+            edge_bindable($name, $address, $options);
+            $program = edge_other_listener($listeners, $endpoint);
+            if ($program !== null) {
+                throw new EdgeRefusal('binds', "frontend {$name} cannot listen on {$endpoint}: {$program} does, and would get a part of the connections");
+            }
         }
         edge_haproxy_servers($frontend['pool'], $wanted['pools'][$frontend['pool']], $sections["backend {$frontend['pool']}_ipvANY"] ?? []);
     }
 }
 
-/** Whether nobody is left to serve, ours or foreign: HAProxy refuses to start without a listener, and need not. */
+/** Whether no frontend is left, ours or another: HAProxy refuses to start without a listener, and need not run. */
 function edge_haproxy_is_idle(): bool
 {
     $sections = array_keys(edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg'));
     return $sections !== [] && !preg_grep('/^(frontend|listen)\b/', $sections);
 }
 
-/** What HAProxy accepts and mail does not: a server without its port, checks with a PROXY header, TLS around a PROXY header. */
+/** What HAProxy accepts and breaks mail: a server without its port, checks with a PROXY header, TLS around a PROXY header. */
 function edge_haproxy_servers(string $name, array $pool, array $lines): void
 {
     foreach ($pool['servers'] as $server => $want) {
@@ -82,7 +90,7 @@ function edge_haproxy_servers(string $name, array $pool, array $lines): void
     }
 }
 
-/** Of each pool that has a server now, one must answer under its new ports too, where mail goes and where checks go. */
+/** Each pool that has a working server now must have one under its new ports too, for mail and for checks. */
 function edge_haproxy_answering(array $wanted, array $healthy): void
 {
     edge_step('servers');
@@ -94,7 +102,7 @@ function edge_haproxy_answering(array $wanted, array $healthy): void
             $answers = $answers || ($usable && edge_accepts($server['address'], $server['port']) && edge_accepts($server['address'], $check));
         }
         if (!$answers) {
-            throw new EdgeRefusal('servers', "no server of {$name} would answer any more, and one does now; nothing was written");
+            throw new EdgeRefusal('servers', "no server of {$name} would answer, and one does now; nothing was written");
         }
     }
 }
@@ -108,14 +116,13 @@ function edge_accepts(string $address, string $port): bool
     return (bool) $socket;
 }
 
-/** `haproxy -c` does not bind, so an address that is not on this firewall would be found only when it is too late. */
-function edge_bindable(string $frontend, string $address): void
+/** `haproxy -c` does not bind: an address that is not this firewall's would show only at the start. A transparent bind may wait for its address. */
+function edge_bindable(string $frontend, string $address, string $options): void
 {
-    $socket = @stream_socket_server('tcp://' . edge_write_endpoint($address, '0'), $number, $error);
-    if (!$socket) {
-        throw new EdgeRefusal('binds', "frontend {$frontend} cannot listen on {$address}: {$error}");
+    $known = $options === 'transparent' ? edge_address_interface($address) !== null : edge_is_present($address);
+    if (!$known) {
+        throw new EdgeRefusal('binds', "frontend {$frontend} cannot listen on {$address}: no interface of this firewall has this address");
     }
-    fclose($socket);
 }
 
 /** Whether the running HAProxy was started from what the configuration generates now. */
@@ -154,7 +161,7 @@ function edge_haproxy_stat(): array
     return $rows;
 }
 
-/** A server counts once a check of this very process has passed: HAProxy calls every server UP before the first one. */
+/** A server counts once a check by this process has passed: HAProxy reports every server as UP before the first check. */
 function edge_pool_is_up(array $stat, string $pool): bool
 {
     foreach ($stat["{$pool}_ipvANY"] ?? [] as $name => $row) {
@@ -165,10 +172,11 @@ function edge_pool_is_up(array $stat, string $pool): bool
     return false;
 }
 
-/** What the running HAProxy lacks of what is wanted, or null. */
+/** What the running HAProxy lacks of what is wanted, or null. Who owns a listener counts, not whether something answers there. */
 function edge_haproxy_problem(array $wanted): ?string
 {
     $stat = edge_haproxy_stat();
+    $listeners = edge_listeners();
     foreach ($wanted['frontends'] as $name => $frontend) {
         if (!isset($stat[$name]['FRONTEND'])) {
             return "HAProxy does not run frontend {$name}";
@@ -179,11 +187,14 @@ function edge_haproxy_problem(array $wanted): ?string
             }
         }
         foreach ($frontend['binds'] as $bind) {
-            $socket = @stream_socket_client("tcp://{$bind}", $number, $error, 1.0);
-            if (!$socket) {
-                return "nothing answers on {$bind} (frontend {$name}): {$error}";
+            $endpoint = edge_bind($bind)[0];
+            $program = edge_other_listener($listeners, $endpoint);
+            if ($program !== null) {
+                return "{$program} listens on {$endpoint} too, and gets a part of the connections of frontend {$name}";
             }
-            fclose($socket);
+            if (!isset($listeners[$endpoint])) {
+                return "HAProxy does not listen on {$endpoint} (frontend {$name})";
+            }
         }
     }
     return null;
@@ -212,7 +223,7 @@ function edge_haproxy_verify(array $wanted, array $healthy): void
     if (!$settled) {
         throw new EdgeRefusal('verify', (string) $problem);
     }
-    // Two checks of two seconds each and a margin. A pool that was down before is not this change's fault.
+    // Two checks of two seconds each and a margin. A pool that was down before does not count.
     $recovered = edge_wait(10, function () use ($healthy) {
         $stat = edge_haproxy_stat();
         return array_filter($healthy, fn($pool) => !edge_pool_is_up($stat, $pool)) === [];
@@ -220,7 +231,7 @@ function edge_haproxy_verify(array $wanted, array $healthy): void
     if (!$recovered) {
         $stat = edge_haproxy_stat();
         $down = implode(', ', array_filter($healthy, fn($pool) => !edge_pool_is_up($stat, $pool)));
-        throw new EdgeRefusal('verify', "no server of {$down} passes its check any more, and one did before");
+        throw new EdgeRefusal('verify', "no server of {$down} passes its check now, and one did before");
     }
 }
 
@@ -233,15 +244,19 @@ function edge_haproxy_own(array $owned): array
     return $own;
 }
 
-/** Put our items back as they were, whatever else changed meanwhile, and start HAProxy from that. */
+/** Put our items back as they were, whatever else changed meanwhile, and start HAProxy from that. Writes only what differs. */
 function edge_haproxy_undo(array $previous, array $owned): void
 {
     edge_fresh_read();
+    $own = fn() => edge_haproxy_own($owned);
+    $now = $own();
     foreach (['pools' => EDGE_POOLS, 'frontends' => EDGE_FRONTENDS] as $kind => $path) {
         $old = array_column($previous[$kind], null, 'name');
         config_set_path($path, edge_upsert(edge_items($path), $old, $owned[$kind], fn($item, $want) => $want));
     }
-    edge_commit('mailserver: back to the HAProxy configuration before the failed change');
+    if (edge_without_empty($own()) != edge_without_empty($now)) {
+        edge_commit('mailserver: back to the HAProxy configuration before the failed change', $own);
+    }
     $messages = '';
     if (!haproxy_check_and_run($messages, true)) {
         throw new EdgeRefusal('rollback', 'HAProxy does not start with the earlier configuration either: ' . edge_plain((string) $messages));
@@ -259,10 +274,19 @@ function edge_plain(string $html): string
     return substr(trim((string) preg_replace('/\s+/', ' ', $text)), 0, 2000);
 }
 
-/** @return array{changed: bool, before: array, after: array} */
+/** What no apply can mend: an address that HAProxy waits for. @return list<string> */
+function edge_haproxy_warnings(array $wanted): array
+{
+    $binds = array_merge(...array_values(array_column($wanted['frontends'], 'binds')));
+    $addresses = array_unique(array_map(fn($bind) => edge_endpoint(edge_bind($bind)[0])[0], $binds));
+    $missing = array_values(array_filter($addresses, fn($address) => !edge_is_present($address)));
+    return array_map(fn($address) => "{$address} is configured and not up: HAProxy gets no mail there until its interface is back", $missing);
+}
+
+/** @return array{changed: bool, before: array, after: array, warnings: list<string>} */
 function edge_haproxy_plan(array $wanted): array
 {
-    edge_lock(); // it writes no configuration, but the file that an apply has tested
+    edge_lock();  // it writes no configuration, but does write the file that an apply tests
     edge_haproxy_precondition();
     edge_fresh_read();
     $before = edge_haproxy_state($wanted['owned']);
@@ -270,9 +294,13 @@ function edge_haproxy_plan(array $wanted): array
     $after = edge_haproxy_state($wanted['owned']);
     edge_haproxy_test($wanted);
     $changed = $before !== $after;
-    return ['changed' => $changed || !edge_haproxy_is_live($wanted), 'before' => $before, 'after' => $after];
+    return [
+        'changed' => $changed || !edge_haproxy_is_live($wanted), 'before' => $before, 'after' => $after,
+        'warnings' => edge_haproxy_warnings($wanted),
+    ];
 }
 
+/** @return array{changed: bool, before: array, after: array} */
 function edge_haproxy_apply(array $wanted): array
 {
     edge_lock();
@@ -292,10 +320,11 @@ function edge_haproxy_apply(array $wanted): array
     $stat = edge_haproxy_stat();
     $healthy = array_values(array_filter(array_keys($wanted['pools']), fn($pool) => edge_pool_is_up($stat, $pool)));
     edge_haproxy_answering($wanted, $healthy);
+    edge_package_unlocked();
     $undo = fn() => edge_haproxy_undo($previous, $wanted['owned']);
     edge_run()->undo = $undo;
     $description = $changed ? 'mailserver: HAProxy pools and frontends' : null;
-    edge_journaled_commit('haproxy', $previous, edge_haproxy_own($wanted['owned']), $description);
+    edge_journaled_commit('haproxy', $previous, fn() => edge_haproxy_own($wanted['owned']), $description);
     edge_or_roll_back(function () use ($wanted, $healthy) {
         edge_haproxy_reload();
         edge_haproxy_verify($wanted, $healthy);

@@ -1,5 +1,5 @@
 <?php
-/* Single redirects and pass rules: find, read and write them. */
+/* Single redirects: find, read and write them. */
 
 /** A side of a rule as text: any, wanip, an address, the name of an alias; `not ` in front when it is inverted. */
 function edge_side(mixed $side): string
@@ -51,7 +51,7 @@ function edge_destinations_meet(string $one, string $other, string $interface): 
     return $one === $other || $one === 'any' || $other === 'any' || $resolve($one) === $resolve($other);
 }
 
-/** The index of the redirect that is ours: by its description, or else the one that takes this very traffic. */
+/** The index of our redirect: by its description, or else the one that matches exactly this traffic. */
 function edge_find_redirect(array $rules, string $name, ?array $want): ?int
 {
     return edge_find($rules, $name, $want, 'redirects', function (array $rule, array $destination) use ($want) {
@@ -72,7 +72,7 @@ function edge_find_pass(array $rules, string $name, ?array $want): ?int
     });
 }
 
-/** Whether a rule is in force for everybody: an exception, or one that somebody keeps switched off, is his own. */
+/** Whether a rule applies to all traffic. An exception, or a rule that an administrator keeps disabled, is not ours to take over. */
 function edge_takes(array $rule, array $want): bool
 {
     return !isset($rule['disabled']) && !isset($rule['nordr']) && edge_side($rule['source'] ?? null) === $want['source']
@@ -103,7 +103,7 @@ function edge_linked(array $filters, array $redirect): ?int
     return null;
 }
 
-/** A redirect in the shape of the request; `pass_rule` is what its pass rule really lets through. */
+/** A redirect in the shape of the request; `pass_rule` is what its pass rule lets through, `blocked_by` the rule in front of that. */
 function edge_redirect_read(array $rule, array $filters): array
 {
     $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
@@ -111,7 +111,7 @@ function edge_redirect_read(array $rule, array $filters): array
     $local = (string) ($rule['local-port'] ?? '');
     $linked = edge_linked($filters, $rule);
     if (($rule['associated-rule-id'] ?? '') === 'pass') {
-        $pass = edge_write_endpoint((string) $rule['target'], $local);  // `rdr pass` lets through whatever it redirects
+        $pass = edge_write_endpoint((string) $rule['target'], $local);  // `rdr pass` lets through what it redirects
     } elseif ($linked === null) {
         $pass = 'missing';
     } else {
@@ -127,40 +127,13 @@ function edge_redirect_read(array $rule, array $filters): array
         'target' => (string) ($rule['target'] ?? ''),
         'local_port' => $local === '' ? $port : $local,
         'pass_rule' => $pass,
+        'blocked_by' => $linked === null ? '' : edge_blocked_by($filters, $linked),
         'disabled' => isset($rule['disabled']) || isset($rule['nordr']) ? 'yes' : '',
         'descr' => (string) ($rule['descr'] ?? ''),
     ];
 }
 
-function edge_pass_text(array $rule): string
-{
-    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-    $flaws = array_keys(array_filter([
-        'disabled' => isset($rule['disabled']),
-        'not a pass rule' => ($rule['type'] ?? 'pass') !== 'pass',
-        'only from ' . edge_side($rule['source'] ?? null) => edge_side($rule['source'] ?? null) !== 'any',
-    ]));
-    $text = edge_write_endpoint(edge_side($destination), (string) ($destination['port'] ?? ''));
-    return $flaws ? "{$text} (" . implode(', ', $flaws) . ')' : $text;
-}
-
-function edge_filter_read(array $rule): array
-{
-    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-    return [
-        'type' => (string) ($rule['type'] ?? 'pass'),
-        'interface' => (string) ($rule['interface'] ?? ''),
-        'ipprotocol' => (string) ($rule['ipprotocol'] ?? 'inet'),
-        'protocol' => (string) ($rule['protocol'] ?? ''),
-        'source' => edge_side($rule['source'] ?? null),
-        'destination' => edge_side($destination),
-        'port' => (string) ($destination['port'] ?? ''),
-        'disabled' => isset($rule['disabled']) ? 'yes' : '',
-        'descr' => (string) ($rule['descr'] ?? ''),
-    ];
-}
-
-/** pf takes the first redirect that matches, so one that covers our port before ours would make ours dead text. */
+/** pf takes the first redirect that matches, so one that covers our port before ours would disable ours. */
 function edge_redirect_conflict(array $nat, string $name, array $want, ?int $ours): void
 {
     foreach ($nat as $index => $rule) {
@@ -169,7 +142,7 @@ function edge_redirect_conflict(array $nat, string $name, array $want, ?int $our
             && ($rule['ipprotocol'] ?? 'inet') === $want['ipprotocol'] && str_contains($rule['protocol'] ?? '', 'tcp');
         if ($meets && edge_covers((string) ($destination['port'] ?? ''), $want['port'])
             && edge_destinations_meet(edge_side($destination), $want['destination'], $want['interface'])) {
-            throw new EdgeRefusal('conflict', "the redirect `{$rule['descr']}` on {$want['interface']} takes port {$want['port']} too, beside {$name}");
+            throw new EdgeRefusal('conflict', "the redirect `{$rule['descr']}` on {$want['interface']} covers port {$want['port']} of {$name} too");
         }
     }
 }
@@ -199,67 +172,11 @@ function edge_redirect_write(array &$nat, array &$filters, ?int $index, string $
         if ($linked === null) {
             $rule['associated-rule-id'] = 'nat_' . uniqid('', true);
         }
-        edge_linked_write($filters, $linked, $rule, $want);
+        $pass = ['destination' => $want['target'], 'port' => $want['local_port'], 'descr' => substr("NAT {$want['descr']}", 0, 62)] + $want;
+        edge_pass_write($filters, $linked, $pass, ['associated-rule-id' => $rule['associated-rule-id']]);
     }
     if ($rule != $before) {
         $rule['updated'] = edge_stamp();
     }
     $nat[$index ?? count($nat)] = $rule;
-}
-
-function edge_linked_write(array &$filters, ?int $index, array $redirect, array $want): void
-{
-    $want_pass = ['destination' => $want['target'], 'port' => $want['local_port'], 'descr' => substr("NAT {$want['descr']}", 0, 62)] + $want;
-    if ($index === null) {
-        $filters[] = edge_new_filter($want_pass) + ['associated-rule-id' => $redirect['associated-rule-id']];
-    } else {
-        edge_filter_write($filters[$index], $want_pass);
-    }
-}
-
-function edge_pass_write(array &$filters, ?int $index, string $name, array $want): void
-{
-    if ($index === null) {
-        $filters[] = edge_new_filter($want);
-    } else {
-        edge_filter_write($filters[$index], $want);
-    }
-}
-
-function edge_new_filter(array $want): array
-{
-    $trackers = array_map('intval', array_column(edge_items('filter/rule'), 'tracker'));
-    static $last = 0;
-    $last = max(time(), $last + 1, ...array_map(fn($tracker) => $tracker + 1, array_filter($trackers, fn($tracker) => $tracker >= time())));
-    return [
-        'type' => 'pass',
-        'interface' => $want['interface'],
-        'ipprotocol' => $want['ipprotocol'],
-        'protocol' => $want['protocol'],
-        'source' => ['any' => ''],
-        'destination' => ['address' => $want['destination'], 'port' => $want['port']],
-        'descr' => $want['descr'],
-        'tracker' => (string) $last,
-        'created' => edge_stamp(),
-    ];
-}
-
-function edge_filter_write(array &$rule, array $want): void
-{
-    $before = $rule;
-    edge_set($rule, 'type', 'pass');
-    foreach (['interface', 'ipprotocol', 'protocol', 'descr'] as $field) {
-        edge_set($rule, $field, $want[$field]);
-    }
-    if (edge_side($rule['source'] ?? null) !== 'any') {
-        $rule['source'] = ['any' => ''];
-    }
-    $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-    if (edge_side($destination) !== $want['destination'] || ($destination['port'] ?? '') !== $want['port']) {
-        $rule['destination'] = ['address' => $want['destination'], 'port' => $want['port']];
-    }
-    unset($rule['disabled']);
-    if ($rule != $before) {
-        $rule['updated'] = edge_stamp();
-    }
 }

@@ -1,12 +1,12 @@
 <?php
-/* Redirects with their pass rules, IPv6 pass rules, the alias: one transaction, so that a redirect never leads past its pass rule. */
+/* Redirects with their pass rules, IPv6 pass rules, the alias: one transaction, so that a redirect and its pass rule always match. */
 
 function edge_rules_unapplied(): void
 {
     edge_step('unapplied');
     foreach (['natconf' => 'NAT', 'filter' => 'rules', 'aliases' => 'aliases'] as $subsystem => $menu) {
         if (is_subsystem_dirty($subsystem)) {
-            throw new EdgeRefusal('unapplied', "Firewall > {$menu} has changes that nobody applied; apply or revert them first, then run this again");
+            throw new EdgeRefusal('unapplied', "Firewall > {$menu} has unapplied changes; apply or revert them first, then run this again");
         }
     }
 }
@@ -26,7 +26,7 @@ function edge_rules_state(array $wanted): array
     foreach ($wanted['owned']['passes'] as $name) {
         $index = edge_find_pass($filters, $name, $wanted['passes'][$name] ?? null);
         if ($index !== null) {
-            $state['passes'][$name] = edge_filter_read($filters[$index]);
+            $state['passes'][$name] = edge_filter_read($filters, $index);
         }
     }
     foreach (edge_items('aliases/alias') as $alias) {
@@ -53,18 +53,19 @@ function edge_rules_change(array $wanted): void
         } elseif ($index !== null) {
             $linked = edge_linked($filters, $nat[$index]);
             if ($linked !== null) {
-                array_splice($filters, $linked, 1);
+                edge_filter_remove($filters, $linked);
             }
-            array_splice($nat, $index, 1);
+            edge_redirect_remove($nat, $index);
         }
     }
     foreach ($wanted['owned']['passes'] as $name) {
         $want = $wanted['passes'][$name] ?? null;
         $index = edge_find_pass($filters, $name, $want);
         if ($want !== null) {
-            edge_pass_write($filters, $index, $name, $want);
+            edge_pass_allowed($name, $want);
+            edge_pass_write($filters, $index, $want);
         } elseif ($index !== null) {
-            array_splice($filters, $index, 1);
+            edge_filter_remove($filters, $index);
         }
     }
     config_set_path('nat/rule', $nat);
@@ -72,15 +73,40 @@ function edge_rules_change(array $wanted): void
     foreach ($wanted['absent_aliases'] as $alias) {
         $users = edge_alias_users($alias);
         if (edge_has_alias($alias) && $users) {
-            throw new EdgeRefusal('conflict', "alias {$alias} cannot go: " . implode(', ', $users) . ' still refers to it');
+            throw new EdgeRefusal('conflict', "alias {$alias} cannot be removed: " . implode(', ', $users) . ' still uses it');
         }
         config_set_path('aliases/alias', array_values(array_filter(edge_items('aliases/alias'), fn($item) => ($item['name'] ?? '') !== $alias)));
     }
     foreach ($wanted['redirects'] as $name => $redirect) {
         if (!is_ipaddr($redirect['target']) && !edge_has_alias($redirect['target'])) {
-            throw new EdgeRefusal('conflict', "redirect {$name}: there is no alias {$redirect['target']} to lead to");
+            throw new EdgeRefusal('conflict', "redirect {$name}: its target, the alias {$redirect['target']}, does not exist");
         }
     }
+}
+
+/** A rule to an address that its interface does not have would let nothing in. */
+function edge_pass_allowed(string $name, array $want): void
+{
+    if (!config_path_enabled('system', 'ipv6allow')) {
+        throw new EdgeRefusal('conflict', "rule {$name}: pf blocks all IPv6 while System > Advanced > Networking > Allow IPv6 is off");
+    }
+    $interface = edge_address_interface($want['destination']);
+    if ($interface === null) {
+        throw new EdgeRefusal('conflict', "rule {$name}: no interface of this firewall has the address {$want['destination']} (ipv6_address)");
+    }
+    if ($interface !== $want['interface']) {
+        throw new EdgeRefusal('conflict', "rule {$name}: {$want['destination']} is the address of {$interface}, not of {$want['interface']} (ipv6_interface)");
+    }
+}
+
+function edge_redirect_remove(array &$nat, int $index): void
+{
+    $separators = config_get_path('nat/separator', []);
+    if (is_array($separators) && $separators) {
+        shift_separators($separators, $index, true);
+        config_set_path('nat/separator', $separators);
+    }
+    array_splice($nat, $index, 1);
 }
 
 function edge_aliases_change(array $wanted): void
@@ -93,7 +119,7 @@ function edge_aliases_change(array $wanted): void
             throw new EdgeRefusal('conflict', "alias {$name} exists and is of type {$alias['type']}, not {$want['type']}");
         }
         if (($alias['address'] ?? '') !== $want['address']) {
-            $alias['detail'] = '';  // one remark per address: those of other addresses would be wrong
+            $alias['detail'] = '';  // one remark per address; the old ones would be wrong
         }
         foreach ($want as $field => $value) {
             edge_set($alias, $field, $value);
@@ -110,7 +136,7 @@ function edge_has_alias(string $name): bool
     return in_array($name, array_column(edge_items('aliases/alias'), 'name'), true);
 }
 
-/** Who refers to an alias. The firewall's own check does not look into HAProxy. */
+/** What uses an alias. The firewall's own check does not look into HAProxy. */
 function edge_alias_users(string $alias): array
 {
     $users = [];
@@ -141,7 +167,7 @@ function edge_alias_users(string $alias): array
     return $users;
 }
 
-/** No redirect may lead to HAProxy, and no rule let IPv6 in, before mail is seen to come through it. */
+/** No redirect may point to HAProxy, and no rule let IPv6 in, before mail gets through it. */
 function edge_gate(array $wanted): void
 {
     edge_step('gate');
@@ -158,25 +184,52 @@ function edge_gate(array $wanted): void
         throw new EdgeRefusal('gate', 'no server of ' . implode(', ', array_column($closed, 'pool')) . ' has passed a check in HAProxy');
     }
     foreach ($wanted['gates'] as $name => $gate) {
-        $where = edge_write_endpoint($gate['address'], $gate['port']);
-        $context = stream_context_create(['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]]);
-        $scheme = $gate['tls'] ? 'tls' : 'tcp';
-        $socket = @stream_socket_client("{$scheme}://{$where}", $number, $error, 10, STREAM_CLIENT_CONNECT, $context);
-        $line = '';
-        if ($socket) {
-            stream_set_timeout($socket, 10);
-            $line = (string) fgets($socket, 512);
-            fclose($socket);
-        }
-        if (!str_starts_with($line, $gate['banner'])) {
-            $heard = trim($line) === '' ? 'nothing' : '`' . substr(trim($line), 0, 100) . '`';
-            throw new EdgeRefusal('gate', "frontend {$name}: {$where} answers {$heard}, not the mail server's `{$gate['banner']} …`");
+        $heard = edge_greeting($gate, 10);
+        if (!str_starts_with($heard, $gate['banner'])) {
+            $where = edge_write_endpoint($gate['address'], $gate['port']);
+            throw new EdgeRefusal('gate', "frontend {$name}: {$where} answers " . edge_heard($heard) . ", not the mail server's `{$gate['banner']} …`");
         }
     }
 }
 
-/** Whether a change leads new traffic to HAProxy; only that needs the gate, not a repair of what leads there already. */
-function edge_leads_to_haproxy(array $before, array $wanted): bool
+/** The first line that a mail service says, or an empty text. */
+function edge_greeting(array $service, int $seconds): string
+{
+    $where = edge_write_endpoint($service['address'], $service['port']);
+    $context = stream_context_create(['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]]);
+    $scheme = $service['tls'] ? 'tls' : 'tcp';
+    $socket = @stream_socket_client("{$scheme}://{$where}", $number, $error, $seconds, STREAM_CLIENT_CONNECT, $context);
+    if (!$socket) {
+        return '';
+    }
+    stream_set_timeout($socket, $seconds);
+    $line = (string) fgets($socket, 512);
+    fclose($socket);
+    return trim($line);
+}
+
+function edge_heard(string $line): string
+{
+    return $line === '' ? 'nothing' : '`' . substr($line, 0, 100) . '`';
+}
+
+/** Whether the legacy address still is a mail server: it may belong to another service by now. @return list<string> */
+function edge_rules_warnings(array $wanted): array
+{
+    uasort($wanted['legacy'], fn($one, $other) => $one['port'] <=> $other['port']);
+    foreach ($wanted['legacy'] as $name => $service) {
+        $heard = edge_greeting($service, 3);
+        if (!str_starts_with($heard, $service['banner'])) {
+            $where = edge_write_endpoint($service['address'], $service['port']);
+            return ["the legacy address is not a mail server: {$where} ({$name}) answers " . edge_heard($heard) . ", not `{$service['banner']} …`. "
+                . 'Another service may have it, or it is not in the address pool any more; a roll-back would lose mail'];
+        }
+    }
+    return [];
+}
+
+/** Whether a change sends new traffic to HAProxy; only that needs the gate, not a repair of what points there already. */
+function edge_sends_to_haproxy(array $before, array $wanted): bool
 {
     foreach ($wanted['redirects'] as $name => $want) {
         $have = $before['redirects'][$name] ?? null;
@@ -185,57 +238,6 @@ function edge_leads_to_haproxy(array $before, array $wanted): bool
         }
     }
     return array_diff_key($wanted['passes'], $before['passes']) !== [];
-}
-
-/** What pf itself lacks of what is wanted, or null: `-P` prints ports as numbers, and older pfctl prints names all the same. */
-function edge_pf_problem(array $wanted): ?string
-{
-    exec('pfctl -P -sn 2>/dev/null', $nat, $failed);
-    exec('pfctl -P -sr 2>/dev/null', $filters, $failed_too);
-    if ($failed || $failed_too) {
-        return 'pfctl does not answer';
-    }
-    foreach ($wanted['redirects'] as $name => $want) {
-        $to = edge_pf_target($want['target']);
-        $port = edge_pf_port($want['port']);
-        if (!preg_grep("/^rdr .*\\bproto tcp .*port = {$port}\\b.* -> {$to}( port {$want['local_port']})?( |$)/", $nat)) {
-            return "pf has no redirect of port {$want['port']} to {$want['target']} ({$name})";
-        }
-        $local = edge_pf_port($want['local_port']);
-        $passes = preg_grep("/^rdr pass .*port = {$port}\\b.* -> {$to}( |$)/", $nat)
-            || preg_grep("/^pass in .*\\bproto tcp .* to {$to} port = {$local}\\b/", $filters);
-        if (!$passes) {
-            return "pf lets nothing through to {$want['target']} port {$want['local_port']} ({$name})";
-        }
-    }
-    foreach ($wanted['passes'] as $name => $want) {
-        $to = edge_pf_target($want['destination']);
-        $port = edge_pf_port($want['port']);
-        if (!preg_grep("/^pass in .*\\b{$want['ipprotocol']} proto tcp .* to {$to} port = {$port}\\b/", $filters)) {
-            return "pf lets nothing through to {$want['destination']} port {$want['port']} ({$name})";
-        }
-    }
-    return null;
-}
-
-function edge_pf_port(string $port): string
-{
-    $name = getservbyport((int) $port, 'tcp');
-    return $name === false ? $port : "({$port}|" . preg_quote($name, '/') . ')';
-}
-
-function edge_pf_target(string $target): string
-{
-    if (is_ipaddr($target)) {
-        return preg_quote($target, '/');
-    }
-    $addresses = [];
-    foreach (edge_items('aliases/alias') as $alias) {
-        if (($alias['name'] ?? '') === $target) {
-            $addresses = array_map(fn($address) => preg_quote($address, '/'), explode(' ', (string) $alias['address']));
-        }
-    }
-    return '(' . implode('|', ['<' . preg_quote($target, '/') . '>', ...$addresses]) . ')';
 }
 
 function edge_rules_own(array $wanted): array
@@ -260,46 +262,55 @@ function edge_rules_own(array $wanted): array
     return $own;
 }
 
-/** Put our rules back as they were, whatever else changed meanwhile. */
+/** Put our rules back as they were, whatever else changed meanwhile. Writes only what differs. */
 function edge_rules_undo(array $previous, array $wanted): void
 {
     edge_fresh_read();
+    $own = fn() => edge_rules_own($wanted);
+    $now = $own();
     $nat = edge_items('nat/rule');
     $filters = edge_items('filter/rule');
     foreach ($previous['nat'] as $name => $rule) {
         $index = edge_find_redirect($nat, $name, $wanted['redirects'][$name] ?? null);
         $linked = $index === null ? null : edge_linked($filters, $nat[$index]);
-        edge_put_back($filters, $linked, $previous['filter']["NAT {$name}"]);
-        edge_put_back($nat, $index, $rule);
+        edge_filter_put_back($filters, $linked, $previous['filter']["NAT {$name}"]);
+        if ($index !== null && $rule === null) {
+            edge_redirect_remove($nat, $index);
+        } elseif ($rule !== null) {
+            $nat[$index ?? count($nat)] = $rule;
+        }
     }
     foreach ($wanted['owned']['passes'] as $name) {
-        edge_put_back($filters, edge_find_pass($filters, $name, $wanted['passes'][$name] ?? null), $previous['filter'][$name]);
+        edge_filter_put_back($filters, edge_find_pass($filters, $name, $wanted['passes'][$name] ?? null), $previous['filter'][$name]);
     }
     $aliases = edge_items('aliases/alias');
     foreach ($previous['aliases'] as $name => $alias) {
+        $aliases = array_values(array_filter($aliases, fn($item) => ($item['name'] ?? '') !== $name || $alias !== null));
         $index = array_search($name, array_column($aliases, 'name'), true);
-        edge_put_back($aliases, $index === false ? null : $index, $alias);
+        if ($alias !== null) {
+            $aliases[$index === false ? count($aliases) : $index] = $alias;
+        }
     }
     config_set_path('nat/rule', $nat);
     config_set_path('filter/rule', $filters);
     config_set_path('aliases/alias', $aliases);
-    edge_commit('mailserver: back to the redirects and rules before the failed change');
+    if (edge_without_empty($own()) != edge_without_empty($now)) {
+        edge_commit('mailserver: back to the redirects and rules before the failed change', $own);
+    }
     filter_configure();
     edge_journal_clear('rules');
 }
 
-function edge_put_back(array &$items, ?int $index, ?array $item): void
+function edge_filter_put_back(array &$filters, ?int $index, ?array $rule): void
 {
-    if ($index === null && $item !== null) {
-        $items[] = $item;
-    } elseif ($index !== null && $item === null) {
-        array_splice($items, $index, 1);
+    if ($rule !== null) {
+        edge_filter_place($filters, $index, $rule);
     } elseif ($index !== null) {
-        $items[$index] = $item;
+        edge_filter_remove($filters, $index);
     }
 }
 
-/** @return array{changed: bool, before: array, after: array} */
+/** @return array{changed: bool, before: array, after: array, warnings: list<string>} */
 function edge_rules_plan(array $wanted): array
 {
     edge_step('precondition');
@@ -307,9 +318,13 @@ function edge_rules_plan(array $wanted): array
     $before = edge_rules_state($wanted);
     edge_rules_change($wanted);
     $after = edge_rules_state($wanted);
-    return ['changed' => $before !== $after || edge_pf_problem($wanted) !== null, 'before' => $before, 'after' => $after];
+    return [
+        'changed' => $before !== $after || edge_pf_problem($wanted) !== null, 'before' => $before, 'after' => $after,
+        'warnings' => edge_rules_warnings($wanted),
+    ];
 }
 
+/** @return array{changed: bool, before: array, after: array, warnings: list<string>} */
 function edge_rules_apply(array $wanted): array
 {
     edge_lock();
@@ -322,30 +337,20 @@ function edge_rules_apply(array $wanted): array
     edge_rules_change($wanted);
     $after = edge_rules_state($wanted);
     $changed = $before !== $after;
+    $warnings = edge_rules_warnings($wanted);
     if (!$changed && edge_pf_problem($wanted) === null) {
         edge_journal_clear('rules');
-        return ['changed' => false, 'before' => $before, 'after' => $after];
+        return ['changed' => false, 'before' => $before, 'after' => $after, 'warnings' => $warnings];
     }
-    if (edge_leads_to_haproxy($before, $wanted)) {
+    if (edge_sends_to_haproxy($before, $wanted)) {
         edge_gate($wanted);
     }
     $undo = fn() => edge_rules_undo($previous, $wanted);
     edge_run()->undo = $undo;
     $description = $changed ? 'mailserver: redirects, pass rules and alias' : null;
-    edge_journaled_commit('rules', $previous, edge_rules_own($wanted), $description);
-    edge_or_roll_back(function () use ($wanted) {
-        edge_step('apply');
-        filter_configure();
-        edge_step('verify');
-        // The reload is asynchronous and reports nothing: pf's own rules are the only verdict.
-        $problem = null;
-        $loaded = edge_wait(30, function () use ($wanted, &$problem) {
-            return ($problem = edge_pf_problem($wanted)) === null;
-        });
-        if (!$loaded) {
-            throw new EdgeRefusal('verify', "{$problem}, 30 seconds after the filter was told to reload");
-        }
-    }, $undo);
+    edge_journaled_commit('rules', $previous, fn() => edge_rules_own($wanted), $description);
+    $problem = fn() => edge_pf_problem($wanted) ?? edge_pf_leftover($before, $wanted);
+    edge_or_roll_back(fn() => edge_filter_reload($problem), $undo);
     edge_journal_clear('rules');
-    return ['changed' => true, 'before' => $before, 'after' => $after];
+    return ['changed' => true, 'before' => $before, 'after' => $after, 'warnings' => $warnings];
 }

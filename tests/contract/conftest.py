@@ -27,7 +27,7 @@ def make_firewall(tmp_path: Path) -> Iterator[Callable[..., StandIn]]:
         return made[-1]
 
     yield make
-    for one in made:
+    for one in reversed(made):
         one.stop()
 
 
@@ -46,7 +46,7 @@ def edge_site(firewall: StandIn, site: Callable[..., Site]) -> Callable[..., Sit
             "prod",
             {
                 "cluster/nodes": nodes,
-                "edge": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
+                "edge": {"address": firewall.address, "ssh": {"user": "root", "host_key": firewall.host_key}},
                 **(changes or {}),
             },
         )

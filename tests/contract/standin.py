@@ -1,10 +1,13 @@
-"""A firewall to try things on: OpenSSH, PHP and HAProxy for real, over an include tree of our own (pfsense/), below one folder."""
+"""A firewall to try things on: OpenSSH, PHP and HAProxy for real, over an include tree of our own (pfsense/), on a machine of its own.
 
+The machine is a set of namespaces (tools/lab/hosts.py), so paths, process names and addresses are those of a real firewall, two
+suites at once do not meet, and the kernel ends everything with the process that started it.
+"""
+
+import contextlib
 import functools
-import itertools
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -17,13 +20,19 @@ from typing import Any
 import asyncssh
 
 from components.edge.client import COMMAND, Firewall, program
-from components.edge.ssh import Connection
+from components.edge.connection import Connection
 from components.listeners import LISTENERS
 from tools.lab.certificates import Authority, server_context
+from tools.lab.hosts import PATH, Daemon, Host
 
 TREE = Path(__file__).parent / "pfsense"
+PROGRAMS = ("php", "haproxy", "sshd", "ip", "ss", "pgrep", "unshare", "nsenter", "setpriv")
+ADDRESS, WAN, CLIENT = "10.0.20.1", "192.168.1.2", "10.0.20.77"
+NODES = ("10.0.20.101", "10.0.20.102")
+TUNNEL = "2001:470:6e:43d::2"
+INTERFACES = {"vtnet0": (WAN,), "vtnet1": ("10.0.10.1",), "vtnet2": (ADDRESS, CLIENT, *NODES), "gif0": (TUNNEL,)}
+VERSIONS = ("2.7.2", "2.8", "master")
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_numbers = itertools.count(1)
 
 
 def wait(holds: Any, seconds: float = 10) -> Any:
@@ -36,15 +45,9 @@ def wait(holds: Any, seconds: float = 10) -> Any:
 
 
 def missing() -> str:
-    """Why no firewall can be stood in for here; empty when it can."""
-    programs = [program for program in ("php", "haproxy", "/usr/sbin/sshd") if not shutil.which(program)]
-    return f"not installed: {', '.join(programs)}" if programs else "" if os.geteuid() == 0 else "mail's ports need root"
-
-
-def loopback() -> str:
-    """The first three bytes of a network that no other test has."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return f"127.{40 + worker}.{next(_numbers)}"
+    """Why the stand-in cannot run here; empty when it can."""
+    programs = [program for program in PROGRAMS if not shutil.which(program, path=f"{os.environ.get('PATH', '')}:{PATH}")]
+    return f"not installed: {', '.join(programs)}" if programs else "" if os.geteuid() == 0 else "namespaces need root"
 
 
 class Node:
@@ -107,24 +110,58 @@ class Node:
 
 
 class StandIn:
-    """One firewall with its workers. `core` is the generation of its configuration functions."""
+    """One firewall with its workers. `core` is the generation of its configuration functions, one of VERSIONS.
 
-    def __init__(self, root: Path, core: str = "2.8") -> None:
-        self.root, self.core, self.net = root, core, loopback()
-        self.address, self.wan = f"{self.net}.1", f"{self.net}.9"
-        shutil.copytree(TREE, root, dirs_exist_ok=True)
-        for folder in ("cf/conf", "tmp", "var/run", "var/etc", "log", "ssh"):
-            (root / folder).mkdir(parents=True)
-        self.config_file = root / "cf/conf/config.xml"
-        self.new_configuration()
-        self.nodes = [Node(f"{self.net}.{10 + number}", _tls()) for number in (1, 2)]
+    From its making to its stop, the sockets, threads and programs that this thread starts are in the firewall's network.
+    """
+
+    address, wan, client_address, tunnel = ADDRESS, WAN, CLIENT, TUNNEL
+
+    def __init__(self, folder: Path, core: str = "2.8") -> None:
+        self._entered = contextlib.ExitStack()
+        self._machine = Host("edge", folder)
+        self._entered.callback(self._machine.close)
+        try:
+            self._set_up(core)
+        except BaseException:
+            self._entered.close()
+            raise
+
+    def _set_up(self, core: str) -> None:
+        machine = self._machine
+        self.root = machine.path("/")
+        (self.root / "var/run").unlink()  # Debian's link; followed from outside, it would point to this machine's own
+        shutil.copytree(TREE, self.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+        for folder in ("var/run", "var/etc", "log", "ssh"):
+            (self.root / folder).mkdir()
+        (self.root / "etc/version").write_text(core)
+        self.config_file = self.root / "cf/conf/config.xml"
+        for number, (device, addresses) in enumerate(INTERFACES.items()):
+            machine.run("ip", "link", "add", device, "type", "veth", "peer", "name", f"cable{number}")
+            machine.run("ip", "link", "set", f"cable{number}", "up")
+            machine.run("ip", "link", "set", device, "up")
+            for address in addresses:
+                self.address_on(device, address)
+        self._entered.enter_context(machine.network())
+        self.nodes = [Node(address, _tls()) for address in NODES]
+        for node in self.nodes:
+            self._entered.callback(node.stop)
         self._keys()
-        self._sshd = self._start_sshd()
+        self._start_sshd()
         self.boot()
 
+    def stop(self) -> None:
+        self._entered.close()
+
+    def address_on(self, device: str, address: str) -> None:
+        self._machine.run("ip", "address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+
+    def address_off(self, device: str, address: str) -> None:
+        self._machine.run("ip", "address", "del", f"{address}/{128 if ':' in address else 32}", "dev", device)
+
     def new_configuration(self) -> None:
-        """The committed configuration, on this firewall's addresses."""
-        self.config_file.write_text((TREE / "config.xml").read_text().replace("NET", self.net))
+        """The committed configuration."""
+        shutil.copy(TREE / "cf/conf/config.xml", self.config_file)
         for leftover in self.config_file.parent.glob("mailserver-edge-*"):
             leftover.unlink()
 
@@ -145,34 +182,29 @@ class StandIn:
         return (self.root / "ssh/client").read_text()
 
     def connection(self, **changes: Any) -> Connection:
-        values = {"host": self.address, "port": 2222, "user": "root", "host_key": self.host_key} | changes
+        values = {"host": self.address, "port": 22, "user": "root", "host_key": self.host_key} | changes
         return Connection(**values)
 
     def client(self, key: str | None = None, **changes: Any) -> Firewall:
         return Firewall(self.connection(**changes), key or self.private_key)
 
-    def _start_sshd(self, *, keep_config: bool = False) -> subprocess.Popen[bytes]:
-        Path("/run/sshd").mkdir(exist_ok=True)
+    def _start_sshd(self) -> None:
         config = self.root / "ssh/sshd_config"
-        text = (
-            f"ListenAddress {self.address}:2222\nHostKey {self.root}/ssh/host\nAuthorizedKeysFile {self.root}/ssh/authorized_keys\n"
-            f"ForceCommand {self.root}/bin/login {self.root} {self.core}\nPermitRootLogin prohibit-password\nUsePAM no\nStrictModes no\n"
-            "PasswordAuthentication no\nPidFile none\n"
-        )
-        if not keep_config:
-            config.write_text(text)
-        with (self.root / "log/sshd").open("wb") as log:
-            process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stdout=log, stderr=log)
-        wait(lambda: self.answers(self.address, 2222))
-        return process
+        if not config.exists():
+            config.write_text(
+                "HostKey /ssh/host\nAuthorizedKeysFile /ssh/authorized_keys\nForceCommand /etc/rc.initial\nUsePAM no\nStrictModes no\n"
+                "PermitRootLogin prohibit-password\nPasswordAuthentication no\nPidFile none\n"
+            )
+        (self.root / "run/sshd").mkdir(exist_ok=True)
+        self._sshd = self._machine.spawn("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/ssh/sshd_config")
+        wait(lambda: self.answers(self.address, 22))
 
     def restart_sshd(self) -> None:
-        self._sshd.terminate()
-        self._sshd.wait(10)
-        self._sshd = self._start_sshd(keep_config=True)
+        self._sshd.stop()
+        self._start_sshd()
 
     def swap_login(self, script: str) -> None:
-        (self.root / "bin/login").write_text(script)
+        (self.root / "etc/rc.initial").write_text(script)
 
     def program(self, verb: str, kind: str, wanted: Any) -> bytes:
         """What the client would send."""
@@ -180,53 +212,47 @@ class StandIn:
 
     def feed(self, text: bytes) -> int:
         """Exit code of PHP, given a program without SSH in between."""
-        command = [self.root / "bin/login", self.root, self.core]
-        env = os.environ | {"SSH_ORIGINAL_COMMAND": COMMAND}
-        return subprocess.run(command, input=text, env=env, capture_output=True, check=False, timeout=60).returncode
+        return self._machine.run("sh", "-c", COMMAND, stdin=text.decode(), check=False).returncode
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """A command typed on the firewall."""
+        return self._machine.run("sh", "-c", command, check=False)
+
+    def spawn(self, name: str, *command: str) -> Daemon:
+        return self._machine.spawn(name, *command)
 
     def boot(self) -> int:
         """A restart of the whole machine: nothing survives but /cf/conf."""
         self.kill_haproxy()
-        for folder in ("tmp", "var/run", "var/etc"):
-            shutil.rmtree(self.root / folder)
-            (self.root / folder).mkdir(parents=True)
-        return self.php("bin/boot.php").returncode
+        return self.shell("rm -rf /tmp/* /var/run/* /var/etc/*; /usr/local/bin/php /etc/rc.bootup").returncode
 
-    def php(self, program: str) -> subprocess.CompletedProcess[bytes]:
-        env = os.environ | {"EDGE_ROOT": str(self.root), "EDGE_CORE": self.core}
-        path = f"{self.root}/inc:{self.root}/pkg"
-        return subprocess.run(
-            ["php", "-d", f"include_path={path}", "-d", "error_reporting=6135", self.root / program],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-            timeout=30,
-        )
+    def bridge(self, *ports: int, name: str = "haproxy") -> str:
+        """A standalone HAProxy on the tunnel's address, as an owner may run one for IPv6; the command that starts it, already run."""
+        listen = "".join(f"listen p{port}\n mode tcp\n bind [{self.tunnel}]:{port}\n server one {NODES[0]}:30125\n" for port in ports)
+        timeouts = "defaults\n timeout connect 1s\n timeout client 9s\n timeout server 9s\n"
+        (self.root / "usr/local/etc/ipv6proxy.cfg").write_text(timeouts + listen)
+        program = self.root / "usr/local/sbin" / name
+        if not program.exists():
+            shutil.copy(self.root / "usr/sbin/haproxy", program)
+        command = f"/usr/local/sbin/{name} -D -f /usr/local/etc/ipv6proxy.cfg"
+        assert self.shell(command).returncode == 0
+        return command
+
+    def service(self, action: str) -> None:
+        """Start or stop of the HAProxy service, as its rc script does it."""
+        self.shell(f"/usr/local/etc/rc.d/haproxy.sh {action}")
 
     def haproxy_pids(self) -> list[int]:
-        pids = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[0] == b"haproxy" and any(str(self.root).encode() in word for word in words):
-                pids.append(int(folder.name))
-        return pids
+        """Of every process called haproxy."""
+        return [int(line) for line in self.shell("pgrep -x haproxy").stdout.split()]
+
+    def package_pids(self) -> set[int]:
+        """Of those that the package started."""
+        return {int(line.split()[0]) for line in self.shell("pgrep -a -x haproxy").stdout.splitlines() if "/var/etc/haproxy/" in line}
 
     def kill_haproxy(self) -> None:
-        for pid in self.haproxy_pids():
-            os.kill(pid, signal.SIGKILL)
+        self.shell("kill -9 `pgrep -x haproxy`")
         wait(lambda: not self.haproxy_pids())
-
-    def stop(self) -> None:
-        self._sshd.terminate()
-        self._sshd.wait(10)
-        self.kill_haproxy()
-        for node in self.nodes:
-            node.stop()
 
     def fault(self, text: str) -> None:
         (self.root / "fault").write_text(text)
@@ -268,22 +294,13 @@ class StandIn:
             return connection.recv(200).decode()
 
     def listeners(self) -> set[tuple[str, int]]:
-        """Address and port of every TCP socket that this firewall's HAProxy listens on."""
-        inodes = set()
-        for pid in self.haproxy_pids():
-            for link in Path(f"/proc/{pid}/fd").glob("*"):
-                try:
-                    inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
-                except OSError:
-                    continue
+        """Address and port of every TCP socket that the package's HAProxy listens on."""
+        pids = {f"pid={pid}," for pid in self.package_pids()}
         found = set()
-        for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-                cells = line.split()
-                if cells[3] == "0A" and cells[9] in inodes:
-                    raw, port = cells[1].split(":")
-                    words = [bytes.fromhex(raw[i : i + 8])[::-1] for i in range(0, len(raw), 8)]
-                    found.add((socket.inet_ntop(family, b"".join(words)), int(port, 16)))
+        for cells in map(str.split, self.shell("ss -Hltnp").stdout.splitlines()):
+            if any(pid in cells[-1] for pid in pids):
+                address, _, port = cells[3].rpartition(":")
+                found.add((address.strip("[]"), int(port)))
         return found
 
 

@@ -1,12 +1,15 @@
 """Broken off at every step: nothing is lost, the old listeners serve, and the next run brings it to its end."""
 
 import itertools
+import socket
+import xml.etree.ElementTree as ET
 
 import pytest
 
 from components.edge.client import AgentError
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.ssh import TransportError
+from tests.contract.helpers import refused
 from tests.contract.test_rules import nat, passes
 
 pytestmark = pytest.mark.contract
@@ -71,8 +74,8 @@ def test_an_apply_of_haproxy_survives(firewall, edge_site, point, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("point", RULES_POINTS)
 def test_an_apply_of_rules_survives(firewall, edge_site, point, way):
-    legacy = edge_site({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"})
-    old, new = rule_set(legacy), rule_set(edge_site({"edge/legacy": {"address": "10.0.20.202"}}))
+    legacy = edge_site({"edge/legacy": {"address": "10.0.20.210"}, "edge/target": "legacy"})
+    old, new = rule_set(legacy), rule_set(edge_site({"edge/legacy": {"address": "10.0.20.210"}}))
     firewall.client().call("apply", "haproxy", haproxy_set(legacy))
     firewall.client().call("apply", "rules", old)
 
@@ -89,7 +92,7 @@ def test_an_apply_of_rules_survives(firewall, edge_site, point, way):
 
 
 def consistent(firewall) -> None:
-    """All four redirects lead to one place, and the pass rules to the same."""
+    """All four redirects point to one place, and the pass rules to the same."""
     targets = {nat(firewall)[port].removesuffix(" round-robin") for port in ("25", "465", "587", "993")}
     assert len(targets) == 1
     target = targets.pop()
@@ -105,7 +108,7 @@ def test_a_connection_that_is_cut_at_any_step_of_haproxy_stops_nothing(firewall,
 
 
 def test_a_connection_that_is_cut_at_any_step_of_the_rules_stops_nothing(firewall, edge_site):
-    sites = [edge_site({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": target}) for target in ("haproxy", "legacy")]
+    sites = [edge_site({"edge/legacy": {"address": "10.0.20.210"}, "edge/target": target}) for target in ("haproxy", "legacy")]
     firewall.client().call("apply", "haproxy", haproxy_set(sites[0]))
     firewall.client().call("apply", "rules", rule_set(sites[1]))
     for point in RULES_POINTS:
@@ -171,3 +174,68 @@ def test_a_run_that_is_killed_after_it_started_haproxy_leaves_no_lock_behind(fir
         firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
     assert firewall.haproxy_pids()
     assert not firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))["changed"]
+
+
+@pytest.mark.parametrize("core", ["2.7.2", "2.8"])
+def test_a_configuration_that_the_firewall_cannot_read_back_is_named(make_firewall, site, core):
+    """A character outside of ASCII in a plain field: these versions write what they cannot read, and restore a backup."""
+    firewall = make_firewall(core=core)
+    firewall.edit(lambda root: root.find("unknown_to_us/keep").__setattr__("text", "caf\u00e9"))
+    before, listeners = contents(firewall), firewall.listeners()
+    with pytest.raises(AgentError, match=r"could not read back the config\.xml that it wrote, and restored its newest backup") as error:
+        firewall.client().call("apply", "haproxy", haproxy_set(site("prod", {"edge": {"address": firewall.address}})))
+    assert error.value.step == "write"
+    assert contents(firewall) == before
+    assert firewall.listeners() == listeners
+    assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
+
+
+def test_a_newer_firewall_keeps_such_a_character(make_firewall, site):
+    firewall = make_firewall(core="master")
+    firewall.edit(lambda root: root.find("unknown_to_us/keep").__setattr__("text", "caf\u00e9"))
+    firewall.client().call("apply", "haproxy", haproxy_set(site("prod", {"edge": {"address": firewall.address}})))
+    assert firewall.config().getroot().findtext("unknown_to_us/keep") == "caf\u00e9"
+
+
+def contents(firewall) -> str:
+    return ET.canonicalize(firewall.config_file.read_text(), strip_text=True)
+
+
+def test_a_lock_that_a_killed_run_left_with_haproxy_is_refused_before_anything_is_written(firewall, edge_site):
+    """HAProxy inherits the package's lock from a run that dies between starting it and unlocking; a restart of HAProxy frees it."""
+    wanted, more = haproxy_set(edge_site()), haproxy_set(edge_site({"edge/test_frontend": True}))
+    firewall.fault("started|kill")
+    with pytest.raises(TransportError):
+        firewall.client().call("apply", "haproxy", wanted)
+    assert not firewall.client().call("apply", "haproxy", wanted)["changed"], "what it wrote is in force"
+    assert "stop and start HAProxy (Status > Services > haproxy)" in refused(firewall, more, "mutex")
+    assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
+    firewall.service("stop")
+    firewall.service("start")
+    assert firewall.client().call("apply", "haproxy", more)["changed"]
+
+
+def test_going_back_from_a_reload_that_changed_nothing_writes_nothing(firewall, edge_site):
+    """HAProxy is down and cannot start: each try would add a revision to the history."""
+    wanted = haproxy_set(edge_site())
+    firewall.client().call("apply", "haproxy", wanted)
+    firewall.kill_haproxy()
+    config, writes = firewall.config_file.read_bytes(), firewall.calls("write_config:after")
+    with socket.create_server((firewall.address, 25)), pytest.raises(AgentError) as error:
+        firewall.client().call("apply", "haproxy", wanted)
+    assert error.value.step == "rollback", str(error.value)
+    assert (firewall.config_file.read_bytes(), firewall.calls("write_config:after")) == (config, writes)
+    firewall.client().call("apply", "haproxy", wanted)
+    assert firewall.banner(25).startswith("220 ")
+
+
+def test_going_back_from_rules_that_changed_nothing_writes_nothing(firewall, edge_site):
+    firewall.client().call("apply", "haproxy", haproxy_set(edge_site()))
+    firewall.client().call("apply", "rules", rule_set(edge_site()))
+    config = firewall.config_file.read_bytes()
+    (firewall.root / "var/run/pf.nat").write_text("\n")
+    (firewall.root / "var/run/pf.broken").touch()
+    with pytest.raises(AgentError) as error:
+        firewall.client().call("apply", "rules", rule_set(edge_site()))
+    assert (error.value.step, error.value.rolled_back) == ("verify", True)
+    assert firewall.config_file.read_bytes() == config

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.contract
 
 OURS = ("mailserver", "NAT mailserver")
 
-# The alias's very name in a field that refers to nothing is no reference.
+# The alias's name in a field that holds no references is not one.
 texts = st.just("mailserver") | st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1, max_size=12
 )
@@ -45,6 +45,12 @@ def foreign(root: ET.Element) -> dict[str, list[str]]:
     return [ET.canonicalize(ET.tostring(part), strip_text=True) for part in root]
 
 
+@pytest.fixture
+def firewall(make_firewall):
+    """Up to 2.8, a character outside of ASCII in most fields makes the core lose what it wrote (test_faults.py)."""
+    return make_firewall(core="master")
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(frontends=frontends, pools=pools, rules=rules)
 def test_neighbours_survive_every_operation(firewall, edge_site, frontends, pools, rules):
@@ -69,7 +75,7 @@ def test_neighbours_survive_every_operation(firewall, edge_site, frontends, pool
     firewall.new_configuration()  # an example that failed must not colour the next
     firewall.edit(neighbours)
     firewall.boot()
-    legacy = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy", "edge/test_frontend": True}
+    legacy = {"edge/legacy": {"address": "10.0.20.210"}, "edge/target": "legacy", "edge/test_frontend": True}
     client = firewall.client()
     # The first write makes the firewall's own form of the file; from then on not a byte of what is foreign may change.
     client.call("apply", "haproxy", haproxy_set(edge_site(legacy)))

@@ -10,12 +10,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from components.edge.client import differences
 from components.edge.desired import TEST_FRONTEND, TEST_POOL, haproxy_set, rule_set
+from components.edge.differences import differences
 from components.edge.haproxy_cfg import haproxy_cfg
 from components.listeners import LISTENERS
 from tests.contract.helpers import frontend_item, pool_item, refused
-from tests.contract.standin import wait
+from tests.contract.standin import VERSIONS, wait
 
 pytestmark = pytest.mark.contract
 
@@ -27,7 +27,7 @@ def test_it_listens_where_it_should_and_nowhere_else(firewall, applied):
 
 
 def test_the_mail_server_sees_the_client(firewall, applied):
-    client = f"{firewall.net}.77"
+    client = firewall.client_address
     assert firewall.banner(25, source=client).startswith("220 ")
     assert firewall.banner(465, tls=True, source=client).startswith("220 ")
     assert firewall.banner(587, source=client).startswith("220 ")
@@ -46,8 +46,8 @@ def test_a_plan_writes_nothing_and_says_what_an_apply_then_does(firewall, wanted
     assert answer["after"] == {part: wanted[part] for part in ("pools", "frontends")}
 
 
-@pytest.mark.parametrize("core", ["2.7.2", "2.8"])
-def test_a_second_apply_changes_nothing_on_either_generation(make_firewall, site, core):
+@pytest.mark.parametrize("core", VERSIONS)
+def test_a_second_apply_changes_nothing_on_any_version(make_firewall, site, core):
     firewall = make_firewall(core=core)
     wanted = haproxy_set(site("prod", {"edge": {"address": firewall.address}}))
     assert firewall.client().call("apply", "haproxy", wanted)["changed"]
@@ -169,7 +169,7 @@ def test_drift_is_shown_and_repaired(firewall, applied):
 
 
 def test_a_bind_that_speaks_tls_or_more_is_drift(firewall, applied):
-    """Offloading, ticked by somebody in the web interface: the mail server's own STARTTLS and banner would be gone."""
+    """Offloading, enabled in the web interface: the mail server's own STARTTLS and banner would be lost."""
 
     def meddle(root):
         bind = frontend_item(root, "mailserver_proxy_25").find("a_extaddr/item")
@@ -225,7 +225,7 @@ def test_an_item_of_ours_that_is_no_longer_wanted_goes(firewall, edge_site):
     wait(lambda: (firewall.address, 2525) not in firewall.listeners())
 
 
-def test_a_pool_that_somebody_uses_is_not_deleted(firewall, applied):
+def test_a_pool_in_use_is_not_deleted(firewall, applied):
     def use(root):
         frontend_item(root, "internal_https_443").find("backend_serverpool").text = "mailserver_nodes_smtp"
 
@@ -233,9 +233,9 @@ def test_a_pool_that_somebody_uses_is_not_deleted(firewall, applied):
     assert "internal_https_443" in refused(firewall, applied, "conflict", verb="delete")
 
 
-def test_frontends_that_redirects_lead_to_are_not_deleted(firewall, applied, edge_site):
+def test_frontends_that_redirects_point_to_are_not_deleted(firewall, applied, edge_site):
     firewall.client().call("apply", "rules", rule_set(edge_site()))
-    assert "leads to it" in refused(firewall, applied, "conflict", verb="delete")
+    assert "points to it" in refused(firewall, applied, "conflict", verb="delete")
 
 
 def test_deleting_leaves_what_is_not_ours(firewall, applied):
@@ -243,11 +243,11 @@ def test_deleting_leaves_what_is_not_ours(firewall, applied):
     root = firewall.config().getroot()
     assert [item.findtext("name") for item in root.findall("installedpackages/haproxy/ha_pools/item")] == ["traefik"]
     wait(lambda: firewall.listeners() == {(firewall.address, 443)})
-    assert not firewall.client().call("delete", "haproxy", applied)["changed"], "what is gone already is no error"
+    assert not firewall.client().call("delete", "haproxy", applied)["changed"], "a second delete is not an error"
 
 
 def test_deleting_the_last_frontend_of_all_stops_haproxy(firewall, applied):
-    """HAProxy refuses a configuration without a listener; nobody is left whom it could serve."""
+    """HAProxy refuses a configuration without a listener; there is nothing left to serve."""
     firewall.edit(lambda root: root.find("installedpackages/haproxy/ha_backends").remove(frontend_item(root, "internal_https_443")))
     firewall.client().call("apply", "haproxy", applied)
     firewall.client().call("delete", "haproxy", applied)
@@ -264,7 +264,7 @@ def test_a_restart_serves_what_was_applied(firewall, applied):
     assert firewall.banner(25).startswith("220 ")
 
 
-def test_advanced_lines_stand_in_base64_as_the_package_wants(firewall, applied):
+def test_advanced_lines_are_base64_as_the_package_expects(firewall, applied):
     item = pool_item(firewall.config().getroot(), "mailserver_nodes_smtp")
     assert base64.b64decode(item.findtext("advanced_backend")).decode().splitlines()[0] == "option redispatch 1"
 
@@ -272,7 +272,7 @@ def test_advanced_lines_stand_in_base64_as_the_package_wants(firewall, applied):
 def test_two_runs_at_once_wait_for_one_another(firewall, wanted):
     """From two machines: the lock on the firewall, not the one in the client, keeps them apart."""
     program = (
-        "import sys, json; from components.edge.client import Firewall; from components.edge.ssh import Connection;"
+        "import sys, json; from components.edge.client import Firewall; from components.edge.connection import Connection;"
         "a = json.load(sys.stdin); print(Firewall(Connection(**a['c']), a['k']).call('apply', 'haproxy', a['w'])['changed'])"
     )
     connection = firewall.connection()

@@ -14,9 +14,9 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components.edge.agent import agent_digest
+from components.edge.connection import SSH_KEY, Connection
 from components.edge.desired import haproxy_set, rule_set
-from components.edge.provider import SSH_KEY, HaproxySetProvider, RuleSetProvider
-from components.edge.resources import connection
+from components.edge.provider import HaproxySetProvider, RuleSetProvider
 from tests.contract.test_rules import nat
 from tools.offline.stackfile import ROOT
 
@@ -24,17 +24,31 @@ pytestmark = pytest.mark.contract
 
 CANARY = "Y2FuYXJ5LWluLXRoZS1jb25maWc"
 
+# Pulumi's own server, on a socket in a folder instead of a TCP port: gRPC's threads in this process serve one test after the other,
+# and each test's firewall has a network of its own.
+SERVE = """
+import runpy, sys, grpc
+make = grpc.server
+def server(*arguments, **options):
+    made = make(*arguments, **options)
+    bind = made.add_insecure_port
+    made.add_insecure_port = lambda address: bind(sys.argv[2])
+    return made
+grpc.server = server
+runpy.run_module("pulumi.dynamic", run_name="__main__", alter_sys=True)
+"""
+
 
 class Engine:
     """The calls that the engine makes, in its order, and what it would keep in its state."""
 
-    def __init__(self, firewall, key: str | None) -> None:
-        self.log = firewall.root / "log/provider"
+    def __init__(self, folder, key: str | None) -> None:
+        self.log, address = folder / "log", f"unix://{folder / 'socket'}"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "pulumi.dynamic", "127.0.0.1:1"], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        self.stub = provider_pb2_grpc.ResourceProviderStub(grpc.insecure_channel(f"127.0.0.1:{self.process.stdout.readline().strip()}"))
+            command = [sys.executable, "-u", "-c", SERVE, "127.0.0.1:1", address]
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)
+        assert self.process.stdout.readline(), self.log.read_text()
+        self.stub = provider_pb2_grpc.ResourceProviderStub(grpc.insecure_channel(address))
         values = {"mailserver:other": CANARY} | ({SSH_KEY: key} if key else {})
         self.stub.Configure(
             provider_pb2.ConfigureRequest(args=struct({k.removeprefix("x"): v for k, v in values.items()}), variables=values)
@@ -82,13 +96,17 @@ def plain(message):
 
 
 def properties(site, provider, wanted):
-    there = connection(site, site.edge.ssh)
-    return {"connection": there, "agent": agent_digest(), "wanted": wanted, "__provider": serialize_provider(provider)}
+    return {
+        "connection": Connection.of(site, site.edge.ssh).inputs,
+        "agent": agent_digest(),
+        "wanted": wanted,
+        "__provider": serialize_provider(provider),
+    }
 
 
 @pytest.fixture
-def engine(firewall):
-    engine = Engine(firewall, firewall.private_key)
+def engine(firewall, tmp_path):
+    engine = Engine(tmp_path, firewall.private_key)
     yield engine
     engine.stop()
 
@@ -123,11 +141,11 @@ def test_a_life_in_order(engine, firewall, haproxy, rules):
 
     with pytest.raises(grpc.RpcError) as error:
         engine.delete(state)
-    assert "leads to it" in str(error.value), "in use"
+    assert "points to it" in str(error.value), "in use"
     engine.delete(led)
     engine.delete(state)
     engine.delete(state)
-    assert engine.read(id_, state)[0] == "", "gone is no crash"
+    assert engine.read(id_, state)[0] == "", "read after delete does not fail"
 
 
 def test_an_unchanged_up_opens_no_connection_and_a_refresh_one(engine, firewall, haproxy):
@@ -175,7 +193,7 @@ def test_a_haproxy_that_stopped_is_drift(engine, firewall, haproxy):
 def test_moving_the_target_is_an_update_and_moving_the_firewall_a_replacement(engine, firewall, haproxy, rules):
     engine.create(haproxy())
     _, state = engine.create(rules())
-    legacy = rules({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"})
+    legacy = rules({"edge/legacy": {"address": "10.0.20.210"}, "edge/target": "legacy"})
     answer = engine.diff(state, legacy)
     assert (answer.changes, list(answer.replaces)) == (provider_pb2.DiffResponse.DIFF_SOME, [])
     engine.update(state, legacy)
@@ -202,13 +220,13 @@ def test_what_a_person_reads_when_it_fails(engine, firewall, haproxy):
     with pytest.raises(grpc.RpcError) as error:
         engine.create(haproxy())
     text = error.value.details()
-    assert "changes that nobody applied" in text
+    assert "unapplied changes" in text
     assert "During handling of the above exception" not in text
 
 
-def test_no_secret_is_in_state_log_or_error(firewall, haproxy, rules):
+def test_no_secret_is_in_state_log_or_error(firewall, haproxy, rules, tmp_path):
     """The key, a canary in a foreign setting and a foreign password, through every call, good and bad."""
-    engine = Engine(firewall, firewall.private_key)
+    engine = Engine(tmp_path, firewall.private_key)
     texts = []
     try:
         id_, state = engine.create(haproxy())
@@ -217,8 +235,10 @@ def test_no_secret_is_in_state_log_or_error(firewall, haproxy, rules):
         engine.read(id_, state)
         for bad in ("host_key", "port"):
             broken = haproxy()
-            broken["connection"] |= {"host_key": " ".join((firewall.root / "ssh/stranger.pub").read_text().split()[:2]), "port": "2222"}
-            broken["connection"]["port"] = "2223" if bad == "port" else "2222"
+            broken["connection"] |= {
+                "host_key": " ".join((firewall.root / "ssh/stranger.pub").read_text().split()[:2]),
+                "port": "2223" if bad == "port" else "22",
+            }
             with pytest.raises(grpc.RpcError) as error:
                 engine.create(broken)
             texts.append(str(error.value))
@@ -233,9 +253,9 @@ def test_no_secret_is_in_state_log_or_error(firewall, haproxy, rules):
         assert not [text for text in texts if secret in text]
 
 
-def test_without_a_key_it_says_how_to_give_one(firewall, haproxy, monkeypatch):
+def test_without_a_key_it_says_how_to_give_one(haproxy, monkeypatch, tmp_path):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    engine = Engine(firewall, None)
+    engine = Engine(tmp_path, None)
     try:
         with pytest.raises(grpc.RpcError) as error:
             engine.create(haproxy())

@@ -26,7 +26,7 @@ BROKEN = {
     "a type that is missing": ("test", lambda w: w["frontends"]["mailserver_proxy_25"].update(type="")),
     "a pool that is not there": ("test", lambda w: w["frontends"]["mailserver_proxy_25"].update(pool="nowhere")),
     "a host name to listen on": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["mail.example.org:25"])),
-    "a port that is none": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["127.0.0.1:smtp-port"])),
+    "a port that is not a number": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["127.0.0.1:smtp-port"])),
     "a frontend that is not active": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(status="inactive")),
     "an address that is not the firewall's": ("binds", lambda w: w["frontends"]["mailserver_proxy_25"].update(binds=["192.0.2.1:25"])),
     "two of ours on one port": (
@@ -43,7 +43,7 @@ def test_it_is_refused_before_anything_is_written(firewall, applied, name):
     assert firewall.banner(25).startswith("220 ")
 
 
-def test_an_address_of_somebody_else_s_frontend_is_refused(firewall, applied):
+def test_an_address_of_a_frontend_that_is_not_ours_is_refused(firewall, applied):
     def take(root):
         item = ET.SubElement(root.find("installedpackages/haproxy/ha_backends"), "item")
         item.extend(copy.deepcopy(list(frontend_item(root, "internal_https_443"))))
@@ -63,9 +63,9 @@ def test_two_items_of_one_name_are_refused(firewall, applied):
     refused(firewall, applied, "conflict")
 
 
-def test_changes_that_somebody_saved_and_did_not_apply_are_not_published(firewall, wanted):
+def test_saved_and_unapplied_changes_are_not_applied(firewall, wanted):
     (firewall.root / "var/run/haproxy.conf.dirty").touch()
-    assert "nobody applied" in refused(firewall, wanted, "unapplied")
+    assert "unapplied changes" in refused(firewall, wanted, "unapplied")
 
 
 @pytest.mark.parametrize("point", ["read:after", "test:after"])
@@ -80,8 +80,8 @@ def test_a_configuration_that_changes_meanwhile_is_not_overwritten(firewall, wan
     assert not list(firewall.root.glob("cf/conf/mailserver-edge*"))
 
 
-def test_a_missing_package_is_said_in_one_sentence(firewall, wanted, edge_site):
-    (firewall.root / "pkg/haproxy/haproxy.inc").rename(firewall.root / "pkg/haproxy/gone")
+def test_a_missing_package_is_reported_in_one_sentence(firewall, wanted, edge_site):
+    (firewall.root / "usr/local/pkg/haproxy/haproxy.inc").unlink()
     assert "Package Manager" in refused(firewall, wanted, "precondition")
     assert "Package Manager" in refused(firewall, wanted, "precondition", verb="health")
     assert "Package Manager" in refused(firewall, rule_set(edge_site()), "precondition", kind="rules")
@@ -96,13 +96,21 @@ def test_the_backup_of_a_carp_pair_is_left_alone(firewall, wanted, edge_site):
     firewall.edit(lambda root: ET.SubElement(root.find("installedpackages/haproxy"), "carpdev").__setattr__("text", "192.0.2.3"))
     (firewall.root / "var/run/carp.backup").touch()
     assert "CARP master" in refused(firewall, wanted, "precondition")
-    legacy = edge_site({"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"})
+    legacy = edge_site({"edge/legacy": {"address": "10.0.20.210"}, "edge/target": "legacy"})
     assert "CARP master" in refused(firewall, rule_set(legacy), "precondition", kind="rules")
 
 
-def test_a_read_only_firewall_is_said_so(firewall, wanted):
-    (firewall.root / "var/run/readonly").touch()
-    refused(firewall, wanted, "write")
+def test_a_carp_setting_without_an_address_is_refused(firewall, applied):
+    """The package asks whether the field is there: with an empty one it stops HAProxy at the next reload."""
+    firewall.edit(lambda root: ET.SubElement(root.find("installedpackages/haproxy"), "carpdev"))
+    for verb in ("plan", "apply"):
+        assert "Carp monitor" in refused(firewall, applied, "precondition", verb=verb)
+    assert firewall.banner(25).startswith("220 ")
+
+
+def test_a_file_that_cannot_be_written_is_reported(firewall, wanted):
+    (firewall.root / "disk_full").touch()
+    assert "full disk" in refused(firewall, wanted, "write")
 
 
 def test_a_port_that_another_program_holds_is_rolled_back(firewall, applied):

@@ -15,7 +15,7 @@ from tools.offline.stackfile import ROOT
 pytestmark = pytest.mark.contract
 
 LINES = re.findall(r"^ {4,}((?:make|nc|ssh|ssh-keygen|ssh-keyscan) .+)$", (ROOT / "docs/runbooks/edge.md").read_text("utf-8"), re.MULTILINE)
-LEGACY = {"edge/legacy": {"address": "10.0.20.202"}}
+LEGACY = {"edge/legacy": {"address": "10.0.20.210"}}
 
 
 def line(part: str) -> str:
@@ -38,7 +38,7 @@ class Operator:
         (self.home / "known_hosts").write_text(self.known_host)
         self.base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "edge": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": " ".join(host_key)}},
+            "edge": {"address": firewall.address, "ssh": {"user": "root", "host_key": " ".join(host_key)}},
         }
 
     def set(self, changes=None):
@@ -50,14 +50,12 @@ class Operator:
             YAML().dump({"config": {"mailserver:site": site}}, file)
 
     def type(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run a line with the stand-in's address, user and port; make does not look whether packages are to be installed."""
+        """Run a line with the stand-in's user; make does not look whether packages are to be installed."""
         for there, here in {
             "make ": "make -o .venv/.locked ",
-            "ssh -i ": f"ssh -p 2222 -o BatchMode=yes -o UserKnownHostsFile={self.home}/known_hosts -i ",
+            "ssh -i ": f"ssh -o BatchMode=yes -o UserKnownHostsFile={self.home}/known_hosts -i ",
             "admin@": "root@",
-            "ssh-keyscan ": "ssh-keyscan -p 2222 ",
-            "nc 10.": "nc -N 10.",  # nobody sits there to type QUIT
-            "10.0.20.1": self.firewall.address,
+            "nc 10.": "nc -N 10.",  # QUIT is not typed here
         }.items():
             text = text.replace(there, here)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {"HOME": str(self.home)}
@@ -114,6 +112,7 @@ def test_every_other_line_shows_what_it_is_there_for(operator, firewall, edge_si
         "2525": ["220 mail.example.org"],
         "show servers state": [f" {pool} 1 {servers[0][1]}" for pool, _ in servers],
         "haproxy.cfg": [f"bind\t\t\t{firewall.address}:{port}" for port in (25, 465, 587, 993)],
+        "sockstat": [f"{firewall.address}:{port}" for port in (25, 465, 587, 993)],
         "pfctl": [f"port = {port} -> {firewall.address}" for port in (25, 465, 587, 993)]
         + [f"to {firewall.address} port = {port} flags" for port in (25, 465, 587, 993)],
     }

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 MAIL = {25, 465, 587, 993}
 EDGE = "urn:pulumi:dev::mailserver::mailserver:edge:Edge$pulumi-python:dynamic/mailserver"
-HAPROXY, RULES = f"{EDGE}:HaproxySet::haproxy", f"{EDGE}:RuleSet::rules"
+HAPROXY, RULES = f"{EDGE}:HaproxySet::edge-haproxy", f"{EDGE}:RuleSet::edge-rules"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ class Stack:
         site, firewall = settings("dev"), self.firewall
         base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "edge": {"address": firewall.address, "ssh": {"port": 2222, "user": "root", "host_key": firewall.host_key}},
+            "edge": {"address": firewall.address, "ssh": {"user": "root", "host_key": firewall.host_key}},
         }
         for path, value in (base | (changes or {})).items():
             change(site, path, value)
@@ -73,7 +73,7 @@ def stack(pulumi, checkout, firewall):
     return stack
 
 
-def test_an_up_applies_haproxy_and_then_leads_mail_to_it(stack, pulumi, firewall):
+def test_an_up_applies_haproxy_and_then_points_mail_to_it(stack, pulumi, firewall):
     calls = (firewall.root / "log/calls").read_text().splitlines()
     assert calls.index("reload:after") < calls.index("filter_configure:before")
     assert {(firewall.address, port) for port in MAIL} <= firewall.listeners()
@@ -93,7 +93,7 @@ def test_drift_made_by_hand_is_shown_by_a_refresh_and_repaired_by_the_next_up(st
         pool_item(root, "mailserver_nodes_imaps").find("server_timeout").text = "30000"
 
     firewall.edit(meddle)
-    assert stack.edge_steps() == {}, "what was made by hand is not known before somebody asks"
+    assert stack.edge_steps() == {}, "changes made by hand show only with a refresh"
     before = firewall.logins()
     targets = ("--target", HAPROXY, "--target", RULES)
     assert stack.edge_steps("--refresh", *targets) == {HAPROXY: "update"}
@@ -121,7 +121,7 @@ def test_make_edge_plan_reads_the_encrypted_key_from_the_stack(stack):
 
 
 def test_back_without_pulumi_and_forward_again_with_it(stack, pulumi, firewall):
-    legacy = {"edge/legacy": {"address": "10.0.20.202"}}
+    legacy = {"edge/legacy": {"address": "10.0.20.210"}}
     try:
         stack.set(legacy)
         pulumi("up", "--yes", "--skip-preview")
@@ -155,13 +155,15 @@ def test_the_key_is_nowhere_in_the_clear(stack, pulumi, checkout, state, firewal
         assert [name for name, text in texts.items() if secret in text] == []
 
 
-def test_a_destroy_takes_the_redirects_first_and_stops_at_what_somebody_uses(stack, pulumi, firewall):
+def test_a_destroy_removes_the_redirects_first_and_stops_at_a_pool_in_use(stack, pulumi, firewall):
     def use(pool):
         return lambda root: setattr(frontend_item(root, "internal_https_443").find("backend_serverpool"), "text", pool)
 
     destroy = ("destroy", "--yes", "--skip-preview", "--target", HAPROXY)
     firewall.edit(use("mailserver_nodes_smtp"))
-    assert "pool mailserver_nodes_smtp cannot go: frontend internal_https_443 uses it" in pulumi.refused(*destroy, "--target", RULES)
+    assert "pool mailserver_nodes_smtp cannot be removed: frontend internal_https_443 uses it" in pulumi.refused(
+        *destroy, "--target", RULES
+    )
     assert "25" not in nat(firewall), "the redirects went first"
     assert {(firewall.address, port) for port in MAIL} <= firewall.listeners()
     firewall.edit(use("traefik"))

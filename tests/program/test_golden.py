@@ -19,6 +19,6 @@ def test_what_a_stack_registers_is_what_was_reviewed():
 
 def test_a_lost_dependency_is_seen(recording):
     before = golden.outline(recording("prod"))
-    (urn,) = [urn for urn in before["resources"] if urn.endswith("RuleSet::rules")]
+    (urn,) = [urn for urn in before["resources"] if urn.endswith("RuleSet::edge-rules")]
     after = {**before, "resources": {**before["resources"], urn: {**before["resources"][urn], "dependencies": []}}}
     assert golden.difference(before, after)["resources"].keys() == {urn}

@@ -8,7 +8,7 @@ from tests.program.golden import ROLLED_BACK
 from tools.offline.program import Recording, Resource
 
 MAIL_SERVER, PROXY_SERVICE = "Deployment/mailserver", "Service/mailserver-proxy"
-HAPROXY, REDIRECTS = "HaproxySet/haproxy", "RuleSet/rules"
+HAPROXY, REDIRECTS = "HaproxySet/edge-haproxy", "RuleSet/edge-rules"
 LEGACY = "Service/mailserver-legacy"
 
 

@@ -21,8 +21,7 @@ from components.checks.dns.resolver import Snapshot
 from components.checks.dns.verify import verify
 from components.checks.registry import read_site
 from components.settings.site import KEY
-from tests.contract import standin
-from tools.bench import edge, jobs
+from tools.bench import jobs
 from tools.bench import lab as bench_lab
 from tools.lab.edge import Lab
 from tools.lab.hosts import missing
@@ -170,12 +169,6 @@ def lab_rows() -> Iterator[Row]:
             yield from (Row(*measurement) for measurement in bench_lab.measurements(lab))
 
 
-def edge_rows() -> Iterator[Row]:
-    """The agent on a firewall to try things on; where that can run."""
-    if not standin.missing():
-        yield from (Row(*measurement) for measurement in edge.measurements())
-
-
 def job_rows() -> Iterator[Row]:
     """Backup and retention on real programs; where these are there."""
     if jobs.missing() is None:
@@ -189,7 +182,7 @@ def bench_command() -> None:
     kept = True
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        for rows in (render_rows(scratch), domain_rows(), dns_rows(), preview_rows(scratch), lab_rows(), edge_rows(), job_rows()):
+        for rows in (render_rows(scratch), domain_rows(), dns_rows(), preview_rows(scratch), lab_rows(), job_rows()):
             for row in rows:
                 good = row.value <= row.bound
                 kept &= good

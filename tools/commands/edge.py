@@ -8,11 +8,10 @@ from typing import Any
 import click
 from rich.console import Console
 
-from components.edge.client import Firewall, Kind, differences
+from components.edge.client import Firewall, Kind
+from components.edge.connection import SSH_KEY, Connection
 from components.edge.desired import haproxy_set, rule_set
-from components.edge.provider import SSH_KEY
-from components.edge.resources import connection
-from components.edge.ssh import Connection
+from components.edge.differences import differences
 from components.errors import UserError
 from components.settings.site import KEY, Site
 from tools.commands.shared import CONSOLE, stack_option
@@ -44,18 +43,20 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
             check=True,
         )
     except EngineError as error:
-        raise UserError(f"{SSH_KEY}: is encrypted, and no engine can read it ({error}); name the key's file with KEY=…") from None
+        raise UserError(f"{SSH_KEY}: is encrypted, and no engine was found to read it ({error}); name the key's file with KEY=…") from None
     except subprocess.SubprocessError:
         raise UserError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
     return result.stdout
 
 
+def _sets(site: Site) -> tuple[tuple[Kind, Any], ...]:
+    return ("haproxy", haproxy_set(site)), ("rules", rule_set(site))
+
+
 def plan(site: Site, firewall: Firewall, console: Console) -> None:
     """Print what an apply would change, line by line. Raises AgentError where it would be refused."""
-    sets: tuple[tuple[Kind, Any], ...] = (("haproxy", haproxy_set(site)), ("rules", rule_set(site)))
-    for kind, wanted in sets:
-        answer = firewall.call("plan", kind, wanted)
-        _show(answer, console)
+    for kind, wanted in _sets(site):
+        _show(firewall.call("plan", kind, wanted), console)
 
 
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
@@ -73,18 +74,27 @@ def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
 
 
 def health(site: Site, firewall: Firewall, console: Console) -> None:
-    """Print the state of each server as HAProxy sees it."""
-    for pool, servers in firewall.call("health", "haproxy", haproxy_set(site))["servers"].items():
-        for server, state in servers.items():
-            console.print(f"{pool} {server}: {state}", markup=False)
+    """Print the state of each server as HAProxy sees it, and what is wrong on the firewall."""
+    for kind, wanted in _sets(site):
+        answer = firewall.call("health", kind, wanted)
+        for pool, servers in dict(answer["servers"] or {}).items():
+            for server, state in servers.items():
+                console.print(f"{pool} {server}: {state}", markup=False)
+        _warn(answer, console)
 
 
 def _show(answer: dict[str, Any], console: Console) -> None:
     lines = differences(answer["before"], answer["after"])
     if not lines and answer["changed"]:
-        lines = ["~ the configuration is correct but not active: HAProxy or pf must be reloaded"]
+        lines = ["~ the configuration is right but not in force: HAProxy or pf has to be reloaded"]
     for line in lines or ["nothing to change"]:
         console.print(line, markup=False, soft_wrap=True)
+    _warn(answer, console)
+
+
+def _warn(answer: dict[str, Any], console: Console) -> None:
+    for warning in answer["warnings"]:
+        console.print(f"! {warning}", markup=False, soft_wrap=True)
 
 
 def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall:
@@ -93,11 +103,7 @@ def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall
         raise UserError(f"{KEY}.edge.ssh.host_key: is a placeholder; `ssh-keyscan -t ed25519 <firewall>` prints the firewall's own")
     if site.edge.access is None:
         raise UserError(f"{KEY}.edge.ssh: is not set, so this stack has no firewall to talk to")
-    there = connection(site, site.edge.access)
-    return Firewall(
-        Connection(there["host"], int(there["port"]), there["user"], there["host_key"], there["key_file"] or None),
-        private_key(stack, ssh_key_file),
-    )
+    return Firewall(Connection.of(site, site.edge.access), private_key(stack, ssh_key_file))
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:

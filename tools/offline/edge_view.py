@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from components.edge.agent import agent_digest
-from components.edge.client import differences
 from components.edge.desired import haproxy_set, rule_set
+from components.edge.differences import differences
 from components.edge.haproxy_cfg import haproxy_cfg
 from components.settings.site import Site
 

@@ -6,14 +6,14 @@ import subprocess
 import pytest
 
 from components.edge.agent import AGENT_DIR, AGENT_FILES, agent_program
-from components.edge.client import differences
 from components.edge.desired import haproxy_set, rule_set
+from components.edge.differences import differences
 from components.edge.haproxy_cfg import haproxy_cfg
 from components.edge.provider import HaproxySetProvider
 from components.errors import UserError
 from components.listeners import LISTENERS
 
-LEGACY = {"address": "10.0.20.202"}
+LEGACY = {"address": "10.0.20.210"}
 
 
 def test_the_live_names_are_kept(site):
@@ -38,6 +38,25 @@ def test_every_server_has_its_checks_split_from_its_traffic(site):
             assert words[words.index("port") + 1] != server["port"], name
         assert pool["check_type"] == "Basic"
         assert "option redispatch 1" in pool["advanced_backend"].splitlines()
+
+
+def test_only_an_ipv6_bind_may_wait_for_its_address(site):
+    """Bound like this, HAProxy starts without the tunnel; a missing IPv4 address is a mistake that must show."""
+    frontend = "mailserver_proxy_25"
+    assert haproxy_set(site())["frontends"][frontend]["binds"] == ["10.0.20.1:25", "[2001:470:6e:43d::2]:25 (transparent)"]
+    plain = haproxy_set(site(changes={"edge/ipv6_transparent": False}))
+    assert plain["frontends"][frontend]["binds"] == ["10.0.20.1:25", "[2001:470:6e:43d::2]:25"]
+
+
+def test_the_legacy_address_is_asked_for_every_service(site):
+    services = rule_set(site(changes={"edge/legacy": LEGACY}))["legacy"]
+    assert {(service["address"], service["port"], service["tls"], service["banner"]) for service in services.values()} == {
+        ("10.0.20.210", "25", "", "220"),
+        ("10.0.20.210", "465", "yes", "220"),
+        ("10.0.20.210", "587", "", "220"),
+        ("10.0.20.210", "993", "yes", "* OK"),
+    }
+    assert rule_set(site())["legacy"] == {}
 
 
 def test_servers_follow_nodes_and_node_ports(site):
@@ -91,13 +110,13 @@ def test_no_two_frontends_share_an_address_and_port(site):
     assert len(set(binds)) == len(binds)
 
 
-def test_redirects_lead_where_their_pass_rules_do(site):
+def test_redirects_point_where_their_pass_rules_do(site):
     for changes in ({}, {"edge/legacy": LEGACY, "edge/target": "legacy"}):
         for redirect in rule_set(site(changes=changes))["redirects"].values():
             assert redirect["pass_rule"] == f"{redirect['target']}:{redirect['local_port']}"
 
 
-def test_only_the_way_through_haproxy_has_a_precondition(site):
+def test_only_the_path_through_haproxy_has_a_precondition(site):
     assert set(rule_set(site())["gates"]) == {f"mailserver_proxy_{listener.port}" for listener in LISTENERS}
     assert rule_set(site(changes={"edge/legacy": LEGACY, "edge/target": "legacy"}))["gates"] == {}
 
@@ -110,13 +129,13 @@ def test_the_gate_speaks_tls_where_the_service_does(site):
 
 def test_the_alias_comes_with_legacy_and_goes_by_its_own_setting(site):
     assert rule_set(site())["aliases"] == {} and rule_set(site())["absent_aliases"] == []
-    assert rule_set(site(changes={"edge/legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.202"
+    assert rule_set(site(changes={"edge/legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.210"
     assert rule_set(site(changes={"edge/remove_legacy_alias": True}))["absent_aliases"] == ["mailserver"]
 
 
 def test_ipv6_comes_by_its_own_interface(site):
     rules = rule_set(site())["passes"].values()
-    assert {(rule["interface"], rule["destination"]) for rule in rules} == {("opt1", "2001:470:6e:43d::2")}
+    assert {(rule["interface"], rule["destination"]) for rule in rules} == {("opt2", "2001:470:6e:43d::2")}
     assert rule_set(site(changes={"edge/ipv6_address": ..., "edge/ipv6_interface": ...}))["passes"] == {}
 
 
