@@ -44,6 +44,7 @@ class Record:
     carries_mail: bool = False  # without it mail is lost or refused: protected in production
     unit: str | None = None  # key of the record with which this one is replaced: a name has either addresses or a CNAME
     former: str | None = None
+    setting: str = ""  # that makes it, for messages
 
 
 def zones(site: Site) -> dict[Fqdn, Zone]:
@@ -105,14 +106,24 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
         if zone is not None:
             before = prefix(owner, zone)
             more |= {field: f"{before}{more[field]}" for field in ("former", "unit") if more.get(field)}
+            more["setting"] = more.get("setting") or _setting(site, owner, kind, type_)
             found.append(Record(zone, f"{before}{kind}", name, type_, content, **more))
 
     for host, addresses in hosts.items():
         for address in _addresses(addresses.addresses):
-            add(host, address.key, host, address.type, address.content, former=address.former, carries_mail=True)
+            add(
+                host,
+                address.key,
+                host,
+                address.type,
+                address.content,
+                former=address.former,
+                carries_mail=True,
+                setting=f"dns.hosts.{host}.addresses",
+            )
         for digest in addresses.tlsa:
             parts = (("usage", 3), ("selector", 1), ("matching_type", 1), ("certificate", digest))
-            add(host, f"tlsa-{digest[:8]}", f"_25._tcp.{host}", "TLSA", f"3 1 1 {digest}", data=parts)
+            add(host, f"tlsa-{digest[:8]}", f"_25._tcp.{host}", "TLSA", f"3 1 1 {digest}", data=parts, setting=f"dns.hosts.{host}.tlsa")
     for host, value in _host_spf(site).items():
         add(host, "spf", host, "TXT", txt(value))
     for name, domain in site.domains.items():
@@ -132,6 +143,22 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
             if zone_of(host, known) != zone_of(name, known):
                 add(host, f"reports-of-{name}", f"{name}._report._dmarc.{host}", "TXT", txt("v=DMARC1"))
     return tuple(found)
+
+
+# The setting of a domain that makes a record, by the first word of its key.
+_SETTINGS = {"mx": "mx", "spf": "spf", "tlsrpt": "tls_reports", "mta": "mta_sts", "verification": "verification", "srv": "srv"}
+_SETTINGS |= {"caa": "caa", "dmarc": "dmarc", "reports": "dmarc"}
+
+
+def _setting(site: Site, owner: Fqdn, kind: str, type_: str) -> str:
+    if site.dns and owner in site.dns.parked:
+        return f"dns.parked.{owner}"
+    word = kind.partition("-")[0]
+    if type_ in {"A", "AAAA", "CNAME"} and word != "dkim":
+        return "dns.web"
+    if word == "dkim":
+        return f"domains.{owner}.{'dns.dkim_cnames' if type_ == 'CNAME' else 'dkim'}"
+    return f"domains.{owner}.dns.{_SETTINGS[word]}"
 
 
 def dmarc_policies(site: Site) -> dict[Fqdn, Dmarc]:

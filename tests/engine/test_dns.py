@@ -32,7 +32,7 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import pulumi
 
-from components.base import Context
+from components.base import Context, cluster_provider
 from components.checks.registry import judge, read_site, refuse
 from components.dns import component
 from components.errors import UserError
@@ -42,7 +42,7 @@ try:
     site = read_site(pulumi.Config("mailserver").require("site"))
     if "DNS_TEST_UNJUDGED" not in os.environ:
         refuse(judge(site))
-    component.Dns("dns", Context(site, cluster=None))
+    component.Dns("dns", Context(site, cluster_provider(site)), namespace=None)
 except UserError as error:
     raise pulumi.RunError(str(error)) from None
 """

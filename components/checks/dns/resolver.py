@@ -84,6 +84,13 @@ class OfflineResolver(dns.resolver.Resolver):
             name = target[0].rstrip(".").lower()
         raise dns.resolver.NoAnswer(response=response)
 
+    def alias(self, name: str) -> str | None:
+        """The target of a foreign name's CNAME; None where it has none, or where that is not known yet."""
+        held = self._snapshot.names.get(name, {}).get("CNAME")
+        if held is None:
+            self.unknown[name, "CNAME"] = None
+        return held[0].rstrip(".") if held else None
+
     def _data(self, name: str, kind: str) -> list[str] | None:
         """The records' data, an empty list when the name has none of this type, None when the name has a CNAME or is not there."""
         if name in self._ours:
