@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack
+.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,8 +33,11 @@ edge-health: ## the state of each server, as HAProxy on the firewall sees it
 edge-plan edge-flip-back edge-health: edge-%: setup
 	@$(RUN) edge-$* --stack $(STACK) $(if $(KEY),--key $(KEY))
 
-up: setup ## deploy; REFRESH=1 as for a preview
-	@$(RUN) up --stack $(STACK) $(if $(REFRESH),--refresh)
+up: setup ## deploy; REFRESH=1 as for a preview, YES=1 does not ask
+	@$(RUN) up --stack $(STACK) $(if $(REFRESH),--refresh) $(if $(YES),--yes)
+
+stack-init: setup ## make the stack's state, once
+	@$(RUN) stack-init --stack $(STACK)
 
 # `--name value` for a variable that is set; the value reaches the program as it was given, `$` and `'` included.
 option = $(if $(value $(2)),--$(1) '$(subst ','\'',$(value $(2)))')

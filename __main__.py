@@ -30,7 +30,7 @@ def main() -> None:
             Edge("edge", context, site.edge.access, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
-        refuse(run([adoption.AREA], adoption.Adoption(site, context.adopted)))
+        refuse(run([adoption.AREA], adoption.Adoption(site, context.declared)))
 
     for level, line in lines(findings):
         (pulumi.log.warn if level == "warning" else pulumi.log.info)(line)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pulumi
 import pulumi_kubernetes as k8s
 
+from components.live import FILLED_IN
 from components.settings.site import Site
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass", "PersistentVolume"}
@@ -19,7 +20,7 @@ class Context:
 
     site: Site
     cluster: k8s.Provider
-    adopted: set[str] = field(default_factory=set)
+    declared: set[str] = field(default_factory=set)  # Kind/name of each Kubernetes object and of whatever else can be protected
 
 
 class Component(pulumi.ComponentResource):
@@ -51,19 +52,27 @@ class Component(pulumi.ComponentResource):
     def child(self, kind: str, name: str, *, keep: bool = False, **options: Any) -> pulumi.ResourceOptions:
         """Options of the Kubernetes object `kind`/`name`: parented here, adopted if the settings say so.
 
-        `keep` protects it and leaves it in the cluster when it is removed from the program. Adopted objects come in by import, which
-        makes the engine refuse any replacement (pulumi/pulumi, step_generator.go).
+        `keep` leaves it in the cluster when it goes from the program, whatever the settings say, and protects it from going at all
+        unless the settings name it under `unprotected`. Adopted objects come in by import, which makes the engine refuse any
+        replacement (pulumi/pulumi, step_generator.go).
         """
         reference = f"{kind}/{name}"
         namespaced = kind not in CLUSTER_SCOPED
-        self.context.adopted.add(reference)
+        self.context.declared.add(reference)
         if reference in self.site.adopt:
             options["import_"] = f"{self.site.namespace}/{name}" if namespaced else name
         if namespaced and self.namespace:
             options["depends_on"] = [self.namespace, *options.get("depends_on", [])]
-        if keep and self.site.production:
-            options |= {"protect": True, "retain_on_delete": True}
+        if keep:
+            options |= {"protect": self.protected(reference), "retain_on_delete": True}
+        if kind in FILLED_IN:
+            options["ignore_changes"] = list(FILLED_IN[kind])
         return pulumi.ResourceOptions(parent=self, **options)
+
+    def protected(self, reference: str) -> bool:
+        """Whether the engine must refuse to delete or replace `reference` (Kind/name); only `unprotected` says no, one by one."""
+        self.context.declared.add(reference)
+        return reference not in self.site.unprotected
 
     def metadata(
         self, name: str, labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None
@@ -85,9 +94,13 @@ def cluster_provider(site: Site, name: str = "cluster") -> k8s.Provider:
     cluster = site.cluster
     return k8s.Provider(
         name,
+        kubeconfig="",  # found by the provider itself; as an input, each operator's path would be a change
         context=cluster.context,
         render_yaml_to_directory=cluster.render_to,
-        cluster_identifier=cluster.context,  # replaced when this changes, and not for a new kubeconfig
+        cluster_identifier=cluster.uid,  # replaced when this changes, and not for a renamed context
         enable_config_map_mutable=True,  # a replaced ConfigMap would be gone while the pod mounts it
-        enable_patch_force=True if site.adopt else None,  # adopted fields belong to another tool's field manager
+        # Server-side apply leaves every field in place that another manager has set, for good: an adopted Deployment becomes a
+        # mixture of both owners', and a field that Terraform had set can never be removed. A three-way patch of what was
+        # declared, what is declared and what is there has no such second owner, for imported and for new objects alike.
+        enable_server_side_apply=False,
     )

@@ -10,6 +10,7 @@ from components.errors import UserError
 COMMANDS = {
     "preview": "engine",
     "up": "engine",
+    "stack-init": "engine",
     "render": "render",
     "edge-plan": "edge",
     "edge-flip-back": "edge",

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 
 from pulumi.automation import PulumiCommand
 from semver import VersionInfo
@@ -47,12 +48,41 @@ def environment(stack: str) -> dict[str, str]:
     return variables
 
 
-def select_stack(engine: str, stack: str, variables: dict[str, str]) -> None:
+def select_stack(engine: str, stack: str) -> None:
     """Make sure that the stack exists where its state is kept; only dev is created without being asked."""
-    command = [engine, "--non-interactive", "stack", "select", stack, *(["--create"] if stack == DEV else [])]
-    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    result = _run(engine, stack, "select", stack, *(["--create"] if stack == DEV else []))
     if result.returncode:
         raise EngineError(
             f"{result.stderr.strip().removeprefix('error: ')}\nstack {stack}: set PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE (or your "
-            f"secrets provider), and create the stack once with `pulumi stack init {stack}`"
+            f"secrets provider), and create the stack once with `make stack-init STACK={stack}`"
         )
+
+
+def init_stack(engine: str, stack: str) -> Iterator[str]:
+    """Create the stack, and say what was added to its file.
+
+    The CLI writes the whole file anew: comments move, folded texts become one line. So only its own keys are taken from it.
+    """
+    file = ROOT / f"Pulumi.{stack}.yaml"
+    before = file.read_text("utf-8")
+    try:
+        result = _run(engine, stack, "init", stack)
+        added = _own_keys(file.read_text("utf-8")) - _own_keys(before)
+    finally:
+        file.write_text(before, "utf-8")
+    if result.returncode:
+        raise EngineError(result.stderr.strip().removeprefix("error: "))
+    yield f"stack {stack} is there"
+    if added:
+        file.write_text("\n".join([before.rstrip("\n"), *sorted(added)]) + "\n", "utf-8")
+        yield f"{file.name}: {', '.join(sorted(line.split(':')[0] for line in added))} added at the end; commit it with the rest"
+
+
+def _own_keys(text: str) -> set[str]:
+    """The lines that the CLI keeps its encryption in."""
+    return {line for line in text.splitlines() if line.startswith(("encryptionsalt:", "encryptedkey:", "secretsprovider:"))}
+
+
+def _run(engine: str, stack: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [engine, "--non-interactive", "stack", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment(stack), capture_output=True, text=True, check=False)

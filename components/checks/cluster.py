@@ -55,3 +55,17 @@ def one_node(site: Site) -> Found:
     """With the traffic policy Local only the pod's node takes mail, and the firewall is the only source that is admitted."""
     if site.cluster.traffic_policy == "Local":
         yield "cluster.traffic_policy", "Local: only the pod's node takes mail, and only from the firewall"
+
+
+@AREA.warning("unprotected", remedy="remove the entries that you do not mean to take out")
+def unprotected(site: Site) -> Found:
+    """Objects that the next `up` or `destroy` may delete, in a production stack."""
+    if site.production and site.unprotected:
+        yield "unprotected", f"the next up or destroy may delete {', '.join(site.unprotected)}"
+
+
+@AREA.note("uid-unknown", remedy="set it: kubectl get namespace kube-system -o jsonpath='{.metadata.uid}'")
+def uid_unknown(site: Site) -> Found:
+    """A context's name can point to another cluster from one day to the next; the uid of kube-system tells them apart."""
+    if site.cluster.context and not site.cluster.uid:
+        yield "cluster.uid", f"is not set, so nothing notices when context {site.cluster.context} points to another cluster"

@@ -126,9 +126,11 @@ def capabilities(rendered: Rendered) -> Found:
 
 @AREA.error("unprotected", remedy="set protect and retain_on_delete")
 def unprotected(rendered: Rendered) -> Found:
-    """A Namespace or a claim of a production stack that an `up` or a `destroy` could delete, with all mail in it."""
-    for thing in rendered.declared if rendered.site.production else ():
-        if thing.manifest["kind"] in {"Namespace", "PersistentVolumeClaim"} and not (
-            thing.options.get("protect") and thing.options.get("retainOnDelete")
-        ):
-            yield thing.label, "is not protected and retained"
+    """A Namespace, claim or volume that an `up` or a `destroy` could delete, with all mail in it."""
+    for thing in rendered.declared:
+        if thing.manifest["kind"] not in {"Namespace", "PersistentVolume", "PersistentVolumeClaim"}:
+            continue
+        if not thing.options.get("retainOnDelete"):
+            yield thing.label, "is not retained"
+        if not thing.options.get("protect") and thing.label not in rendered.site.unprotected:
+            yield thing.label, "is not protected"

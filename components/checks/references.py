@@ -167,7 +167,7 @@ def backend(rendered: Rendered) -> Found:
 def priority_class(rendered: Rendered) -> Found:
     """A pod has a priority class that is neither declared nor named in the settings as existing; the API server refuses it."""
     chosen = rendered.site.mail.priority_class
-    existing = {chosen.name} if chosen and chosen.value is None else set()
+    existing = {chosen.class_name} if chosen and chosen.value is None else set()
     for label, pod in rendered.pods():
         name = pod.get("priorityClassName")
         if name is not None and name not in _named(rendered, "PriorityClass").keys() | existing:

@@ -44,7 +44,7 @@ def declare(
             opts=pulumi.ResourceOptions.merge(
                 pulumi.ResourceOptions(
                     parent=component,
-                    protect=record.carries_mail and component.site.production and not zone.releases(record.key),
+                    protect=record.carries_mail and not zone.releases(record.key),
                     import_=f"{zone.zone_id}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
                     aliases=[pulumi.Alias(name=f"{record.zone}/{record.former}")] if record.former else None,
                     depends_on=waits_for,

@@ -7,6 +7,7 @@ import pulumi_kubernetes as k8s
 
 from components.base import NO_WAIT, Component
 from components.dns.web_pages import HEALTH_PATH, PORT, files, served
+from components.live import rolled_out
 from components.pods import checksum, pod_spec, rights
 from components.settings.dns import Certificate, PolicyServer
 from components.settings.types import Fqdn
@@ -30,7 +31,9 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
     )
     deployment = k8s.apps.v1.Deployment(
         component.named("policy-server"),
-        metadata=component.metadata(NAME, labels=LABELS, annotations=component.site.cluster.workload_annotations),
+        metadata=component.metadata(
+            NAME, labels=LABELS, annotations=component.site.cluster.workload_annotations | rolled_out(dns.policy_server.replicas)
+        ),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=dns.policy_server.replicas,
             selector=k8s.meta.v1.LabelSelectorArgs(match_labels=LABELS),
@@ -40,7 +43,7 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
                 spec=_pod(dns.policy_server),
             ),
         ),
-        opts=component.child("Deployment", NAME, depends_on=[config]),
+        opts=component.child("Deployment", NAME, depends_on=[config], custom_timeouts=pulumi.CustomTimeouts(create="5m", update="5m")),
     )
     service = k8s.core.v1.Service(
         component.named("policy-service"),

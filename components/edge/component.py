@@ -34,14 +34,14 @@ class Edge(Component):
         site = self.site
         connection = Connection.of(site, ssh)
         haproxy, rules = haproxy_set(site), rule_set(site)
-        self.haproxy = HaproxySet(self.named("haproxy"), connection, dict(haproxy), self._options(ready))
+        self.haproxy = HaproxySet(self.named("haproxy"), connection, dict(haproxy), self._options("HaproxySet/haproxy", ready))
         # Rolling back to the legacy address must work while the new path is broken, so it depends on nothing of that path.
         before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
-        self.rules = RuleSet(self.named("rules"), connection, dict(rules), self._options(before))
+        self.rules = RuleSet(self.named("rules"), connection, dict(rules), self._options("RuleSet/rules", before))
         self.target = site.edge.target
         self.endpoints = {name: frontend["binds"] for name, frontend in haproxy["frontends"].items()}
         self.pools = {listener.name: listener.pool for listener in site.listeners}
         self.register_outputs({"target": self.target, "endpoints": self.endpoints, "pools": self.pools})
 
-    def _options(self, depends_on: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), protect=True if self.site.production else None)
+    def _options(self, reference: str, depends_on: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), protect=self.protected(reference))

@@ -52,7 +52,7 @@ class MailServer(Component):
         ]
         priority = site.mail.priority_class
         if priority and priority.value is not None:
-            needed.append(self._priority_class(priority.name, priority.value))
+            needed.append(self._priority_class(priority.class_name, priority.value))
 
         self.deployment = deployment(self, scripts, needed)
         self.service = cluster_service(self)

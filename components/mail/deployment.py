@@ -7,6 +7,7 @@ import pulumi_kubernetes as k8s
 
 from components.base import Component
 from components.listeners import IMAPS, LISTENERS, SMTP
+from components.live import rolled_out
 from components.mail.files import SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.rspamd import MILTER_PORT
@@ -16,8 +17,8 @@ from components.names import MAIL_SERVER, SELECTOR
 from components.pods import BESIDE, affinity, checksum, pod_spec, rights
 from components.settings.site import Site
 
-CONFIG_MAP = "mailserver.config"
-SCRIPTS_MAP = "mailserver-user-patches"
+CONFIG_MAP = "mailserver-config"
+SCRIPTS_MAP = "mailserver-scripts"
 
 # Supervisor stops one program after the other, each within 55 seconds (the image's stopwaitsecs). Seen: 15 to 31 seconds in all,
 # most of them Rspamd's. Postfix must not be killed in the middle of a delivery.
@@ -44,7 +45,7 @@ INIT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")  # keys go to _rspamd, a
 def deployment(component: Component, scripts: Mapping[str, str], depends_on: Sequence[pulumi.Resource]) -> k8s.apps.v1.Deployment:
     """One replica, stopped before its successor starts: the volume is for one node, the mail store for one writer."""
     site = component.site
-    annotations = dict(site.cluster.workload_annotations)
+    annotations = site.cluster.workload_annotations | rolled_out(1)
     if site.cluster.reloader:
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
@@ -72,7 +73,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
 def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
     site = component.site
     return pod_spec(
-        priority_class_name=site.mail.priority_class.name if site.mail.priority_class else None,
+        priority_class_name=site.mail.priority_class.class_name if site.mail.priority_class else None,
         dns_config=_dns_config(site),
         termination_grace_period_seconds=GRACE_SECONDS,
         tolerations=[

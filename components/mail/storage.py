@@ -32,5 +32,5 @@ def claim(component: Component, name: str, size: Bytes, annotations: dict[str, s
             storage_class_name=component.site.mail.storage.storage_class,
             resources=k8s.core.v1.VolumeResourceRequirementsArgs(requests={"storage": size}),
         ),
-        opts=component.child("PersistentVolumeClaim", name, keep=True, ignore_changes=["spec.resources.requests.storage"]),
+        opts=component.child("PersistentVolumeClaim", name, keep=True),
     )

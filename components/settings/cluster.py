@@ -45,6 +45,12 @@ class Cluster(Model):
     context: str | None = Field(
         default=None, description="kubeconfig context to deploy to (KUBECONFIG or ~/.kube/config)", examples=["admin@home"]
     )
+    uid: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        description="uid of the cluster's Namespace kube-system, the same under any context; another one replaces every object",
+        examples=["5a3c1f7e-2b40-4c56-9d1e-0f6a7b8c9d10"],
+    )
     render_to: str | None = Field(
         default=None, description="directory that manifests are written to instead of a cluster", examples=["build/manifests"]
     )

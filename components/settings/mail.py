@@ -135,8 +135,13 @@ class PriorityClass(Model):
 
     name: ObjectName = Field(default="mailserver", description="name of the PriorityClass")
     value: int | None = Field(
-        default=100_000, le=1_000_000_000, description="creates the class with this value; null: the class exists already"
+        default=100_000, le=1_000_000_000, description="creates the class `<name>-<value>`; null: the class `<name>` exists already"
     )
+
+    @property
+    def class_name(self) -> str:
+        """A class cannot be changed, so another value is another class: made before the pod names it, removed afterwards."""
+        return self.name if self.value is None else f"{self.name}-{self.value}"
 
 
 class Mail(Model):

@@ -65,9 +65,9 @@ class Site(Model):
     """Everything about one installation that is not secret."""
 
     production: bool = Field(
-        default=True, description="protect Namespace and volumes and keep them on deletion; warn of images that are not pinned"
+        default=True, description="warn of what a site that carries mail should not have, such as images that are not pinned"
     )
-    namespace: ObjectName = Field(default="mailserver", description="Namespace that this stack creates")
+    namespace: ObjectName = Field(default="mailserver", description="Namespace that this stack creates and never deletes")
     domains: dict[Fqdn, Domain] = Field(min_length=1, description="mail domains, by name", examples=[{"example.org": {}}])
     primary_domain: Fqdn | None = Field(
         default=None,
@@ -91,6 +91,12 @@ class Site(Model):
     )
     acknowledged: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default={}, description="findings that are decided, by code, with the reason; a preview shows them in one line"
+    )
+
+    unprotected: tuple[str, ...] = Field(
+        default=(),
+        description="what an `up` or `destroy` may delete or replace, as Kind/name; all else that holds or carries mail is protected",
+        examples=[["PersistentVolumeClaim/mailserver-letsencrypt-encrypted"]],
     )
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from components.checks.registry import read_site
 from components.dns.live import parse
 from components.dns.match import matches, says_the_same
 from components.dns.records import Record, records
@@ -70,7 +71,7 @@ class Stack:
         site["mail"]["mailboxes"]["alice@example.org"] = {}
         for path, value in ({Z: {"cloudflare": self.zone}} | (changes or {})).items():
             change(site, path, value)
-        self.site = parse_site(json.dumps(site))
+        self.site = read_site(json.dumps(site))
         with (self.folder / "Pulumi.dev.yaml").open("w") as stream:
             YAML().dump({"config": {KEY: site}}, stream)
 

@@ -41,7 +41,7 @@ def test_a_changed_text_updates_the_config_map_and_the_deployment_in_place(pulum
         changes = {urn.rpartition("::")[2]: step["op"] for urn, step in planned(pulumi).items() if step["op"] != "same"}
     finally:
         stack_file.write_text(before)
-    assert changes == {"mail-config-mailserver.config": "update", "mail-deployment": "update"}
+    assert changes == {"mail-config-mailserver-config": "update", "mail-deployment": "update"}
 
 
 def test_bad_settings_stop_the_engine_with_one_message(pulumi, checkout):

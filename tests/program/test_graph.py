@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.conftest import settings
 
 
@@ -92,7 +94,7 @@ def test_a_changed_text_rolls_the_pod_and_an_unchanged_one_does_not(recording):
 def test_every_config_file_reaches_the_pod_under_its_own_path(recording):
     dev = recording("dev")
     (volume,) = [v for v in pod_of(dev)["volumes"] if v["name"] == "config"]
-    data = find(dev, "ConfigMap", "mailserver.config")["data"]
+    data = find(dev, "ConfigMap", "mailserver-config")["data"]
     assert sorted(item["key"] for item in volume["configMap"]["items"]) == sorted(data)
     paths = [item["path"] for item in volume["configMap"]["items"]]
     assert {"postfix-main.cf", "rspamd/override.d/dkim_signing.conf", "bob@example.org.dovecot.sieve"} <= set(paths)
@@ -144,7 +146,7 @@ def test_the_pod_leaves_a_silent_node_soon_and_ordinary_pods_first(recording):
     waits = {t["key"]: t["tolerationSeconds"] for t in pod["tolerations"] if t["effect"] == "NoExecute"}
     assert waits == {"node.kubernetes.io/not-ready": 60, "node.kubernetes.io/unreachable": 60}
     made = recording("prod", {"mail/priority_class": {}})
-    assert pod_of(made)["priorityClassName"] == find(made, "PriorityClass", "mailserver")["metadata"]["name"]
+    assert pod_of(made)["priorityClassName"] == find(made, "PriorityClass", "mailserver-100000")["metadata"]["name"]
     assert pod["priorityClassName"] == "tier-3-edge", "the cluster's own, which is not declared here"
     assert "PriorityClass" not in {thing["kind"] for thing in recording("prod").kubernetes()}
     assert "priorityClassName" not in pod_of(recording("prod", {"mail/priority_class": None}))
@@ -167,10 +169,47 @@ def test_a_failing_secret_store_stops_the_up_before_the_pod(recording):
 def test_config_maps_change_in_place_and_never_on_a_cluster_by_chance(recording):
     (provider,) = [r for r in recording("prod").resources if r.type == "pulumi:providers:kubernetes"]
     assert provider.inputs["enableConfigMapMutable"] == "true"
-    assert provider.inputs["context"] == provider.inputs["clusterIdentifier"] == settings("prod")["cluster"]["context"]
-    assert "enablePatchForce" not in provider.inputs
-    (adopting,) = [r for r in recording("prod", {"adopt": ["Namespace/mailserver"]}).resources if r.type == provider.type]
-    assert adopting.inputs["enablePatchForce"] == "true"
+    assert provider.inputs["context"] == settings("prod")["cluster"]["context"]
+
+
+def test_the_cluster_is_the_same_one_whatever_its_context_is_called_and_wherever_the_kubeconfig_is(recording, monkeypatch):
+    uid = "8c2f7d1e-0000-4000-8000-000000000001"
+    seen = []
+    for context, path in (("one", "/tmp/one"), ("two", "/tmp/two")):
+        monkeypatch.setenv("KUBECONFIG", path)
+        site = recording("prod", {"cluster/context": context, "cluster/uid": uid})
+        seen += [r.inputs for r in site.resources if r.type == "pulumi:providers:kubernetes"]
+    assert [inputs["clusterIdentifier"] for inputs in seen] == [uid, uid]
+    assert seen[0] | {"context": "two"} == seen[1]
+
+
+MAIL_HOLDERS = {"Namespace", "PersistentVolume", "PersistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("production", [True, False])
+def test_whether_a_site_counts_as_production_changes_nothing_about_its_protection(recording, production):
+    holders = [r for r in recording("prod", {"production": production}).resources if r.inputs.get("kind") in MAIL_HOLDERS]
+    assert {r.inputs["kind"] for r in holders} == MAIL_HOLDERS
+    assert all(r.options["protect"] and r.options["retainOnDelete"] for r in holders)
+
+
+def test_protection_is_dropped_by_name_and_nothing_that_holds_mail_is_ever_deleted(recording):
+    site = recording("prod", {"unprotected": ["PersistentVolumeClaim/mailserver-data-encrypted", "RuleSet/rules"]})
+    unprotected = {r.name for r in site.resources if r.type != "cloudflare:index/dnsRecord:DnsRecord" and not r.options.get("protect")}
+    assert {"mail-claim-mailserver-data-encrypted", "rules"} <= unprotected
+    assert not {"mail-namespace", "jobs-claim-mailserver-backup-host", "haproxy"} & unprotected
+    assert resource(site, "PersistentVolumeClaim", "mailserver-data-encrypted").options["retainOnDelete"]
+
+
+def test_another_priority_is_another_class(recording):
+    names = [
+        thing["metadata"]["name"]
+        for value in (100_000, 200_000)
+        for thing in recording("prod", {"mail/priority_class": {"value": value}}).kubernetes()
+        if thing["kind"] == "PriorityClass"
+    ]
+    assert len(set(names)) == 2
+    assert pod_of(recording("prod", {"mail/priority_class": {"value": 200_000}}))["priorityClassName"] == names[1]
 
 
 def test_the_pod_prefers_the_node_of_a_job_that_holds_its_volume(recording):

@@ -75,9 +75,9 @@ def test_no_pod_is_begun_before_the_policy_that_shuts_its_proxy_ports(order):
 
 def test_the_mail_server_is_begun_after_all_that_its_pod_mounts(order):
     needed = {f"ExternalSecret/mailserver-{name}" for name in ("accounts", "aliases", "relay", "dkim")}
-    needed |= {"ConfigMap/mailserver.config", "ConfigMap/mailserver-user-patches"}
+    needed |= {"ConfigMap/mailserver-config", "ConfigMap/mailserver-scripts"}
     assert needed | {"PersistentVolumeClaim/mailserver-data-encrypted"} <= order("prod").waits_for(MAIL_SERVER)
-    assert "PriorityClass/mailserver" in order("dev").waits_for(MAIL_SERVER)
+    assert "PriorityClass/mailserver-100000" in order("dev").waits_for(MAIL_SERVER)
 
 
 def test_no_job_is_begun_before_its_programs_credentials_and_volumes(order):

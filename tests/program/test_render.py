@@ -102,6 +102,9 @@ BAD = {
     "network that does not parse": {"cluster/pod_networks": ["10.10/16x"]},
     "image without a tag": {"mail/image": "docker.io/mailserver/docker-mailserver"},
     "adopting what is not there": {"adopt": ["Deployment/mailsrever"]},
+    "adopting what may hold passwords": {"adopt": ["ConfigMap/mailserver-config"]},
+    "adopting what an import does not see": {"adopt": ["ExternalSecret/mailserver-relay"]},
+    "dropping a protection that is not there": {"unprotected": ["PersistentVolumeClaim/mailserver-dat"]},
 }
 
 

@@ -44,7 +44,7 @@ CASES = {
     ),
     "a ConfigMap that is not declared": ("prod", "ConfigMap/mail-jobs", None, None, {"references.config-map"}),
     "a key that the ConfigMap has not": (
-        *("prod", "ConfigMap/mailserver.config", "data/dovecot.cf", ...),
+        *("prod", "ConfigMap/mailserver-config", "data/dovecot.cf", ...),
         {"references.config-map"},
     ),
     "an ExternalSecret that is gone": ("prod", "ExternalSecret/mailserver-accounts", None, None, {"references.secret"}),
@@ -119,7 +119,7 @@ CASES = {
         {"references.backend"},
     ),
     "an Ingress to no Service": ("prod", "Service/mta-sts", None, None, {"references.backend"}),
-    "a priority that is not declared": ("dev", "PriorityClass/mailserver", None, None, {"references.priority-class"}),
+    "a priority that is not declared": ("dev", "PriorityClass/mailserver-100000", None, None, {"references.priority-class"}),
     "memory that is not a quantity": (
         *("prod", "Deployment/mailserver", f"{POD}/initContainers/0/resources/limits/memory", "128Mix"),
         {"values.quantity"},

@@ -44,7 +44,6 @@ PENDING = (
     "components/edge/",
     "components/jobs/",
     "components/mail/",
-    "components/notices.py",
     "components/settings/",
     "docs/decisions/",
     "docs/dns.md",

@@ -2,16 +2,21 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
 from components.errors import UserError
+from components.settings.site import Site
+from tools.adoption import comparison
+from tools.cluster import UnreachableError, check_cluster, existing, leftovers, removal
 from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
-from tools.pulumi_cli import EngineError, environment, find_engine, select_stack
+from tools.plan import Plan, errors, read_plan, summary
+from tools.pulumi_cli import EngineError, environment, find_engine, init_stack, select_stack
 
 refresh_option = click.option("--refresh", is_flag=True, help="ask cluster, firewall and DNS what there really is before comparing")
 
@@ -28,9 +33,70 @@ def show_firewall(stack: Stack) -> None:
         print(f"not asked: {error}")
 
 
-def run_engine(engine: str, stack: str, variables: dict[str, str], *arguments: str) -> None:
-    """Ends this process with the engine's exit code."""
-    sys.exit(subprocess.run([engine, *arguments, "--stack", stack], cwd=ROOT, env=variables, check=False).returncode)
+def run_engine(engine: str, stack: str, *arguments: str, output: int | None = None) -> tuple[int, str, Plan]:
+    """Exit code, what it printed where `output` is a pipe, and what its event log says."""
+    colour = "always" if sys.stdout.isatty() else "never"
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "events")
+        log.touch()
+        result = subprocess.run(
+            [engine, *arguments, "--non-interactive", "--color", colour, "--stack", stack, "--event-log", str(log)],
+            cwd=ROOT,
+            env=environment(stack) | {"PULUMI_DEBUG_COMMANDS": "true"},  # without it there is no --event-log
+            stdout=output,
+            text=True,
+            check=False,
+        )
+        return result.returncode, result.stdout or "", read_plan(log)
+
+
+def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
+    """Shows what an `up` would do. Raises UserError where the engine or the live cluster forbids it."""
+    site = site_of(stack)
+    reachable = cluster_answers(site)
+    show_firewall(stack)
+    sys.stdout.flush()
+    code, diff, planned = run_engine(engine, stack.name, "preview", "--diff", *(["--refresh"] if refresh else []), output=subprocess.PIPE)
+    print("summary:")
+    for line in summary(planned):
+        print(f"  {line}")
+    if table := comparison(planned.of("import"), planned.of("update")):
+        CONSOLE.print(table)
+    print(diff)
+    complaints = list(errors(planned))
+    if reachable and not complaints:
+        complaints = list(look(site, planned))
+    sys.stdout.flush()
+    if complaints or code:
+        raise UserError("\n".join(complaints) or f"pulumi preview ended with {code}")
+    return planned
+
+
+def cluster_answers(site: Site) -> bool:
+    """Whether the site has a cluster that can be asked; says why not."""
+    try:
+        check_cluster(site)
+    except UnreachableError as error:
+        print(f"warning: {error}\nwarning: what follows compares with the state alone, so `unchanged` says nothing about the cluster")
+        return False
+    return site.cluster.context is not None
+
+
+def look(site: Site, planned: Plan) -> list[str]:
+    """What an `up` would trip over in the live cluster; prints what a predecessor left in it."""
+    there = existing(site, [step.new for step in planned.of("create") if "kind" in step.new and "metadata" in step.new])
+    remade = [reference for reference in there if reference.startswith(("ConfigMap/", "Secret/", "ExternalSecret/"))]
+    found = []
+    if adoptable := [reference for reference in there if reference not in remade]:
+        found += ["these exist in the cluster, and this stack does not know them; an `up` would stop half-way. To take them over, add:"]
+        found += ["  adopt:", *(f"    - {reference}" for reference in adoptable)]
+    if remade:
+        found += ["these are never taken over but made anew; remove them first (the Secret of an ExternalSecret stays):"]
+        found += [f"  {removal(site, remade, '--cascade=orphan')}"]
+    if left := leftovers(site, planned.declared):
+        print("left by the predecessor; once the new pod is ready nothing uses it, and this removes it:")
+        print(f"  {removal(site, left)}")
+    return found
 
 
 @click.command()
@@ -46,19 +112,36 @@ def preview_command(stack: str, refresh: bool, out: Path | None) -> None:
         print(f"no engine, so this is a render of the same program: {error}")
         render(ROOT, stack, out or Path("build") / stack, CONSOLE)
         return
-    variables = environment(stack)
-    select_stack(engine, stack, variables)
-    show_firewall(loaded)
-    run_engine(engine, stack, variables, "preview", "--diff", "--non-interactive", *(["--refresh"] if refresh else []))
+    select_stack(engine, stack)
+    preview(engine, loaded, refresh=refresh)
 
 
 @click.command()
 @stack_option
 @refresh_option
-def up_command(stack: str, refresh: bool) -> None:
-    """`pulumi up`: deploys the stack."""
-    load_stack(ROOT, stack)
+@click.option("--yes", is_flag=True, help="do not ask; for use without a terminal")
+def up_command(stack: str, refresh: bool, yes: bool) -> None:
+    """Deploys the stack: a preview, a question, then `pulumi up`."""
+    if not yes and not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask on; `make up STACK=… YES=1` goes ahead without asking")
+    loaded = load_stack(ROOT, stack)
     engine = find_engine()
-    variables = environment(stack)
-    select_stack(engine, stack, variables)
-    run_engine(engine, stack, variables, "up", *(["--refresh"] if refresh else []))
+    select_stack(engine, stack)
+    check_cluster(site_of(loaded))
+    planned = preview(engine, loaded, refresh=refresh)
+    if not planned.by_word and not refresh:
+        return
+    if not yes:
+        click.confirm("Do this?", abort=True)
+    code, _, done = run_engine(engine, stack, "up", "--yes", "--skip-preview", *(["--refresh"] if refresh else []))
+    if code:
+        raise UserError("\n".join(errors(done)) or f"pulumi up ended with {code}")
+
+
+@click.command()
+@stack_option
+def stack_init_command(stack: str) -> None:
+    """Makes the stack's state where PULUMI_BACKEND_URL says, once."""
+    load_stack(ROOT, stack)
+    for line in init_stack(find_engine(), stack):
+        print(line)

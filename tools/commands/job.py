@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from components.errors import UserError
+from tools.cluster import kubectl, kubectl_command
 from tools.commands.shared import stack_option
 from tools.offline.program import run
 from tools.offline.stackfile import ROOT, load_stack, site_of
@@ -33,14 +34,6 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
     template["spec"]["template"]["spec"]["hostname"] = f"{name}-{suffix}"
     metadata = {"name": f"{name}-{suffix}", "namespace": cron_job["metadata"]["namespace"], "labels": template["metadata"]["labels"]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
-
-
-def kubectl(context: str | None, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(context, *arguments), input=text, text=True, capture_output=True, check=False)
-
-
-def _command(context: str | None, *arguments: str) -> list[str]:
-    return ["kubectl", *(["--context", context] if context else []), *arguments]
 
 
 def start(job: dict[str, Any], context: str | None) -> int:
@@ -66,7 +59,7 @@ def start(job: dict[str, Any], context: str | None) -> int:
 def follow(context: str | None, namespace: str, name: str) -> bool | None:
     """Show the job's log until it ends; as `_ended`. Raises UserError when it has no pod in time."""
     deadline = time.monotonic() + START_SECONDS
-    log = _command(context, "-n", namespace, "logs", "-f", f"job/{name}")
+    log = kubectl_command(context, "-n", namespace, "logs", "-f", f"job/{name}")
     while time.monotonic() < deadline:
         # Follows once the pod runs, and fails at once before that.
         shown = subprocess.run(log, check=False, stderr=subprocess.DEVNULL).returncode == 0

@@ -7,7 +7,7 @@ import click
 
 from components.errors import UserError
 from components.listeners import IMAPS, SMTP, SUBMISSION
-from components.mail.services import NAME
+from components.names import MAIL_SERVER
 from tools.commands.job import kubectl
 from tools.commands.shared import stack_option
 from tools.lab.compare import differences
@@ -78,7 +78,7 @@ def lab_compare_command(stack: str) -> None:
     site = site_of(load_stack(ROOT, stack))
 
     def inside(*command: str) -> str:
-        place = ("-n", site.namespace, "exec", f"deployment/{NAME}", "-c", "docker-mailserver", "--")
+        place = ("-n", site.namespace, "exec", f"deployment/{MAIL_SERVER}", "-c", "docker-mailserver", "--")
         done = kubectl(site.cluster.context, *place, *command)
         if done.returncode:
             raise UserError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")

@@ -86,11 +86,11 @@ def test_a_secret_in_a_config_map_is_found(findings, text):
     assert findings(config_map) == [("objects.secret-in-config-map", "ConfigMap/m")]
 
 
-@pytest.mark.parametrize("kind", ["Namespace", "PersistentVolumeClaim"])
-def test_only_a_protected_and_retained_volume_is_safe_in_production(findings, kind):
+@pytest.mark.parametrize("kind", ["Namespace", "PersistentVolume", "PersistentVolumeClaim"])
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_only_a_protected_and_retained_volume_is_safe(findings, kind, stack):
     claim = {"kind": kind, "metadata": {"name": "c"}}
-    assert findings(claim) == []
+    assert findings(claim, KEPT, stack) == []
     for partly in ({"protect": True}, {"retainOnDelete": True}):
-        assert findings(claim, partly) == [("objects.unprotected", f"{kind}/c")]
-    assert findings(claim, {}, "dev") == []
+        assert findings(claim, partly, stack) == [("objects.unprotected", f"{kind}/c")]
     assert findings({"kind": "ConfigMap", "metadata": {"name": "m"}}, {}) == []

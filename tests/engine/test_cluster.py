@@ -1,0 +1,122 @@
+"""What an `up` does to a live cluster: it waits, it protects, and it knows which cluster it is on."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.engine.cluster import Cluster, Site, missing, named
+from tests.engine.predecessor import CLASS, NAMESPACE
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+CLAIM = "mailserver-data"
+HERE = {"cluster/render_to": ..., "production": True, "unprotected": ..., "mail/storage": {"storage_class": CLASS}}
+PROTECTED = ["Namespace/mailserver", f"PersistentVolumeClaim/{CLAIM}"]
+
+
+@pytest.fixture(scope="module")
+def site(checkout, state):
+    """Stack dev, deployed to the cluster as a site in production."""
+    cluster = Cluster()
+    cluster.clean()
+    cluster.prepare()
+    cluster.volume(CLAIM, "5Gi")
+    site = Site(checkout, cluster, stack="dev")
+    site.set(HERE)
+    try:
+        site.make("up", "YES=1")
+        yield site
+    finally:
+        cluster.clean()
+
+
+@pytest.fixture(autouse=True)
+def as_deployed(request):
+    """Each test begins with the settings that were deployed first."""
+    if not missing():
+        request.getfixturevalue("site").set(HERE)
+
+
+def test_a_fresh_site_has_nothing_to_change_afterwards(site):
+    assert "summary:\n  nothing to change\n" in site.make("preview")
+
+
+def test_up_ends_when_a_pod_of_the_new_generation_is_ready_and_not_before(site):
+    cluster = site.cluster
+    site.set(HERE | {"mail/resources": {"memory_request": "64Gi", "memory_limit": "64Gi"}})  # the node has 32
+    command = ["make", "-o", ".venv/.locked", "up", "STACK=dev", "YES=1"]
+    with subprocess.Popen(command, cwd=site.checkout, env=site.environment(), stdout=subprocess.PIPE, text=True) as up:
+        replicas = "jsonpath={.status.unavailableReplicas}=1"
+        cluster.kubectl("wait", f"--for={replicas}", "deployment/mailserver", "-n", NAMESPACE, "--timeout=100s")
+        unschedulable = 'jsonpath={.status.conditions[?(@.type=="PodScheduled")].status}=False'
+        cluster.kubectl("wait", f"--for={unschedulable}", "pod", "-l", "app=mailserver", "-n", NAMESPACE, "--timeout=100s")
+        assert up.poll() is None
+        more = json.dumps({"status": {"capacity": {"memory": "128Gi"}, "allocatable": {"memory": "128Gi"}}})
+        cluster.kubectl("patch", "node", "node1", "--subresource=status", "--type=merge", "-p", more)
+        said, _ = up.communicate(timeout=300)
+    assert up.returncode == 0, said
+    live = cluster.get("Deployment", "mailserver")
+    assert live["status"]["observedGeneration"] == live["metadata"]["generation"]
+    assert live["status"]["readyReplicas"] == live["status"]["updatedReplicas"] == 1
+
+
+def test_another_priority_is_a_new_class_before_the_old_one_goes(site):
+    site.set(HERE | {"mail/priority_class": {"value": 150_000}})
+    said = site.make("up", "YES=1")
+    assert named(said, "replace") == {"PriorityClass/mailserver-150000"}
+    assert site.cluster.get("Deployment", "mailserver")["spec"]["template"]["spec"]["priorityClassName"] == "mailserver-150000"
+    assert not site.cluster.exists("priorityclass/mailserver-100000")
+
+
+def test_a_renamed_context_in_another_file_is_the_same_cluster(site, tmp_path, monkeypatch):
+    site.make("up", "YES=1")
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(site.cluster.kubectl("config", "view", "--raw", "--flatten"))
+    site.cluster.kubectl("config", "rename-context", site.cluster.context, "renamed", "--kubeconfig", str(kubeconfig))
+    monkeypatch.setattr(site.cluster, "kubeconfig", str(kubeconfig))
+    site.set(HERE | {"cluster/context": "renamed"})
+    said = site.make("preview")
+    assert not named(said, "replace")
+    assert named(said, "change") <= {"kubernetes/cluster"}
+
+
+def test_a_cluster_that_is_not_there_or_another_one_is_said_first(site, monkeypatch):
+    site.set(HERE | {"cluster/context": "elsewhere"})
+    said = site.make("preview")
+    assert said.index("the cluster was not asked") < said.index("summary:")
+    assert "error: the cluster was not asked" in site.make("up", "YES=1", code=1)
+    other = "00000000-0000-4000-8000-000000000000"
+    site.set(HERE | {"cluster/uid": other})
+    assert f"not to {other}" in site.make("preview", code=1)
+    site.set(HERE)
+    monkeypatch.setenv("PULUMI_K8S_DELETE_UNREACHABLE", "true")
+    assert "unset it" in site.make("preview", code=1)
+
+
+def test_without_a_terminal_an_up_wants_to_be_told(site):
+    assert "YES=1" in site.make("up", code=1)
+
+
+def test_what_once_was_advised_no_longer_ends_in_lost_mail(site):
+    """`production: false`, an `up`, a `destroy`: this deleted the Namespace, all claims and their volumes."""
+    site.set(HERE | {"production": False})
+    site.make("up", "YES=1")
+    destroy = ("pulumi", "destroy", "--yes", "--non-interactive", "--stack", "dev")
+    refused = site.run(*destroy)
+    assert refused.returncode != 0
+    assert "protected" in refused.stdout + refused.stderr
+    assert all(site.cluster.exists(reference) for reference in PROTECTED)
+
+
+def test_protection_goes_by_name_and_even_then_the_mail_stays_in_the_cluster(site):
+    site.set(HERE | {"mail/storage": {"storage_class": CLASS, "claim": "other"}})
+    refused = site.make("preview", code=1)
+    assert f"error: PersistentVolumeClaim/{CLAIM}: is protected" in refused
+    assert "Traceback" not in refused.split("error: ")[-1]
+    site.set(HERE | {"unprotected": PROTECTED})
+    site.make("up", "YES=1")
+    destroyed = site.run("pulumi", "destroy", "--yes", "--non-interactive", "--stack", "dev")
+    assert destroyed.returncode == 0, destroyed.stdout + destroyed.stderr
+    assert all(site.cluster.exists(reference) for reference in PROTECTED)
+    assert site.cluster.get("PersistentVolumeClaim", CLAIM)["status"]["phase"] == "Bound"

@@ -1,0 +1,100 @@
+"""What taking over changes in an object that runs: a table in the words of the runbook, today against afterwards."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from tools.plan import Step
+
+KubernetesObject = Mapping[str, Any]
+
+
+def comparison(imported: Iterable[Step], updated: Iterable[Step]) -> Table | None:
+    """A row for each aspect that differs; None where every object stays as it is."""
+    taken = {step.urn for step in imported}
+    table = Table("object", "what", "today", "afterwards", title="what taking over changes")
+    for step in sorted(updated, key=lambda step: step.label):
+        if step.urn in taken:
+            for what, today, afterwards in differences(step.old, step.new):
+                table.add_row(step.label, what, today, afterwards)
+    return table if table.row_count else None
+
+
+def differences(live: KubernetesObject, wanted: KubernetesObject) -> Iterator[tuple[str, str, str]]:
+    """Aspect, today's value, the wanted one."""
+    for what, look in ASPECTS.items():
+        today, afterwards = look(live), look(wanted)
+        names = sorted(name for name in today.keys() | afterwards.keys() if today.get(name) != afterwards.get(name))
+        if names:
+            yield what, _shown(today, names), _shown(afterwards, names)
+
+
+def _shown(values: Mapping[str, str], names: list[str]) -> str:
+    return "\n".join(": ".join(part for part in (name, values[name]) if part) for name in names if name in values) or "-"
+
+
+def _pod(thing: KubernetesObject) -> Mapping[str, Any]:
+    return _template(thing).get("spec", {})
+
+
+def _template(thing: KubernetesObject) -> Mapping[str, Any]:
+    spec = thing.get("spec", {})
+    return spec.get("jobTemplate", {"spec": spec}).get("spec", {}).get("template", {})
+
+
+def _containers(thing: KubernetesObject) -> dict[str, Mapping[str, Any]]:
+    pod = _pod(thing)
+    return {container["name"]: container for container in (*pod.get("initContainers", ()), *pod.get("containers", ()))}
+
+
+def _of_containers(look: Callable[[Mapping[str, Any]], Mapping[str, str]]) -> Callable[[KubernetesObject], dict[str, str]]:
+    return lambda thing: {
+        f"{name} {what}".strip(): value for name, container in _containers(thing).items() for what, value in look(container).items()
+    }
+
+
+def _probes(container: Mapping[str, Any]) -> dict[str, str]:
+    kinds = ("startupProbe", "readinessProbe", "livenessProbe")
+    return {kind.removesuffix("Probe"): _handler(container[kind]) for kind in kinds if kind in container}
+
+
+def _handler(probe: Mapping[str, Any]) -> str:
+    for kind in ("tcpSocket", "httpGet", "exec"):
+        if kind in probe:
+            return f"{kind} {probe[kind].get('port', '')}".strip()
+    return "?"
+
+
+def _rights(container: Mapping[str, Any]) -> dict[str, str]:
+    context = container.get("securityContext", {})
+    capabilities = context.get("capabilities", {})
+    user = context.get("runAsUser", "the image's user")
+    return {
+        "": f"{user}, may {', '.join(capabilities.get('add') or ['what a container may'])}, drops {capabilities.get('drop') or 'nothing'}"
+    }
+
+
+def _environment(container: Mapping[str, Any]) -> dict[str, str]:
+    whole = [source.get("configMapRef", source.get("secretRef", {})).get("name") for source in container.get("envFrom", ())]
+    return {variable["name"]: "" for variable in container.get("env", ())} | {f"all of {name}": "" for name in whole}
+
+
+def _ports(thing: KubernetesObject) -> dict[str, str]:
+    ports = thing.get("spec", {}).get("ports", ()) if thing.get("kind") == "Service" else ()
+    return {f"{port['port']}": f"to {port.get('targetPort', port['port'])}, node {port.get('nodePort', '-')}" for port in ports}
+
+
+# Values of variables are left out: a predecessor may have had a password among them.
+ASPECTS: dict[str, Callable[[KubernetesObject], Mapping[str, str]]] = {
+    "image": _of_containers(lambda container: {"": container.get("image", "")}),
+    "probes": _of_containers(_probes),
+    "rights": _of_containers(_rights),
+    "memory": _of_containers(lambda container: {"": container.get("resources", {}).get("limits", {}).get("memory", "no limit")}),
+    "mounts": _of_containers(lambda container: {"": str(len(container.get("volumeMounts", ())))}),
+    "environment": _of_containers(_environment),
+    "ports": _ports,
+    "schedule": lambda thing: {"": thing["spec"]["schedule"]} if thing.get("kind") == "CronJob" else {},
+    "labels": lambda thing: thing.get("metadata", {}).get("labels", {}),
+    "annotations": lambda thing: thing.get("metadata", {}).get("annotations", {}),
+}

@@ -1,0 +1,151 @@
+"""The live cluster, asked with kubectl and never changed: which one it is, what exists in it already, what a predecessor left."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from components.errors import UserError
+from components.settings.site import KEY, Site
+
+PREDECESSORS = {"HashiCorp", "Terraform"}  # field managers of Terraform's Kubernetes provider
+SUPPORT = ("ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding")  # what a workload of the predecessor needed
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob", "Ingress")
+REFERENCES = {  # by the field that refers
+    "configMap": "ConfigMap",
+    "configMapRef": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+    "secret": "Secret",
+    "secretName": "Secret",
+    "secretRef": "Secret",
+    "secretKeyRef": "Secret",
+    "serviceAccountName": "ServiceAccount",
+}
+UNREACHABLE = "PULUMI_K8S_DELETE_UNREACHABLE"
+
+KubernetesObject = Mapping[str, Any]
+
+
+class UnreachableError(UserError):
+    """The cluster was not asked; the text says why."""
+
+
+def kubectl(context: str | None, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(kubectl_command(context, *arguments), input=text, text=True, capture_output=True, check=False)
+
+
+def kubectl_command(context: str | None, *arguments: str) -> list[str]:
+    return ["kubectl", *(["--context", context] if context else []), *arguments]
+
+
+def check_cluster(site: Site) -> None:
+    """Raise UnreachableError where the site's cluster cannot be asked, UserError where it is another one than the settings say."""
+    if os.environ.get(UNREACHABLE, "").lower() in {"1", "true"}:
+        raise UserError(f"{UNREACHABLE} is set: while the cluster does not answer, Pulumi would forget every object in it; unset it")
+    if site.cluster.context is None:
+        return
+    if shutil.which("kubectl") is None:
+        raise UnreachableError("the cluster was not asked: needs kubectl")
+    uid = _ask(site, "get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}")
+    if site.cluster.uid and uid != site.cluster.uid:
+        raise UserError(
+            f"{KEY}.cluster.uid: context {site.cluster.context} points to the cluster {uid}, not to {site.cluster.uid}; "
+            "correct the context, or the uid if the site is to be set up anew there"
+        )
+    if not site.cluster.uid:
+        print(f"this cluster is `uid: {uid}`; write that below `cluster`, and a context that points elsewhere is noticed")
+
+
+def existing(site: Site, objects: Iterable[KubernetesObject]) -> list[str]:
+    """Which of these objects the cluster has already, as Kind/name."""
+    wanted = [f"{_resource(thing)}/{thing['metadata']['name']}" for thing in objects]
+    while wanted:
+        result = _get(site, *wanted, "--ignore-not-found", "--no-headers", "--output", "custom-columns=KIND:.kind,NAME:.metadata.name")
+        if not result.returncode:
+            return sorted("/".join(line.split()) for line in result.stdout.splitlines())
+        # An API that is not there has no objects either; kubectl gives up at the first one.
+        known = [entry for entry in wanted if f'"{entry.split("/")[0].split(".")[0]}"' not in result.stderr]
+        known = [entry for entry in known if f'"{entry.split("/")[0]}"' not in result.stderr]
+        if len(known) == len(wanted):
+            raise UnreachableError(f"the cluster was not asked: {_reason(result.stderr)}")
+        wanted = known
+    return []
+
+
+def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
+    """What the predecessor made in the namespace and neither the program nor a workload that stays uses, as Kind/name."""
+    declared = list(declared)
+    ours = {f"{thing['kind']}/{thing['metadata']['name']}" for thing in declared}
+    workloads = _list(site, WORKLOADS)
+    staying = [*declared, *(thing for thing in workloads if _label(thing) not in ours)]
+    used = {reference for thing in staying for reference in _uses(thing)}
+    used.add(f"Secret/{site.tls.secret}")
+    # Names and managers only: nothing here may read what is in a Secret.
+    columns = "custom-columns=KIND:.kind,NAME:.metadata.name,OWNERS:.metadata.ownerReferences[*].kind,BY:.metadata.managedFields[*].manager"
+    listed = _ask(site, "get", ",".join(SUPPORT).lower(), "--namespace", site.namespace, "--no-headers", "--output", columns)
+    left = set()
+    for kind, name, owners, managers in (line.split(maxsplit=3) for line in listed.splitlines()):
+        if owners == "<none>" and PREDECESSORS & set(managers.split(",")):
+            left.add(f"{kind}/{name}")
+    left -= used | ours
+    # A right goes with the account that has it, and stays with any other.
+    for binding in _list(site, ("RoleBinding",)):
+        subjects = {f"{subject['kind']}/{subject['name']}" for subject in binding.get("subjects", ())}
+        if not subjects <= left:
+            left -= {_label(binding), f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"}
+    return sorted(left)
+
+
+def _uses(value: Any) -> Iterable[str]:
+    """What an object refers to, as Kind/name."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if key in REFERENCES and isinstance(part, str):
+                yield f"{REFERENCES[key]}/{part}"
+            elif key in REFERENCES and isinstance(part, Mapping) and "name" in part:
+                yield f"{REFERENCES[key]}/{part['name']}"
+            elif key == "imagePullSecrets":
+                yield from (f"Secret/{secret['name']}" for secret in part)
+            else:
+                yield from _uses(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _uses(part)
+
+
+def _label(thing: KubernetesObject) -> str:
+    return f"{thing['kind']}/{thing['metadata']['name']}"
+
+
+def _list(site: Site, kinds: Iterable[str]) -> list[dict[str, Any]]:
+    return json.loads(_ask(site, "get", ",".join(kinds).lower(), "--namespace", site.namespace, "--output", "json"))["items"]
+
+
+def removal(site: Site, references: Iterable[str], *flags: str) -> str:
+    """The command that removes these objects."""
+    words = ("kubectl", "--context", str(site.cluster.context), "--namespace", site.namespace, "delete", *flags)
+    return " ".join((*words, *(reference.lower() for reference in references)))
+
+
+def _resource(thing: KubernetesObject) -> str:
+    """`deployment.v1.apps`, as kubectl wants a kind that other APIs may have too."""
+    group, _, version = thing["apiVersion"].rpartition("/")
+    return f"{thing['kind'].lower()}.{version}.{group}" if group else thing["kind"].lower()
+
+
+def _get(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return kubectl(site.cluster.context, "get", "--namespace", site.namespace, "--request-timeout", "10s", *arguments)
+
+
+def _ask(site: Site, *arguments: str) -> str:
+    result = kubectl(site.cluster.context, *arguments, "--request-timeout", "10s")
+    if result.returncode:
+        raise UnreachableError(f"the cluster was not asked: {_reason(result.stderr)}")
+    return result.stdout
+
+
+def _reason(stderr: str) -> str:
+    """kubectl's last line: before it come its retries."""
+    return (stderr.strip().splitlines() or ["kubectl failed without a word"])[-1].removeprefix("error: ")

@@ -1,0 +1,121 @@
+"""What the engine plans or did, read from its event log: a summary by name, and the errors alone."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+# The engine's operations, in the words of the summary. The first line that fits a resource is its line.
+WORDS = {
+    "replace": ("replace", "create-replacement", "delete-replaced", "import-replacement", "read-replacement", "discard-replaced"),
+    "take over": ("import",),
+    "delete": ("delete", "read-discard", "discard"),
+    "create": ("create",),
+    "change": ("update",),
+}
+STAYS = "stop managing (stays in the cluster)"
+_COLOUR = re.compile(r"<\{%.*?%\}>")
+_INTERRUPTED = "KeyboardInterrupt"  # the program, which the engine ends because of an error that is told anyway
+_ENDINGS = {"preview failed", "update failed"}  # said after the error itself
+_PROTECTED = "currently marked for protection"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on one resource; `old` and `new` are inputs, empty where it has no such side."""
+
+    op: str
+    urn: str
+    retained: bool
+    old: Mapping[str, Any]
+    new: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return label(self.urn, self.new or self.old)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The events of one preview or update."""
+
+    steps: tuple[Step, ...]
+    complaints: tuple[tuple[str, str], ...]  # URN and text
+
+    @cached_property
+    def by_word(self) -> dict[str, list[str]]:
+        """What happens to which resources, by name; without those that stay as they are."""
+        operations: dict[str, list[Step]] = {}
+        for step in self.steps:
+            operations.setdefault(step.urn, []).append(step)
+        found: dict[str, list[str]] = {}
+        for steps in operations.values():
+            for word, ops in WORDS.items():
+                if any(step.op in ops for step in steps):
+                    found.setdefault(STAYS if word == "delete" and steps[0].retained else word, []).append(steps[-1].label)
+                    break
+        return {word: sorted(found[word]) for word in (*WORDS, STAYS) if word in found}
+
+    def of(self, op: str) -> list[Step]:
+        return [step for step in self.steps if step.op == op]
+
+    @property
+    def declared(self) -> list[Mapping[str, Any]]:
+        """Every Kubernetes object of the program."""
+        return [step.new for step in self.steps if "kind" in step.new and "metadata" in step.new]
+
+
+def label(urn: str, inputs: Mapping[str, Any]) -> str:
+    """Kind/name, as the settings name an object."""
+    metadata = inputs.get("metadata")
+    if "kind" in inputs and isinstance(metadata, Mapping):
+        return f"{inputs['kind']}/{metadata.get('name')}"
+    *_, qualified_type, name = urn.split("::")
+    return f"{re.split('[:/]', qualified_type)[-1]}/{name}"
+
+
+def read_plan(log: Path) -> Plan:
+    """The plan in a log that `pulumi --event-log` wrote: one JSON object a line."""
+    steps, complaints = [], []
+    for line in log.read_text("utf-8").splitlines():
+        event = json.loads(line)
+        if "resourcePreEvent" in event:
+            metadata = event["resourcePreEvent"]["metadata"]
+            if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):
+                continue  # components: nothing is done to them
+            old, new = metadata.get("old") or {}, metadata.get("new") or {}
+            retained = bool(old.get("retainOnDelete"))
+            steps.append(Step(metadata["op"], metadata["urn"], retained, old.get("inputs") or {}, new.get("inputs") or {}))
+        elif "diagnosticEvent" in event and event["diagnosticEvent"]["severity"] == "error":
+            diagnostic = event["diagnosticEvent"]
+            complaints.append((diagnostic.get("urn", ""), _COLOUR.sub("", diagnostic["message"]).strip()))
+    return Plan(tuple(steps), tuple(complaints))
+
+
+def summary(plan: Plan) -> Iterator[str]:
+    """A line for each kind of change, with the names."""
+    for word, names in plan.by_word.items():
+        yield f"{len(names)} to {word}: {', '.join(names)}"
+    if not plan.by_word:
+        yield "nothing to change"
+
+
+def errors(plan: Plan) -> Iterator[str]:
+    """What the engine and the providers complain of, each once; protection in our words."""
+    names = {step.urn: step.label for step in plan.steps}
+    yield from dict.fromkeys(
+        _complaint(urn, text, names) for urn, text in plan.complaints if _INTERRUPTED not in text and text not in _ENDINGS
+    )
+
+
+def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:
+    if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
+        name = names.get(protected[1]) or label(protected[1], {})
+        return (
+            f"{name}: is protected, because mail is in it or goes through it, and this would delete or replace it. Undo the change in "
+            "the settings, or do it in the steps of docs/runbooks/protection.md"
+        )
+    return f"{names.get(urn) or label(urn, {})}: {text}" if urn else text
