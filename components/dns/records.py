@@ -288,7 +288,7 @@ def _digest(text: str) -> str:
 
 
 def spf_value(spf: Spf) -> str:
-    """`v=spf1 …`; what costs no look-up stands first, because receivers stop at the first match."""
+    """`v=spf1 …`; terms without a lookup come first, because receivers stop at the first match."""
     terms = _spf_networks(spf)
     terms += ["mx"] if spf.mx else []
     terms += [f"a:{host}" for host in spf.hosts]

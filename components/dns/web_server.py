@@ -1,4 +1,4 @@
-"""The policy server: a ConfigMap with what it serves, nginx in front of it, and the way in from the Internet."""
+"""The policy server: a ConfigMap with what it serves, nginx in front of it, and its Ingress."""
 
 from collections.abc import Mapping
 

@@ -59,7 +59,7 @@ def _external_relay(site: Site) -> str:
 
 
 def _force_actions(site: Site) -> str:
-    """A relay of ours has taken the mail already: refusing it now would bounce it to a stranger, so it is only marked."""
+    """A relay of ours has accepted the mail already: refusing it now would bounce it to an external address, so it is only marked."""
     rules = ""
     for relay in site.mail.trusted_relays:
         symbol = _symbol(relay.name)

@@ -1,4 +1,4 @@
-"""The Services: stock ports inside the cluster, PROXY ports for the edge, and the old way in for a rollback."""
+"""The Services: stock ports inside the cluster, PROXY ports for the edge, and the legacy LoadBalancer for a rollback."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def _previous_ports(component: Component) -> list[k8s.core.v1.ServicePortArgs]:
         k8s.core.v1.ServicePortArgs(
             name=f"{listener.proxy_port_name}-{kind}",
             protocol="TCP",
-            port=node_port,  # nobody connects to it, and it must differ from every other port of the Service
+            port=node_port,  # unused, but it must differ from every other port of the Service
             target_port=target,
             node_port=node_port,
         )
