@@ -41,7 +41,8 @@ class Declaring:
             return
         refusal = pulumi.RunError(str(error)) if isinstance(error, UserError) else error
         self._end.set_exception(refusal)
-        self._end.exception()  # seen, even where no resource waits for it
+        # Every resource now fails with the same error, which is printed once; the rest would be asyncio's own complaints.
+        self._end.get_loop().set_exception_handler(lambda _loop, _context: None)
         if kind is None:
             raise refusal from error
 

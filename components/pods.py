@@ -6,21 +6,31 @@ from typing import Any
 
 import pulumi_kubernetes as k8s
 
+from components.settings.extension import PodFields, Toleration
+
 JOB_LABEL = {"app.kubernetes.io/component": "job"}  # on every pod of a job, and on no server's
 BESIDE = "mailserver/beside"  # label of pods that mount the volume of the workload they name
 
 
-def pod_spec(**fields: Any) -> k8s.core.v1.PodSpecArgs:
-    """A pod with no access to the API server and with the runtime's system-call filter.
+def pod_spec(more: PodFields, *, tolerations: Sequence[k8s.core.v1.TolerationArgs] = (), **fields: Any) -> k8s.core.v1.PodSpecArgs:
+    """A pod with no access to the API server and with the runtime's system-call filter; `more` are the site's own fields.
 
     Sets no fsGroup: it would change the group of every file in a mail volume.
     """
     return k8s.core.v1.PodSpecArgs(
         automount_service_account_token=False,
+        node_selector=more.node_selector or None,
+        tolerations=[*tolerations, *map(_toleration, more.tolerations)] or None,
+        image_pull_secrets=[k8s.core.v1.LocalObjectReferenceArgs(name=name) for name in more.image_pull_secrets] or None,
         enable_service_links=False,
         security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
         **fields,
     )
+
+
+def _toleration(taint: Toleration) -> k8s.core.v1.TolerationArgs:
+    operator = "Exists" if taint.value is None else "Equal"
+    return k8s.core.v1.TolerationArgs(key=taint.key, operator=operator, value=taint.value, effect=taint.effect)
 
 
 def rights(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
+from components.mail.extra import overridden
 from components.settings.mail import TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
@@ -195,3 +196,10 @@ def no_relay(site: Site) -> Found:
     """Without a relay, the server delivers to each recipient's MX itself."""
     if site.mail.relay is None:
         yield "mail.relay", "is not set, so mail leaves from your own address"
+
+
+@AREA.note("overridden", remedy="check that this is meant")
+def overridden_by_extra(site: Site) -> Found:
+    """Lines of `mail.extra` that replace a value which this program sets."""
+    for setting, own in overridden(site):
+        yield setting, f"replaces {own}, which this program sets"

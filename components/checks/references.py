@@ -49,6 +49,8 @@ def secret(rendered: Rendered) -> Found:
         target = thing["spec"]["target"]
         keys = target.get("template", {}).get("data") or [entry["secretKey"] for entry in thing["spec"]["data"]]
         known[target["name"]] = set(keys)
+    for thing in _named(rendered, "Certificate").values():
+        known[thing["spec"]["secretName"]] = {"tls.crt", "tls.key"}
     for label, kind, name, keys in _sources(rendered):
         if kind == "Secret":
             yield from _absent(label, kind, name, keys, known)

@@ -39,7 +39,7 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
             selector=k8s.meta.v1.LabelSelectorArgs(match_labels=LABELS),
             template=k8s.core.v1.PodTemplateSpecArgs(
                 # A changed policy is a new pod, so that a finished rollout means that the new policy is served.
-                metadata=k8s.meta.v1.ObjectMetaArgs(labels=LABELS, annotations=checksum(texts)),
+                metadata=k8s.meta.v1.ObjectMetaArgs(labels=LABELS, annotations=dns.policy_server.pod.annotations | checksum(texts)),
                 spec=_pod(dns.policy_server),
             ),
         ),
@@ -59,6 +59,7 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
 def _pod(server: PolicyServer) -> k8s.core.v1.PodSpecArgs:
     probe = k8s.core.v1.HTTPGetActionArgs(path=HEALTH_PATH, port=PORT)
     return pod_spec(
+        server.pod,
         containers=[
             k8s.core.v1.ContainerArgs(
                 name="nginx",

@@ -9,6 +9,7 @@ import pulumi_kubernetes as k8s
 from components.base import MANAGED_BY, Component
 from components.jobs.job import SCRIPTS_DIR, Claim, Container, Job, OwnVolume, Scratch, SecretFiles, Volume
 from components.pods import BESIDE, JOB_LABEL, affinity, pod_spec, rights
+from components.settings.extension import PodFields
 from components.settings.schedule import most_runs_per_day, period
 
 CONFIG_MAP = "mail-jobs"
@@ -23,6 +24,7 @@ def labels(job: Job) -> dict[str, str]:
 
 
 def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resource]) -> k8s.batch.v1.CronJob:
+    more = component.site.jobs.pod
     history = max(3, most_runs_per_day(job.schedule) + 1)  # the limit would otherwise delete what KEPT wants to keep
     return k8s.batch.v1.CronJob(
         component.named(f"cronjob-{job.name}"),
@@ -43,7 +45,8 @@ def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resourc
                     active_deadline_seconds=int(job.deadline.total_seconds()),
                     ttl_seconds_after_finished=int(max(KEPT, 2 * period(job.schedule)).total_seconds()),
                     template=k8s.core.v1.PodTemplateSpecArgs(
-                        metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels(job), annotations=_reasons(job)), spec=_pod(job)
+                        metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels(job), annotations=more.annotations | _reasons(job) or None),
+                        spec=_pod(job, more),
                     ),
                 ),
             ),
@@ -52,14 +55,15 @@ def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resourc
     )
 
 
-def _reasons(job: Job) -> dict[str, str] | None:
+def _reasons(job: Job) -> dict[str, str]:
     """Why a container is root, for whoever reads the pod."""
-    return {f"mail-jobs/root-{c.name}": c.root.reason for c in job.containers if c.root} or None
+    return {f"mail-jobs/root-{c.name}": c.root.reason for c in job.containers if c.root}
 
 
-def _pod(job: Job) -> k8s.core.v1.PodSpecArgs:
+def _pod(job: Job, more: PodFields) -> k8s.core.v1.PodSpecArgs:
     *first, last = [_container(container) for container in job.containers]
     return pod_spec(
+        more,
         restart_policy="Never",
         hostname=job.name,  # restic writes it into its locks, so that a job knows those of its own dead runs
         termination_grace_period_seconds=60,

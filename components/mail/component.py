@@ -50,6 +50,8 @@ class MailServer(Component):
             programs,
             *(self.external_secrets[s] for s in mounted_secrets(site).values() if s in self.external_secrets),
         ]
+        if site.tls.cluster_issuer:
+            needed.append(self._certificate(site.tls.cluster_issuer))
         priority = site.mail.priority_class
         if priority and priority.value is not None:
             needed.append(self._priority_class(priority.class_name, priority.value))
@@ -94,6 +96,24 @@ class MailServer(Component):
             )
             for plan in secret_plans(self.site)
         }
+
+    def _certificate(self, issuer: str) -> k8s.apiextensions.CustomResource:
+        """cert-manager's Certificate (cert-manager.io/v1) for the mail hosts."""
+        tls = self.site.tls
+        return k8s.apiextensions.CustomResource(
+            self.named("certificate"),
+            api_version="cert-manager.io/v1",
+            kind="Certificate",
+            # The pod mounts the Secret, so an up stops here with cert-manager's complaint instead of at a pod that never starts.
+            metadata=self.metadata(tls.secret, annotations={"pulumi.com/waitFor": "condition=Ready"}),
+            spec={
+                "secretName": tls.secret,
+                "dnsNames": list(tls.names),
+                "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": issuer},
+                "privateKey": {"rotationPolicy": "Always"},
+            },
+            opts=self.child("Certificate", tls.secret, custom_timeouts=pulumi.CustomTimeouts(create="10m", update="10m")),
+        )
 
     def _config_map(self, name: str, data: dict[str, str]) -> k8s.core.v1.ConfigMap:
         return k8s.core.v1.ConfigMap(

@@ -59,7 +59,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
             template=k8s.core.v1.PodTemplateSpecArgs(
                 metadata=k8s.meta.v1.ObjectMetaArgs(
                     labels=SELECTOR | {"role": "mail"},
-                    annotations=checksum({**config_files(site), **scripts}),
+                    annotations=site.mail.pod.annotations | checksum({**config_files(site), **scripts}),
                 ),
                 spec=_pod(component),
             ),
@@ -73,6 +73,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
 def _pod(component: Component) -> k8s.core.v1.PodSpecArgs:
     site = component.site
     return pod_spec(
+        site.mail.pod,
         priority_class_name=site.mail.priority_class.class_name if site.mail.priority_class else None,
         dns_config=_dns_config(site),
         termination_grace_period_seconds=GRACE_SECONDS,

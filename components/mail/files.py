@@ -19,18 +19,19 @@ PROXY_LIST = "proxy-listeners.txt"
 
 def config_files(site: Site) -> dict[str, str]:
     """Path below the configuration folder to text. The init container copies them there and adds what comes from Secrets."""
+    extra = site.mail.extra
     files = {
-        "postfix-main.cf": postfix.main_cf(site),
+        "postfix-main.cf": postfix.main_cf(site) + "".join(f"{parameter} = {value}\n" for parameter, value in extra.postfix.items()),
         "postfix-virtual.cf": accounts.virtual(site),
         postfix.SEND_AS: postfix.send_as(site),
         PROXY_LIST: postfix.proxy_listeners(),
-        "dovecot.cf": dovecot.dovecot_cf(site),
+        "dovecot.cf": dovecot.dovecot_cf(site) + (f"{extra.dovecot.rstrip()}\n" if extra.dovecot else ""),
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }
     if site.mail.quotas:
         files["dovecot-quotas.cf"] = accounts.quotas(site)
-    files |= {f"rspamd/override.d/{name}": text for name, text in rspamd.overrides(site).items()}
+    files |= {f"rspamd/override.d/{name}": text for name, text in (rspamd.overrides(site) | extra.rspamd).items()}
     files |= accounts.sieve_scripts(site)
     return files
 

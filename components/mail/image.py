@@ -10,6 +10,11 @@ TLS_DIR = "/tmp/ssl"  # noqa: S108 - the live pod's path
 
 
 def environment(site: Site) -> dict[str, str]:
+    """The variables of the container: ours, and the site's after them."""
+    return own_environment(site) | site.mail.extra.environment
+
+
+def own_environment(site: Site) -> dict[str, str]:
     """The image's variables. All of its other filters are off: Rspamd does their work, CrowdSec does Fail2ban's."""
     mail = site.mail
     variables = {

@@ -33,7 +33,11 @@ def handmade_secrets(site: Site) -> dict[str, list[str]]:
     """The Secrets that nothing here makes, with the keys that each must hold."""
     made = {plan.name for plan in secret_plans(site)}
     needed = {name: list(template or keys) for name, keys, template in _needed(site) if keys and name not in made}
-    return needed | {site.tls.secret: ["tls.crt", "tls.key"]}
+    if site.tls.cluster_issuer is None:
+        needed[site.tls.secret] = ["tls.crt", "tls.key"]
+    for pod in (site.mail.pod, site.jobs.pod, *([site.dns.policy_server.pod] if site.dns else [])):
+        needed |= {name: [".dockerconfigjson"] for name in pod.image_pull_secrets}
+    return needed
 
 
 def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[str, str]]]:

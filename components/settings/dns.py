@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from components.settings.extension import PodFields
 from components.settings.types import (
     LABEL,
     Address,
@@ -155,6 +156,7 @@ class PolicyServer(Model):
 
     image: Image = Field(default="docker.io/library/nginx:1.28.0-alpine", description="nginx image; it runs as user 101")
     replicas: int = Field(default=2, ge=1, le=10, description="number of pods; two survive the loss of a node")
+    pod: PodFields = Field(default=PodFields(), description="fields of its pods")
     ingress_class: ObjectName | None = Field(
         default=None, description="IngressClass of its Ingress; null: the cluster's default class", examples=["traefik"]
     )

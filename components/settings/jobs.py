@@ -5,6 +5,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
+from components.settings.extension import PodFields
 from components.settings.quantity import Bytes
 from components.settings.schedule import Schedule
 from components.settings.secrets import Secret, StoreKey, secret_name
@@ -196,6 +197,7 @@ class Jobs(Model):
     """The CronJobs beside the mail server; each is off while it is null."""
 
     time_zone: str = Field(default="Etc/UTC", description="time zone of all schedules (IANA name)")
+    pod: PodFields = Field(default=PodFields(), description="fields of every job's pod")
     python_image: Image = Field(
         default="docker.io/library/python:3.12.11-alpine3.22", description="image that runs probe, retention and backups"
     )

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from components.settings.extension import Extra, PodFields
 from components.settings.quantity import Bytes, Cpu, in_bytes
 from components.settings.secrets import Secret, secret_name
 from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, text
@@ -187,6 +188,8 @@ class Mail(Model):
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
     resources: Resources = Field(default=Resources(), description="CPU and memory")
     storage: Storage = Field(default=Storage(), description="volume with mail, state and logs")
+    pod: PodFields = Field(default=PodFields(), description="fields of the pod")
+    extra: Extra = Field(default=Extra(), description="further configuration of the mail server; it overrides this program's")
     priority_class: PriorityClass | None = Field(default=PriorityClass(), description="priority of the pod; null: none is set")
     dns_ndots: int | None = Field(
         default=1,

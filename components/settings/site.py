@@ -43,6 +43,12 @@ class Tls(Model):
         min_length=1, description="names in the certificate; `*.example.org` covers one label", examples=[["mail.example.org"]]
     )
 
+    cluster_issuer: ObjectName | None = Field(
+        default=None,
+        description="ClusterIssuer of cert-manager that issues the certificate (by DNS-01 for a `*`); null: it is made elsewhere",
+        examples=["letsencrypt"],
+    )
+
     def covers(self, host: Fqdn) -> bool:
         return covers(self.names, host)
 
