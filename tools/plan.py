@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tools.record_errors import explained
+
 # The engine's operations, in the words of the summary. The first line that fits a resource is its line.
 WORDS = {
     "replace": ("replace", "create-replacement", "delete-replaced", "import-replacement", "read-replacement", "discard-replaced"),
@@ -80,8 +82,11 @@ def label(urn: str, inputs: Mapping[str, Any]) -> str:
 def read_plan(log: Path) -> Plan:
     """The plan in a log that `pulumi --event-log` wrote: one JSON object a line."""
     steps, complaints = [], []
-    for line in log.read_text("utf-8").splitlines():
-        event = json.loads(line)
+    for line in log.read_text("utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:  # an engine that was killed may end within a line
+            continue
         if "resourcePreEvent" in event:
             metadata = event["resourcePreEvent"]["metadata"]
             if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):
@@ -112,6 +117,8 @@ def errors(plan: Plan) -> Iterator[str]:
 
 
 def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:
+    if line := explained(urn, text):
+        return line
     if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
         name = names.get(protected[1]) or label(protected[1], {})
         return (
