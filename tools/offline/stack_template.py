@@ -54,7 +54,7 @@ def _comment(raw: Schema, part: Schema) -> list[str]:
 
 
 def _suggestion(part: Schema) -> Any:
-    """The default; an example where there is none, or where it is empty."""
+    """The default; an example where it does not exist, or where it is empty."""
     default = part.get("default")
     return part["examples"][0] if default in (None, [], {}) and "examples" in part else default
 
