@@ -65,7 +65,7 @@ def objects(password: str) -> Iterator[dict[str, Any]]:
     yield _thing(
         "v1", "Namespace", NAMESPACE, labels={"tier": "3-edge", "keel.sh/enabled": "true", "goldilocks.fairwinds.com/enabled": "true"}
     )
-    yield _thing("v1", "ServiceAccount", "spam-retention")
+    yield _thing("v1", "ServiceAccount", "spam-retention", automountServiceAccountToken=True)  # the provider's default
     yield _thing("rbac.authorization.k8s.io/v1", "Role", "spam-retention", rules=[_EXEC])
     yield _thing(
         "rbac.authorization.k8s.io/v1",
