@@ -79,7 +79,7 @@ def test_plan_reads_like_the_firewall(operator, firewall, edge_site):
     firewall.client().call("apply", "rules", rule_set(edge_site()))
     assert operator.type(line("make edge-plan")).stdout.split("\n") == ["nothing to change", "nothing to change", ""]
     firewall.kill_haproxy()
-    assert "not in force" in operator.type(line("make edge-plan")).stdout
+    assert "not active" in operator.type(line("make edge-plan")).stdout
 
 
 def test_flip_back_with_the_mail_server_down_and_without_pulumi(operator, firewall, edge_site):

@@ -43,7 +43,7 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
             check=True,
         )
     except EngineError as error:
-        raise UserError(f"{SSH_KEY}: is encrypted, and no engine was found to read it ({error}); name the key's file with KEY=…") from None
+        raise UserError(f"{SSH_KEY}: is encrypted, and no engine can read it ({error}); name the key's file with KEY=…") from None
     except subprocess.SubprocessError:
         raise UserError(f"{SSH_KEY}: `pulumi config get` cannot read it; name the key's file with KEY=…") from None
     return result.stdout
@@ -86,7 +86,7 @@ def health(site: Site, firewall: Firewall, console: Console) -> None:
 def _show(answer: dict[str, Any], console: Console) -> None:
     lines = differences(answer["before"], answer["after"])
     if not lines and answer["changed"]:
-        lines = ["~ the configuration is right but not in force: HAProxy or pf has to be reloaded"]
+        lines = ["~ the configuration is correct but not active: HAProxy or pf must be reloaded"]
     for line in lines or ["nothing to change"]:
         console.print(line, markup=False, soft_wrap=True)
     _warn(answer, console)
