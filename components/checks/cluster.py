@@ -57,15 +57,36 @@ def one_node(site: Site) -> Found:
         yield "cluster.traffic_policy", "Local: only the pod's node takes mail, and only from the firewall"
 
 
-@AREA.warning("unprotected", remedy="remove the entries that you do not mean to take out")
+_NOT_ADOPTABLE = {
+    "ConfigMap": "its content would be written into the plan and the state, and a predecessor's holds passwords",
+    "Secret": "its content would be written into the plan and the state",
+    "ExternalSecret": "an import does not see what a custom resource's former owner had set, and would leave it in place",
+}
+
+
+@AREA.error("not-adoptable")
+def not_adoptable(site: Site) -> Found:
+    """Objects of these kinds are not taken over: the program creates its own."""
+    for entry in site.adopt:
+        kind, _, name = entry.partition("/")
+        if kind in _NOT_ADOPTABLE:
+            yield (
+                "adopt",
+                f"{entry}: {_NOT_ADOPTABLE[kind]}",
+                "remove the entry, and if the program's own has this name, the object: "
+                f"kubectl -n {site.namespace} delete --cascade=orphan {kind.lower()} {name}",
+            )
+
+
+@AREA.warning("unprotected", remedy="remove what you do not mean to take out")
 def unprotected(site: Site) -> Found:
-    """Objects that the next `up` or `destroy` may delete, in a production stack."""
+    """Objects that hold or carry mail and that the next `up` or `destroy` may delete."""
     if site.production and site.unprotected:
         yield "unprotected", f"the next up or destroy may delete {', '.join(site.unprotected)}"
 
 
-@AREA.note("uid-unknown", remedy="set it: kubectl get namespace kube-system -o jsonpath='{.metadata.uid}'")
-def uid_unknown(site: Site) -> Found:
-    """A context's name can point to another cluster from one day to the next; the uid of kube-system tells them apart."""
+@AREA.note("no-uid", remedy="set cluster.uid: kubectl get namespace kube-system -o jsonpath={.metadata.uid}")
+def no_uid(site: Site) -> Found:
+    """A context of a kubeconfig can be redirected to another cluster; the uid of the cluster cannot."""
     if site.cluster.context and not site.cluster.uid:
         yield "cluster.uid", f"is not set, so nothing notices when context {site.cluster.context} points to another cluster"

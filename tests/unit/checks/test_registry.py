@@ -35,9 +35,11 @@ def test_production_shows_what_its_owner_has_to_decide_and_nothing_else(site, mo
         "mail.shadowed-by-catch-all",
         "jobs.image-not-pinned",
         "jobs.image-not-pinned",
+        "zone.nearly-full",
         "spf.softfail",
         "reports.deleted-by-retention",
         "snapshot.unknown-names",
+        "cluster.no-uid",
         "live.not-asked",
     ]
 
