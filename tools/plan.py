@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tools.record_errors import explained
+from tools.dns_advice import dns_advice
 
 # The engine's operations, in the words of the summary. The first line that fits a resource is its line.
 WORDS = {
@@ -117,8 +117,8 @@ def errors(plan: Plan) -> Iterator[str]:
 
 
 def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:
-    if line := explained(urn, text):
-        return line
+    if advice := dns_advice(urn, text):
+        return advice
     if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
         name = names.get(protected[1]) or label(protected[1], {})
         return (

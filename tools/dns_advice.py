@@ -1,4 +1,4 @@
-"""What to do about an error of the engine that concerns a DNS record."""
+"""What to do about an error of the engine that concerns a DNS record, in one line instead of the provider's many."""
 
 import re
 
@@ -8,14 +8,13 @@ _RECORD = re.compile(r"cloudflare:index/dnsRecord:DnsRecord::(?P<zone>[^/\s\"']+
 _CODE = re.compile(rf"\b({'|'.join(map(str, REMEDIES))})\b")
 
 
-def explained(urn: str, message: str) -> str | None:
-    """One line of ours in place of the provider's, or None for every other error."""
+def dns_advice(urn: str, message: str) -> str | None:
+    """The setting to blame and what to do; None for what does not concern a record, or is not known."""
     record = _RECORD.search(f"{urn} {message}")
     if record is None:
         return None
     zone, key = record["zone"], record["key"]
-    if "marked for protection" in message:
+    if "To unprotect" in message:  # in what it says of deletions and of replacements
         return f"dns.zones.{zone}.release: {key!r} is protected, because mail depends on it; list it, run `up`, then make the change"
-    if code := _CODE.search(message):
-        return f"{remedy(int(code[1]), zone)} [{zone}/{key}]"
-    return None
+    code = _CODE.search(message)
+    return f"{remedy(int(code[1]), zone)} [{zone}/{key}]" if code else None
