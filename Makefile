@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init
+.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,6 +59,9 @@ lab-compare: setup ## where the running mail server differs from what the lab ex
 
 golden: setup ## write tests/program/golden anew after an intended change of what is registered
 	@$(VENV)/bin/python -m tests.program.golden
+
+mutation: setup ## break random lines one at a time and list what no test notices: SEED=, COUNT=; takes hours
+	@$(VENV)/bin/python -m tools.mutation $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 lint: setup ## style, types, layers, shell, PHP and YAML
 	@tools/packages.sh

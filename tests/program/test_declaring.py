@@ -41,7 +41,7 @@ def test_an_object_that_breaks_a_rule_stops_an_up_before_its_first_resource(regi
     assert "CronJob/spam-retention retention: image docker.io/library/python:latest has no fixed tag" in str(refused.value)
     assert registered == []
     gc.collect()
-    assert caplog.records == [], "asyncio complains of tasks that nobody awaited"
+    assert caplog.records == [], "asyncio complains of tasks that were not awaited"
 
 
 def test_a_refusal_on_the_last_line_of_the_program_stops_it_too(registered):

@@ -49,7 +49,7 @@ def test_extra_configuration_comes_behind_ours_and_what_it_replaces_is_said(reco
         "rspamd": {"actions.conf": "reject = 20;\n", "phishing.conf": "openphish_enabled = false;\n"},
     }
     run = recording("prod", {"mail/extra": extra})
-    (config,) = [t["data"] for t in run.kubernetes() if (t["kind"], t["metadata"]["name"]) == ("ConfigMap", "mailserver.config")]
+    (config,) = [t["data"] for t in run.kubernetes() if t["kind"] == "ConfigMap" and "postfix-main.cf" in t["data"]]
     main = config["postfix-main.cf"]
     assert main.endswith("\nmaximal_queue_lifetime = 2d\nanvil_rate_time_unit = 30s\n")
     assert "anvil_rate_time_unit = 60s" in main
