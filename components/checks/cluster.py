@@ -35,7 +35,7 @@ def pod_network_admitted(site: Site) -> Found:
 
 @AREA.warning("no-tunnel-addresses", remedy=_TUNNELS)
 def no_tunnel_addresses(site: Site) -> Found:
-    """The same outside production, where it is no error."""
+    """The same outside production, where it is only a warning."""
     if not site.production and (nodes := unknown_tunnels(site)):
         yield "cluster.nodes", f"no tunnel_address for {', '.join(nodes)}, so any pod can reach the PROXY ports and forge a client address"
 

@@ -5,16 +5,13 @@ from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
 from components.mail.extra import overridden
+from components.mail.postfix import QUEUE_HEADROOM
 from components.settings.mail import TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
 from components.settings.types import domain_of, image_tag, is_pinned
 
 AREA = Area[Site]("mail", "the mail server, its mailboxes and aliases")
-
-# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
-# whose volume was fuller than that refused everything for 15 hours.
-QUEUE_HEADROOM = 1.5
 
 
 @AREA.error("image-untested")
@@ -198,8 +195,8 @@ def no_relay(site: Site) -> Found:
         yield "mail.relay", "is not set, so mail leaves from your own address"
 
 
-@AREA.note("overridden", remedy="check that this is meant")
-def overridden_by_extra(site: Site) -> Found:
-    """Lines of `mail.extra` that replace a value which this program sets."""
-    for setting, own in overridden(site):
+@AREA.note("own-line-replaced", remedy="remove it unless you mean to")
+def own_line_replaced(site: Site) -> Found:
+    """An extra line or variable of the settings replaces one that the program sets itself."""
+    for setting, own in overridden(site) if site.primary in site.domains else ():
         yield setting, f"replaces {own}, which this program sets"

@@ -138,7 +138,7 @@ def port(rendered: Rendered) -> Found:
 
 @AREA.error("not-admitted", remedy="list the port in the NetworkPolicy")
 def not_admitted(rendered: Rendered) -> Found:
-    """A Service leads to a port that the NetworkPolicy of its pods admits nobody to."""
+    """A Service forwards to a port that the NetworkPolicy of its pods does not open."""
     policies = [thing.manifest for thing in rendered.declared if thing.manifest["kind"] == "NetworkPolicy"]
     for thing in rendered.declared:
         if thing.manifest["kind"] != "Service":
@@ -147,7 +147,7 @@ def not_admitted(rendered: Rendered) -> Found:
             if _selector(policy).items() <= _selector(thing.manifest).items():
                 for entry in thing.manifest["spec"]["ports"]:
                     if entry["targetPort"] not in _admitted(policy):
-                        yield thing.label, f"NetworkPolicy/{policy['metadata']['name']} admits nobody to port {entry['targetPort']}"
+                        yield thing.label, f"NetworkPolicy/{policy['metadata']['name']} does not open port {entry['targetPort']}"
 
 
 @AREA.error("backend", remedy="name a declared Service and one of its ports")

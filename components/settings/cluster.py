@@ -55,7 +55,9 @@ class Cluster(Model):
         default=None, description="directory that manifests are written to instead of a cluster", examples=["build/manifests"]
     )
     nodes: dict[ObjectName, Node] = Field(
-        min_length=1, description="the worker nodes in HAProxy's pools, by node name", examples=[{"worker1": {"address": "192.0.2.11"}}]
+        min_length=1,
+        description="the worker nodes in HAProxy's pools, by node name",
+        examples=[{"worker1": {"address": "192.0.2.11", "tunnel_address": "10.244.1.0"}}],
     )
     pod_networks: tuple[Network, ...] = Field(
         min_length=1, description="networks of the pods and tunnel addresses", examples=[["10.244.0.0/16"]]

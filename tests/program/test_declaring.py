@@ -45,7 +45,7 @@ def test_an_object_that_breaks_a_rule_stops_an_up_before_its_first_resource(regi
 
 
 def test_a_refusal_on_the_last_line_of_the_program_stops_it_too(registered):
-    with pytest.raises(pulumi.RunError, match="Deployment/mailsrever: no such object here"):
+    with pytest.raises(pulumi.RunError, match="this stack has no object Deployment/mailsrever"):
         up({"adopt": ["Deployment/mailsrever"]})
     assert registered == []
 

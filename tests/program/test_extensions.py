@@ -2,6 +2,8 @@
 
 import pytest
 
+from components.checks.registry import judge
+
 FIELDS = {
     "node_selector": {"zone": "home"},
     "tolerations": [{"key": "dedicated", "value": "mail", "effect": "NoSchedule"}],
@@ -41,7 +43,7 @@ def test_our_own_tolerations_and_checksum_stay(recording):
     assert template["metadata"]["annotations"]["checksum/config"] != "x"
 
 
-def test_extra_configuration_comes_behind_ours_and_what_it_replaces_is_said(recording):
+def test_extra_configuration_comes_behind_ours_and_what_it_replaces_is_said(recording, site):
     extra = {
         "environment": {"LOG_LEVEL": "debug", "ENABLE_SRS": "1"},
         "postfix": {"maximal_queue_lifetime": "2d", "anvil_rate_time_unit": "30s"},
@@ -58,10 +60,10 @@ def test_extra_configuration_comes_behind_ours_and_what_it_replaces_is_said(reco
     pod = dict(templates(run))["Deployment/mailserver"]["spec"]
     environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
     assert (environment["LOG_LEVEL"], environment["ENABLE_SRS"]) == ("debug", "1")
-    said = [message for level, message in run.messages if level == "info" and "mail.extra" in message]
+    said = [finding for finding in judge(site("prod", {"mail/extra": extra})) if finding.code == "mail.own-line-replaced"]
     replaced = ["environment.ENABLE_SRS", "postfix.anvil_rate_time_unit", "dovecot.mail_max_userip_connections", "rspamd.phishing.conf"]
-    assert [message.split(": ")[0].removeprefix("mailserver:site.mail.extra.") for message in said] == replaced
-    assert "replaces 60s" in said[1]
+    assert [finding.setting.removeprefix("mail.extra.") for finding in said] == replaced
+    assert "replaces 60s" in said[1].text
 
 
 @pytest.mark.parametrize(

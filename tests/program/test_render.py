@@ -113,7 +113,7 @@ def test_bad_settings_get_one_message_and_nothing_is_written(capsys, checkout, t
     assert run_render(checkout(BAD[case]), tmp_path / "out") == 1
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    assert line.startswith("error: mailserver:site.")
+    assert line.startswith("error: ") and line.endswith("]")
     assert "Traceback" not in said.err + said.out
     assert not (tmp_path / "out").exists()
 

@@ -15,7 +15,7 @@ def test_a_refusal_of_the_api_becomes_one_line_with_what_to_do():
     )
 
 
-def test_protection_leads_to_the_setting_that_releases():
+def test_protection_points_to_the_setting_that_releases():
     text = f'resource "{URN}" cannot be deleted\nbecause it is protected. To unprotect the resource, …'
     (line,) = errors(Plan((), (("", text),)))
     assert line.startswith("dns.zones.example.org.release: 'mx-mail.example.org' is protected")

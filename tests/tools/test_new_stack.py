@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from components.settings.parse import parse_site
+from components.checks.registry import read_site
 from components.settings.site import KEY
 from tests.conftest import copy_checkout
 from tools.commands.docs import SCHEMA
@@ -48,7 +48,7 @@ def test_a_new_stack_with_a_wrong_name_is_refused(stack: str, domain: str, refus
 def test_only_what_must_be_set_is_set() -> None:
     site = read(template("home", "example.net"))["config"][KEY]
     assert site.keys() == {"domains", "cluster", "edge", "tls", "mail"}
-    assert parse_site(json.dumps(site)).model_dump(exclude_unset=True)["mail"] == {"mailboxes": {"me@example.net": {}}}
+    assert read_site(json.dumps(site)).model_dump(exclude_unset=True)["mail"] == {"mailboxes": {"me@example.net": {}}}
     assert "example.org" not in template("home", "example.net")
 
 

@@ -31,7 +31,7 @@ def _public(view: View) -> Iterator[tuple[str, IPv4Address | IPv6Address]]:
 
 @AREA.error("unreachable-address", remedy="write the address that the Internet sees")
 def unreachable_address(view: View) -> Found:
-    """A loopback, link-local, multicast or unspecified address can be reached by nobody."""
+    """A loopback, link-local, multicast or unspecified address cannot be reached from the Internet."""
     for setting, address in _public(view):
         if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
             yield setting, f"{address} reaches no other machine"
@@ -92,7 +92,7 @@ def spf_too_wide(view: View) -> Found:
 
 @AREA.error("cname-to-itself", remedy="name another host", source="RFC 1034 section 3.6.2")
 def cname_to_itself(view: View) -> Found:
-    """A CNAME that leads back to its own name."""
+    """A CNAME that points back to its own name."""
     targets = {record.name: record.content for record in view.records if record.type == "CNAME"}
     for name, target in targets.items():
         seen, current = [name], target

@@ -241,7 +241,7 @@ def test_spf_passes_the_address_that_mail_leaves_from(site: Callable[..., Site],
         "covers.example.net": {"TXT": ['"v=spf1 ip4:192.0.2.0/25 ip6:2001:db8::/64 ~all"']},
     }
     findings = verify(site("dev", {f"domains/{DEV}/dns/spf": spf}), held(known), TODAY)
-    own = {finding.code for finding in findings if finding.setting.startswith(DEV) and "own-mail" in finding.code}
+    own = {finding.code for finding in findings if DEV in finding.setting and "own-mail" in finding.code}
     assert own == ({code} if code else set())
 
 
@@ -272,7 +272,8 @@ def test_every_rule_has_a_case(site: Callable[..., Site]):
     for without, more, _ in RECORDS.values():
         there = [record for record in live(prod, *more, without=without) if without != "mx" or record.type != "MX"]
         found |= {finding.code for finding in verify(prod, OTHERS, TODAY, found=there)}
-    assert {rule.code for area in AREAS for rule in area.rules} - found - ELSEWHERE == set()
+    rules = {rule.code for area in AREAS if area.name not in {"hosts", "caa"} for rule in area.rules}  # those have a file of their own
+    assert rules - found - ELSEWHERE == set()
 
 
 def test_reports_that_retention_deletes_are_doubtful(site: Callable[..., Site]):

@@ -34,7 +34,7 @@ def others(*rows: tuple[str, str, str]) -> Iterator[Live]:
 def said(site: Site, live: Sequence[Live] | None) -> dict[str, list[str]]:
     """The code of each rule that finds something, with what it finds."""
     found: dict[str, list[str]] = {}
-    for finding in rules.AREA.run(rules.LiveZone(site, ZONE, live)):
+    for finding in (finding for finding in rules.AREA.run(rules.LiveZone(site, ZONE, live)) if finding.level != "note"):
         found.setdefault(finding.code.removeprefix("live."), []).append(str(finding))
     return found
 

@@ -83,6 +83,11 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "mail.growth-limit": ("prod", {"mail/storage/growth_limit": "4Gi"}, "mail.storage.growth_limit"),
     "mail.memory-limit": ("prod", {"mail/resources": {"memory_limit": "256Mi"}}, "mail.resources.memory_limit"),
     "mail.no-relay": ("prod", {"mail/relay": None}, "mail.relay"),
+    "mail.own-line-replaced": (
+        "prod",
+        {"mail/extra": {"postfix": {"smtpd_tls_auth_only": "no"}}},
+        "mail.extra.postfix.smtpd_tls_auth_only",
+    ),
     "edge.address-family": ("prod", {"edge/ipv6_address": "192.0.2.1"}, "edge.ipv6_address"),
     "edge.no-active-node": ("prod", {f"cluster/nodes/k8s-node{n}/state": "drain" for n in range(1, 5)}, "cluster.nodes"),
     "edge.node-not-active": ("prod", {"cluster/nodes/k8s-node2/state": "drain"}, "cluster.nodes.k8s-node2.state"),
