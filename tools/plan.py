@@ -57,7 +57,8 @@ class Plan:
         for steps in operations.values():
             for word, ops in WORDS.items():
                 if any(step.op in ops for step in steps):
-                    found.setdefault(STAYS if word == "delete" and steps[0].retained else word, []).append(steps[-1].label)
+                    shown = next((step for step in reversed(steps) if step.new), steps[-1])  # of a replacement, the new one
+                    found.setdefault(STAYS if word == "delete" and shown.retained else word, []).append(shown.label)
                     break
         return {word: sorted(found[word]) for word in (*WORDS, STAYS) if word in found}
 

@@ -215,7 +215,7 @@ def test_what_mail_depends_on_goes_in_two_steps_in_production(stack: Stack):
 
 
 def test_a_wrong_zone_id_deletes_nothing(stack: Stack, monkeypatch: pytest.MonkeyPatch):
-    before, wrong = stack.api.texts(stack.zone), BASE | {Z: {"cloudflare": "0" * 32}}
+    before, wrong = stack.api.texts(stack.zone), BASE | {Z: {"cloudflare": "f" * 32}}
     assert "dns.zones.example.org.cloudflare: there is no zone with this id" in stack.refused(wrong)
     other = stack.api.zone("example.net")
     stack.api.add(other, name="www.example.net", type="A", content="192.0.2.1")
