@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
 from components.mail.extra import overridden
-from components.mail.postfix import QUEUE_HEADROOM
-from components.settings.mail import TESTED_IMAGE_MAJORS, Mailbox
+from components.settings.mail import QUEUE_HEADROOM, TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
 from components.settings.types import domain_of, image_tag, is_pinned

@@ -19,8 +19,8 @@ from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, S
 from components.jobs.retention import retention_rules
 from components.listeners import IMAPS
 from components.mail.image import VMAIL
-from components.mail.postfix import QUEUE_HEADROOM
 from components.names import MAIL_SERVER
+from components.settings.mail import QUEUE_HEADROOM
 from components.settings.quantity import in_bytes
 from components.settings.schedule import period
 from components.settings.site import Site

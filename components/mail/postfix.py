@@ -5,10 +5,6 @@ from components.mail.image import CONFIG_DIR
 from components.mail.trust import Net, edge_networks, trusted_relay_networks
 from components.settings.site import Site
 
-# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
-# whose volume was fuller than that refused everything for 15 hours.
-QUEUE_HEADROOM = 1.5
-
 SEND_AS = "postfix-send-as.cf"
 
 

@@ -18,6 +18,11 @@ def _a_mebibyte(value: Bytes) -> Bytes:
     return value
 
 
+# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
+# whose volume was fuller than that refused everything for 15 hours.
+QUEUE_HEADROOM = 1.5
+
+
 class Mailbox(Model):
     """An account. Its password is in the accounts Secret."""
 
