@@ -21,7 +21,7 @@ def overrides(site: Site) -> dict[str, str]:
     if site.mail.trusted_relays:
         files["external_relay.conf"] = _external_relay(site)
         files["force_actions.conf"] = _force_actions(site)
-    return files
+    return files | {f"{module}.conf": "enabled = false;\n" for module in site.mail.rspamd.disabled_modules}
 
 
 def dkim_key_path(domain: Fqdn, key: DkimKey) -> str:

@@ -4,11 +4,13 @@ import json
 import re
 import stat
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
 from components.errors import UserError
 from components.mail.image import CONFIG_DIR, DKIM_DIR
+from components.settings.mail import OutboundModule
 from components.settings.site import Site
 from tests.lab.support import lab_site
 from tools.lab.certificates import Authority, dkim_key
@@ -212,3 +214,22 @@ def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailS
     found = list(differences(lambda *command: fresh.host.run(*command).stdout))
     assert "master.cf submission/inet/smtpd_tls_security_level: 'encrypt', but 'may'" in found
     assert "dovecot auth_verbose: 'yes', but 'no'" in found
+
+
+def test_a_module_that_the_settings_turn_off_is_off(tmp_path) -> None:
+    every = list(get_args(OutboundModule))
+    states = {}
+    for off in ([], every):
+        site = lab_site({"mail/rspamd/disabled_modules": off})
+        host = Host("mailserver", tmp_path / f"pod{len(off)}")
+        try:
+            pod = MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+            pod.assemble()
+            pod.set_up()
+            lines = host.run("rspamadm", "configdump", "-m").stdout.splitlines()
+            (enabled,) = [line for line in lines if line.startswith("Modules enabled:")]
+            states[len(off)] = set(enabled.partition(": ")[2].split(", "))
+        finally:
+            host.close()
+    assert states[0] >= set(every) - {"asn"}  # Debian's Rspamd starts `asn` with Redis only
+    assert not states[len(every)] & set(every)

@@ -70,7 +70,7 @@ def test_a_job_continues_after_ctrl_c(cluster, capfd):
 
 @pytest.mark.parametrize(("delete", "word"), [("true", "it was deleted"), ("exit 1", "IT STILL EXISTS AND MAY RUN LATER")])
 def test_a_job_whose_pod_does_not_come_does_not_run_later(cluster, monkeypatch, delete, word):
-    """A whole restore that starts when somebody has started the server again would move its mail away."""
+    """A whole restore that starts when a person has started the server again would move its mail away."""
     folder = cluster(logs="exit 1", condition="Suspended", delete=delete)
     monkeypatch.setattr("tools.commands.job.START_SECONDS", 0.01)
     with pytest.raises(UserError, match=word):

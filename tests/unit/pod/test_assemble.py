@@ -144,7 +144,7 @@ def test_an_alias_with_two_meanings_is_refused():
         ("@else.example me@a.org", "the domain of @else.example (secret store) is not one of the settings'"),
     ],
 )
-def test_what_is_no_alias_is_refused_and_not_dropped(stored, words):
+def test_an_invalid_alias_is_refused_and_not_dropped(stored, words):
     assert words in complaint(aliases, "", stored)
 
 
@@ -296,7 +296,7 @@ def test_a_last_good_set_for_another_relay_is_of_no_use(pod):
         assemble.assemble(pod.config, pod.secrets, pod.target, pod.state, quotas=False, relay="[new.a.org]:587")
 
 
-def test_an_empty_file_of_a_crash_is_no_last_good_set(pod):
+def test_an_empty_file_of_a_crash_is_not_a_last_good_set(pod):
     assert pod() == []
     (pod.state / "last-good" / "accounts" / "postfix-accounts.cf").write_text("")
     spoil(pod, "accounts")
