@@ -81,6 +81,13 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "mail.storage-fills": ("prod", {"mail/storage/size": "2Gi"}, "mail.storage"),
     "mail.growth-limit": ("prod", {"mail/storage/growth_limit": "4Gi"}, "mail.storage.growth_limit"),
+    "mail.memory-for-messages": (
+        "prod",
+        {"mail/resources": {"memory_limit": "1Gi"}},
+        "mail.resources.memory_limit",
+        {"mail/resources": {"memory_limit": "1Gi"}, "mail/message_size_limit": "100Mi"},
+    ),
+    "mail.srs-undecided": ("prod", {"mail/srs": None}, "mail.srs", {"mail/srs": None, "mail/stored_aliases": None}),
     "mail.memory-limit": ("prod", {"mail/resources": {"memory_limit": "256Mi"}}, "mail.resources.memory_limit"),
     "mail.no-relay": ("prod", {"mail/relay": None}, "mail.relay"),
     "mail.own-line-replaced": (
