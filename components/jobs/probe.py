@@ -1,4 +1,4 @@
-"""The round-trip probe's jobs: the way in with a look at the edge, and the way out."""
+"""The round-trip probe's jobs: inbound with a look at the edge, and outbound."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -40,7 +40,7 @@ sign_authenticated = true;
 sign_local = false;
 try_fallback = false;
 use_redis = false;
-# The domain of the From header, as it stands there: DMARC compares that one.
+# The domain of the From header as written: DMARC compares that one.
 use_domain = "header";
 use_esld = false;
 allow_username_mismatch = true;

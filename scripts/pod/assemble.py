@@ -4,7 +4,7 @@ Runs as an init container on the mail server's own image, because hashing needs 
 Hashing happens here and not in the secret store: a new salt at every refresh would restart the pod each time.
 There are four parts: accounts, aliases, relay, dkim. A part that is missing, contradicts itself, or would make the server lose,
 refuse or leave unsigned any mail, is told in one line for each problem, and taken as it was at the last good start (kept on the
-state volume). Where there was none, this ends with 1 and the mail server does not start.
+state volume). Without one, this ends with 1 and the mail server does not start.
 """
 
 import argparse
@@ -231,7 +231,7 @@ def dkim_keys(folder: Path, names: list[str]) -> Files:
 
 
 def load(folder: Path) -> Files:
-    """A part as it was at the last good start; empty where there was none."""
+    """A part as it was at the last good start; empty without one."""
     return {path.name: path.read_text("utf-8") for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else {}
 
 

@@ -106,7 +106,7 @@ def raise_next_uids(restored: Path, before: Path | None) -> None:
     """See that no UID that was given out since the snapshot is given out again under the same UIDVALIDITY (RFC 9051, 2.3.1.1).
 
     `before` is where the mail was moved to that was there until now. Where its list of UIDs is gone, or of another
-    UIDVALIDITY, nobody knows how far it had come.
+    UIDVALIDITY, how far it had come is unknown.
     """
     for folder, _, names in os.walk(restored):
         if UID_LIST not in names:

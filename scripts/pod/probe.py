@@ -211,7 +211,7 @@ def client_address(message: Message, host: str) -> str | None:
     """The address that our MX took the message from: of the topmost Received header that it wrote itself (RFC 5321, 4.4)."""
     for received in message.get_all("Received", []):
         text = " ".join(str(received).split())
-        # The client's own word, its HELO, stands first and may look like an address too.
+        # The client's own word, its HELO, comes first and may look like an address too.
         if f" by {host} " in f"{text} " and (found := re.findall(r"\[(?:IPv6:)?([0-9A-Fa-f.:]+)\]", text.split(" by ")[0])):
             return found[-1]
     return None

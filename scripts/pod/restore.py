@@ -112,7 +112,7 @@ def move_aside(source: Path, path: Path) -> Path | None:
 
 
 def free_space(needed: dict[str, int], options: argparse.Namespace) -> None:
-    """Raise where a volume has no room for so many bytes by source, beside what is on it and what the server needs to take mail."""
+    """Raise where a volume lacks free space for so many bytes by source, in addition to what the server needs to take mail."""
     volumes: dict[int, list[str]] = {}
     for name in needed:
         volumes.setdefault((options.root / name).stat().st_dev, []).append(name)
