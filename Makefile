@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help new-stack preview render up stack-init restore job edge-plan edge-flip-back edge-health dns-snapshot lab test golden mutation lint bench docs lock setup
+.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -53,6 +53,9 @@ job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
 test: setup ## run every test; as root, installs the Debian packages they need
 	@tools/packages.sh
 	@$(VENV)/bin/pytest -n 2
+
+lab-compare: setup ## where the running mail server differs from what the lab expects of the image
+	@$(RUN) lab-compare --stack $(STACK)
 
 golden: setup ## write tests/program/golden anew after an intended change of what is registered
 	@$(VENV)/bin/python -m tests.program.golden

@@ -19,6 +19,7 @@ COMMANDS = {
     "dns-adopt": "dns_adopt",
     "dns-snapshot": "dns_snapshot",
     "lab": "lab",
+    "lab-compare": "lab",
     "bench": "bench",
     "docs": "docs",
     "new-stack": "new_stack",

@@ -83,8 +83,11 @@ def label(urn: str, inputs: Mapping[str, Any]) -> str:
 def read_plan(log: Path) -> Plan:
     """The plan in a log that `pulumi --event-log` wrote: one JSON object a line."""
     steps, complaints = [], []
-    for line in log.read_text("utf-8").splitlines():
-        event = json.loads(line)
+    for line in log.read_text("utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:  # an engine that was killed may end within a line
+            continue
         if "resourcePreEvent" in event:
             metadata = event["resourcePreEvent"]["metadata"]
             if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):

@@ -8,7 +8,7 @@ from typing import Any
 from components.checks.finding import Area, Found
 from components.checks.objects import Rendered
 
-# The grammar of resource.Quantity in the Kubernetes API, without its exponents, which nobody writes for a mail server.
+# The grammar of resource.Quantity in the Kubernetes API, without its exponents, which have no use for a mail server.
 _QUANTITY = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<suffix>m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
 _DECIMAL, _BINARY = ("k", "M", "G", "T", "P"), ("Ki", "Mi", "Gi", "Ti", "Pi")
 _FACTORS = {
@@ -44,7 +44,7 @@ AREA = Area[Rendered]("values", "Texts in Kubernetes objects that only the API s
 
 
 def parse_quantity(text: str) -> Decimal | None:
-    """The number that a quantity such as `250m` or `1.5Gi` stands for, or None where it is not one."""
+    """The number that a quantity such as `250m` or `1.5Gi` means, or None for anything else."""
     match = _QUANTITY.fullmatch(text)
     return Decimal(match["number"]) * _FACTORS.get(match["suffix"], Decimal(1)) if match else None
 

@@ -34,10 +34,12 @@ class Edge(Component):
         site = self.site
         connection = Connection.of(site, ssh)
         haproxy, rules = haproxy_set(site), rule_set(site)
-        self.haproxy = HaproxySet(self.named("haproxy"), connection, dict(haproxy), self._options("HaproxySet/haproxy", ready))
+        self.haproxy = HaproxySet(
+            self.named("haproxy"), connection, dict(haproxy), self._options(f"HaproxySet/{self.named('haproxy')}", ready)
+        )
         # Rolling back to the legacy address must work while the new path is broken, so it depends on nothing of that path.
         before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
-        self.rules = RuleSet(self.named("rules"), connection, dict(rules), self._options("RuleSet/rules", before))
+        self.rules = RuleSet(self.named("rules"), connection, dict(rules), self._options(f"RuleSet/{self.named('rules')}", before))
         self.target = site.edge.target
         self.endpoints = {name: frontend["binds"] for name, frontend in haproxy["frontends"].items()}
         self.pools = {listener.name: listener.pool for listener in site.listeners}

@@ -22,7 +22,7 @@ class TransportError(UserError):
 
 
 def exchange(connection: Connection, private_key: str | None, command: str, program: bytes, seconds: float) -> tuple[bytes, int | None]:
-    """Run `command` with `program` on its standard input; its standard output and its exit code, None when there was none.
+    """Run `command` with `program` on its standard input; its standard output and its exit code (None: the command did not end by itself).
 
     `private_key` is PEM or OpenSSH text; without one, the connection's key file or the SSH agent has it. Raises TransportError.
     """

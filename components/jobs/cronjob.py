@@ -1,4 +1,4 @@
-"""The one builder of CronJobs: what holds for every job stands here and nowhere else."""
+"""The one builder of CronJobs: what holds for every job is written here once."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -56,7 +56,7 @@ def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resourc
 
 
 def _reasons(job: Job) -> dict[str, str]:
-    """Why a container is root, for whoever reads the pod."""
+    """Why a container is root, for readers of the pod."""
     return {f"mail-jobs/root-{c.name}": c.root.reason for c in job.containers if c.root}
 
 
@@ -109,7 +109,7 @@ def _volume(name: str, volume: Volume) -> k8s.core.v1.VolumeArgs:
             source = k8s.core.v1.PersistentVolumeClaimVolumeSourceArgs(claim_name=volume.name, read_only=volume.read_only)
             return k8s.core.v1.VolumeArgs(name=name, persistent_volume_claim=source)
         case SecretFiles():
-            # Readable for all in the pod, because whoever is not root owns nothing in such a volume.
+            # Readable for all in the pod, because users other than root own nothing in such a volume.
             return k8s.core.v1.VolumeArgs(name=name, secret=k8s.core.v1.SecretVolumeSourceArgs(secret_name=volume.name, default_mode=0o444))
         case Scratch():
             return k8s.core.v1.VolumeArgs(name=name, empty_dir=k8s.core.v1.EmptyDirVolumeSourceArgs(size_limit=volume.size))

@@ -8,7 +8,18 @@ from components.settings.schedule import Schedule
 from components.settings.types import Image
 
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = ("backup.py", "common.py", "drill.py", "probe.py", "repository.py", "restore.py", "retention.py")
+SCRIPTS = (
+    "backup.py",
+    "common.py",
+    "drill.py",
+    "probe.py",
+    "maildir.py",
+    "repository.py",
+    "restore.py",
+    "retention.py",
+    "sight.py",
+    "survey.py",
+)
 
 
 @dataclass(frozen=True)
@@ -28,14 +39,14 @@ class SecretFiles:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A little room on the node, gone with the pod; more than `size` ends the pod."""
+    """Scratch space on the node, deleted with the pod; more than `size` ends the pod."""
 
     size: Bytes
 
 
 @dataclass(frozen=True)
 class OwnVolume:
-    """A volume made for this pod alone and deleted with it: it cannot fill the node's disk, so it evicts nobody."""
+    """A volume made for this pod alone and deleted with it: it cannot fill the node's disk, so no pod is evicted."""
 
     size: Bytes
     storage_class: str | None
@@ -56,7 +67,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Root:
-    """Why a container runs as root, and what it may do; all else runs as nobody without any capability."""
+    """Why a container runs as root, and what it may do; all else runs unprivileged, without any capability."""
 
     reason: str
     capabilities: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The round-trip probe's jobs: the way in with a look at the edge, and the way out."""
+"""The round-trip probe's jobs: inbound with a look at the edge, and outbound."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,8 +15,14 @@ API_VARIABLE = "BREVO_API_KEY"
 MAILBOX_VARIABLE = "EMAIL_MONITOR_IMAP_PASSWORD"
 HEARTBEATS_DIR = "/heartbeats"
 
-# 15 looks 20 seconds apart, each of them 20 seconds at the worst, and as much again for the API, the edge and the reports.
+# 15 looks 20 seconds apart take 5 minutes; with a slow server each takes up to 80 seconds more, so the program stops by itself.
 DEADLINE = timedelta(minutes=PROBE_MINUTES)
+REPORT_SECONDS = 240  # for the API, the last look and the reports
+
+
+def other_mx(site: Site) -> list[str]:
+    """Every MX of the settings but the mail server itself."""
+    return sorted({host for domain in site.domains.values() for host in domain.dns.mx} - {site.hostname})
 
 
 def probe_jobs(site: Site) -> Iterator[Job]:
@@ -29,6 +35,7 @@ def probe_jobs(site: Site) -> Iterator[Job]:
         *option("sender", probe_sender(probe, site.primary)),
         *option("api", probe.api),
         *(argument for entry in edge for argument in ("--edge", entry)),
+        *(argument for host in (other_mx(site) if probe.edge else ()) for argument in ("--mx", host)),
     )
     password = {MAILBOX_VARIABLE: probe.credentials.password}
     api_key = {API_VARIABLE: probe.credentials.api_key}
@@ -42,6 +49,7 @@ def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], 
     """`keys`: variable of the script to key of the Secret."""
     # A heartbeat says that mail comes in; whether it also gets out has metrics of its own.
     heartbeats = site.jobs.heartbeats if name == INBOUND else None
+    relays = [f"{relay.name}={address}" for relay in site.mail.trusted_relays for address in relay.addresses]
     return Job(
         name=name,
         schedule=schedule,
@@ -55,6 +63,8 @@ def _job(site: Site, name: str, schedule: Schedule, arguments: tuple[str, ...], 
                     *arguments,
                     *("--job", name, "--name", site.hostname, "--address", site.in_cluster_host, "--mailbox", probe.mailbox),
                     *("--imap-port", str(IMAPS.port), "--submission-port", str(SUBMISSION.port)),
+                    *("--deadline", str(int(DEADLINE.total_seconds()) - REPORT_SECONDS)),
+                    *(argument for relay in relays for argument in ("--relay", relay)),
                     *option("pushgateway", site.jobs.pushgateway),
                     *option("heartbeats", HEARTBEATS_DIR if heartbeats else None),
                 ),

@@ -16,9 +16,13 @@ from components.jobs.backup import (
     restic_binary,
 )
 from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, Scratch, option, python
+from components.jobs.retention import retention_rules
 from components.listeners import IMAPS
 from components.mail.image import VMAIL
 from components.names import MAIL_SERVER
+from components.settings.mail import QUEUE_HEADROOM
+from components.settings.quantity import in_bytes
+from components.settings.schedule import period
 from components.settings.site import Site
 
 DRILL = "mail-restore-drill"
@@ -53,6 +57,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
                         "drill.py",
                         *("--job", DRILL, "--host", MAIL, "--root", SOURCE_DIR, "--maildirs", MAILDIRS, *repository_options()),
                         *("--scratch", SCRATCH_DIR, "--uid", str(VMAIL)),
+                        *("--max-age", str(2 * int(period(backup.schedule).total_seconds()))),
                         *option("pushgateway", site.jobs.pushgateway),
                     ),
                     memory="512Mi",
@@ -64,6 +69,9 @@ def restore_jobs(site: Site) -> Iterator[Job]:
         )
     if backup:
         data = [Mount("data", f"{SOURCE_DIR}/{name}", read_only=False, folder=folder) for name, folder in MAIL_FOLDERS.items()]
+        # Below this much free space Postfix refuses all mail.
+        needs = ("--reserve", str(int(QUEUE_HEADROOM * in_bytes(site.mail.message_size_limit))))
+        rules = (argument for rule in retention_rules(site) for argument in ("--retention", rule))
         yield Job(
             name=MAIL_RESTORE,
             schedule=BY_HAND,
@@ -73,7 +81,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             only_beside=False,  # for a whole restore the mail server is stopped, and then its node is free as well
             containers=(
                 restic_binary(site.jobs.restic_image),
-                _restorer(site, MAIL, data, running=f"{site.in_cluster_host}:{IMAPS.port}", maildirs=MAILDIRS),
+                _restorer(site, MAIL, data, f"{site.in_cluster_host}:{IMAPS.port}", *option("maildirs", MAILDIRS), *needs, *rules),
             ),
             volumes=repository_volumes(site, backup.target, read_only=False)
             | {"data": Claim(site.mail.storage.claim, read_only=False), "sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
@@ -88,14 +96,14 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             deadline=timedelta(hours=6),
             beside=webmail.app,
             only_beside=False,
-            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL, data, running=running)),
+            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL, data, running)),
             volumes=repository_volumes(site, webmail.target, read_only=False)
             | {name: Claim(claim, read_only=False) for name, claim in webmail.claims.items()}
             | {"sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
 
 
-def _restorer(site: Site, host: str, data: list[Mount], *, running: str, maildirs: str | None = None) -> Container:
+def _restorer(site: Site, host: str, data: list[Mount], running: str, *arguments: str) -> Container:
     sources = [mount.path.removeprefix(f"{SOURCE_DIR}/") for mount in data]
     return Container(
         name="restore",
@@ -104,10 +112,10 @@ def _restorer(site: Site, host: str, data: list[Mount], *, running: str, maildir
             "restore.py",
             *("--host", host, "--root", SOURCE_DIR, "--running", running, "--scratch", SCRATCH_DIR),
             *(argument for name in sources for argument in ("--source", name)),
-            *option("maildirs", maildirs),
             *repository_options(),
+            *arguments,
         ),
-        memory="512Mi",
+        memory="1Gi",  # restic needs 2 KB for each file that it restores
         root=WRITER,
         mounts=(Mount("sources", SOURCE_DIR, read_only=False), *data, *repository_mounts(read_only=False)),
     )

@@ -11,11 +11,16 @@ NAME = "spam-retention"
 PASSWORDS_DIR = "/passwords"
 
 
+def retention_rules(site: Site) -> list[str]:
+    """As the jobs' programs read them: `mailbox|folder|kind|days`."""
+    retention = site.jobs.retention
+    return [f"{rule.mailbox}|{rule.folder}|{rule.kind}|{rule.days}" for rule in retention.rules] if retention else []
+
+
 def retention_jobs(site: Site) -> Iterator[Job]:
     retention = site.jobs.retention
     if retention is None:
         return
-    rules = [f"{rule.mailbox}|{rule.folder}|{rule.kind}|{rule.days}" for rule in retention.rules]
     yield Job(
         name=NAME,
         schedule=retention.schedule,
@@ -28,7 +33,7 @@ def retention_jobs(site: Site) -> Iterator[Job]:
                 command=python(
                     "retention.py",
                     *("--job", NAME, "--name", site.hostname, "--address", site.in_cluster_host, "--port", str(IMAPS.port)),
-                    *(argument for rule in rules for argument in ("--rule", rule)),
+                    *(argument for rule in retention_rules(site) for argument in ("--rule", rule)),
                     *("--passwords", PASSWORDS_DIR),
                     *("--max-messages", str(retention.max_messages), "--max-share", str(retention.max_share_percent)),
                     *option("pushgateway", site.jobs.pushgateway),

@@ -19,6 +19,8 @@ from components.settings.site import Site
 
 CONFIG_MAP = "mailserver-config"
 SCRIPTS_MAP = "mailserver-scripts"
+STATE_DIR = "/state"
+PATCHED = "/run/user-patches.ended"  # made by user-patches.sh at its end
 
 # Supervisor stops one program after the other, each within 55 seconds (the image's stopwaitsecs). Seen: 15 to 31 seconds in all,
 # most of them Rspamd's. Postfix must not be killed in the middle of a delivery.
@@ -101,17 +103,21 @@ def _dns_config(site: Site) -> k8s.core.v1.PodDNSConfigArgs | None:
 
 def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:
     site = component.site
-    flags = [*(["--quotas"] if site.mail.quotas else []), *(["--relay"] if site.mail.relay else [])]
+    flags = [*(["--quotas"] if site.mail.quotas else []), *(["--relay", site.mail.relay.next_hop] if site.mail.relay else [])]
     return k8s.core.v1.ContainerArgs(
         name="assemble",
         image=site.mail.image,
-        command=["python3", f"{SCRIPTS_DIR}/assemble.py", "--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR, *flags],
+        command=[
+            *("python3", f"{SCRIPTS_DIR}/assemble.py", "--config", SOURCE_DIR, "--secrets", SECRETS_DIR, "--target", CONFIG_DIR),
+            *("--state", STATE_DIR, *flags),
+        ],
         resources=k8s.core.v1.ResourceRequirementsArgs(requests={"cpu": "25m", "memory": "64Mi"}, limits={"memory": "128Mi"}),
         security_context=rights(0, capabilities=INIT_CAPABILITIES),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
             k8s.core.v1.VolumeMountArgs(name="config", mount_path=SOURCE_DIR, read_only=True),
             k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),
+            k8s.core.v1.VolumeMountArgs(name="data", mount_path=STATE_DIR, sub_path="state"),  # keeps the last good set
             *(
                 k8s.core.v1.VolumeMountArgs(name=f"secret-{folder}", mount_path=f"{SECRETS_DIR}/{folder}", read_only=True)
                 for folder in mounted_secrets(site)
@@ -138,11 +144,13 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
         lifecycle=k8s.core.v1.LifecycleArgs(
             pre_stop=k8s.core.v1.LifecycleHandlerArgs(exec_=k8s.core.v1.ExecActionArgs(command=STOP_FIRST))
         ),
-        # All eight sockets prove that user-patches.sh worked, whose exit code the image ignores; without the filter all mail is
-        # deferred (76 s seen at a first start). First start: key files, DH parameters, filter set-up; ten minutes before the
-        # kubelet gives up.
+        # The image ignores how user-patches.sh ends: all eight sockets and the file that is its last word prove that it did.
+        # Without the filter all mail is deferred (76 s seen at a first start). First start: key files, DH parameters, filter
+        # set-up; ten minutes before the kubelet gives up.
         startup_probe=_probe(
-            _listening(MILTER_PORT, *(port for s in LISTENERS for port in (s.port, s.proxy_port))), period=5, failures=120
+            _listening(MILTER_PORT, *(port for s in LISTENERS for port in (s.port, s.proxy_port)), also=f"test -e {PATCHED}"),
+            period=5,
+            failures=120,
         ),
         readiness_probe=_probe(_listening(MILTER_PORT, SMTP.port, IMAPS.port), period=10, failures=3),
         liveness_probe=k8s.core.v1.ProbeArgs(
@@ -158,10 +166,10 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
     )
 
 
-def _listening(*ports: int) -> list[str]:
+def _listening(*ports: int, also: str | None = None) -> list[str]:
     """A command that ends with 0 when something listens on every port. It opens no connection that Postfix would log."""
-    tests = " && ".join(f"ss -Hltn 'sport = :{port}' | grep -q ." for port in ports)
-    return ["sh", "-c", tests]
+    tests = [f"ss -Hltn 'sport = :{port}' | grep -q ." for port in ports]
+    return ["sh", "-c", " && ".join([*tests, *([also] if also else [])])]
 
 
 def _probe(command: list[str], period: int, failures: int) -> k8s.core.v1.ProbeArgs:

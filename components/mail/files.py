@@ -13,6 +13,7 @@ SCRIPTS = ("assemble.py", "user-patches.sh")
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
+DOMAIN_LIST = "domains.txt"
 DKIM_LIST = "dkim-keys.txt"
 PROXY_LIST = "proxy-listeners.txt"
 
@@ -26,6 +27,7 @@ def config_files(site: Site) -> dict[str, str]:
         postfix.SEND_AS: postfix.send_as(site),
         PROXY_LIST: postfix.proxy_listeners(),
         "dovecot.cf": dovecot.dovecot_cf(site) + (f"{extra.dovecot.rstrip()}\n" if extra.dovecot else ""),
+        DOMAIN_LIST: "".join(f"{name}\n" for name in site.domains),
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }

@@ -31,7 +31,7 @@ def main_cf(site: Site) -> str:
         "# Mail waits at its sender while Rspamd is away: neither unscanned in nor unsigned out.",
         "milter_default_action = tempfail",
         "",
-        "# Strangers need a name; our own relays came through their checks already. OK here opens no relay.",
+        "# External senders need a name; our own relays have checked theirs already. OK here opens no relay.",
         f"dms_smtpd_sender_restrictions = {', '.join(sender_checks)}",
         "",
         "# An account may send as itself, as its aliases, and as what it was granted.",

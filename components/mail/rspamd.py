@@ -21,7 +21,7 @@ def overrides(site: Site) -> dict[str, str]:
     if site.mail.trusted_relays:
         files["external_relay.conf"] = _external_relay(site)
         files["force_actions.conf"] = _force_actions(site)
-    return files
+    return files | {f"{module}.conf": "enabled = false;\n" for module in site.mail.rspamd.disabled_modules}
 
 
 def dkim_key_path(domain: Fqdn, key: DkimKey) -> str:
@@ -40,7 +40,7 @@ sign_authenticated = true;
 sign_local = false;
 try_fallback = false;
 use_redis = false;
-# The domain of the From header, as it stands there: DMARC compares that one.
+# The domain of the From header as written: DMARC compares that one.
 use_domain = "header";
 use_esld = false;
 allow_username_mismatch = true;

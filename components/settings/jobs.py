@@ -172,8 +172,10 @@ class Retention(Model):
     passwords: RetentionSecret = Field(
         default=RetentionSecret(), description="Secret with the passwords of these mailboxes; key: the address with `_at_` for `@`"
     )
-    max_messages: int = Field(default=500, ge=1, description="a run that would delete more from a mailbox deletes nothing and fails")
-    max_share_percent: Percent = Field(default=50, description="share of a mailbox that a run may delete; beyond it, as max_messages")
+    max_messages: int = Field(default=500, ge=1, description="a run deletes no more from a folder, the oldest first; flagged mail never")
+    max_share_percent: Percent = Field(
+        default=50, description="where a larger share of a folder is due, nothing is deleted and the run fails"
+    )
     dry_run: bool = Field(default=False, description="only count and report")
 
 

@@ -1,6 +1,6 @@
 """The mail server itself: image, sizes, mailboxes, aliases, relay, filter, volumes."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -16,6 +16,11 @@ def _a_mebibyte(value: Bytes) -> Bytes:
     if in_bytes(value) < 2**20:
         raise ValueError("write at least 1Mi")
     return value
+
+
+# Postfix wants 1.5 times the largest message free before it takes any mail (queue_minfree, postconf(5)): a server
+# whose volume was fuller than that refused everything for 15 hours.
+QUEUE_HEADROOM = 1.5
 
 
 class Mailbox(Model):
@@ -85,6 +90,9 @@ class TrustedRelay(Model):
     )
 
 
+OutboundModule = Literal["asn", "fuzzy_check", "mid", "mime_types", "multimap", "phishing", "rbl", "whitelist"]
+
+
 class Rspamd(Model):
     """The spam filter and DKIM signer inside the image."""
 
@@ -94,6 +102,11 @@ class Rspamd(Model):
     phishing: bool = Field(default=True, description="check links against the OpenPhish feed, which Rspamd downloads")
     oletools: Annotated[str, *text("host:port", r"[a-z0-9.-]+:[0-9]{1,5}", "write host:port, such as olefy:11343")] | None = Field(
         default=None, description="olefy server that looks for macros; the image does not include one", examples=["olefy:11343"]
+    )
+    disabled_modules: tuple[OutboundModule, ...] = Field(
+        default=(),
+        description="Rspamd modules to turn off because of what they ask of the Internet (docs/filter.md)",
+        examples=[["fuzzy_check", "asn"]],
     )
 
 

@@ -90,7 +90,7 @@ def resolved(schema: Schema) -> Schema:
 
 
 def settings_at(place: Sequence[str]) -> Mapping[str, Schema]:
-    """The settings that exist in the block at `place`; none where a value is no block."""
+    """The settings that exist in the block at `place`; empty where a value is not a block."""
     schema = resolved(site_schema())
     for part in place:
         if "items" in schema:

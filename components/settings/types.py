@@ -94,7 +94,7 @@ Percent = Annotated[int, Field(ge=1, le=99)]
 
 
 def covers(names: Collection[str], host: str) -> bool:
-    """Whether a certificate with these names is valid for the host (RFC 9525: a `*` stands for one label)."""
+    """Whether a certificate with these names is valid for the host (RFC 9525: a `*` matches one label)."""
     return host in names or f"*.{host.partition('.')[2]}" in names
 
 

@@ -2,24 +2,33 @@
 
 Runs as an init container on the mail server's own image, because hashing needs its `doveadm` and the key files its users.
 Hashing happens here and not in the secret store: a new salt at every refresh would restart the pod each time.
-Ends with 1 and one line for each problem when anything is missing or contradicts itself; the mail server then does not start.
+There are four parts: accounts, aliases, relay, dkim. A part that is missing, contradicts itself, or would make the server lose,
+refuse or leave unsigned any mail, is told in one line for each problem, and taken as it was at the last good start (kept on the
+state volume). Without one, this ends with 1 and the mail server does not start.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 SCHEME = "SHA512-CRYPT"
 ROUNDS = "50000"  # ten times the scheme's default: about 30 ms a login on one core
-Result = TypeVar("Result")
 HASHED = re.compile(r"\{[A-Z0-9][A-Z0-9.-]*\}\S+")
+ADDRESS = r"[^\s|:/@,]+@[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"
+GROUPS = 16
+LAST_GOOD = "last-good"
+Files = dict[str, str]  # text by file name
 
 
 class ProblemError(Exception):
@@ -43,6 +52,26 @@ def lines_of(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+# --- Accounts -----------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def schemes() -> frozenset[str]:
+    return frozenset(subprocess.run(["doveadm", "pw", "-l"], capture_output=True, text=True, check=True).stdout.split())
+
+
+def is_hash(password: str) -> bool:
+    """Whether a password is a ready hash, `{SCHEME}…`. Raises ProblemError for what Dovecot would take for one and could not read."""
+    found = re.match(r"\{([A-Za-z0-9][A-Za-z0-9.-]*)\}", password)
+    if not found:
+        return False
+    if found[1].upper().partition(".")[0] not in schemes():
+        raise ProblemError(f"begins with {{{found[1]}}}, which is not a scheme of `doveadm pw -l`; choose another password or hash")
+    if re.search(r"[\s|:]", password):
+        raise ProblemError("is a hash with a blank, a colon or a bar in it, which Dovecot's user list cannot hold")
+    return True
+
+
 def hash_password(password: str) -> str:
     """`{SCHEME}hash` as Dovecot stores it. The password goes through a pipe: an argument would show in the process list."""
     result = subprocess.run(
@@ -54,44 +83,105 @@ def hash_password(password: str) -> str:
     return hashed
 
 
-def accounts(text: str, declared: list[str]) -> str:
-    """postfix-accounts.cf: `address|{SCHEME}hash` lines, sorted, from a JSON map of address to password or ready hash."""
+def passwords(text: str, declared: list[str], domains: list[str]) -> dict[str, str]:
+    """The accounts Secret: a JSON map of address to password or ready hash."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        problems.extend(f"accounts: {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1}))
+        return dict(pairs)
+
+    problems: list[str] = []
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ProblemError(f"accounts: not JSON ({error.msg} at line {error.lineno})") from None
     if not isinstance(entries, dict):
         raise ProblemError("accounts: must be a JSON object of address to password")
-    problems = [f"accounts: {address} is declared in the settings but has no password" for address in declared if address not in entries]
-    rows = []
+    problems += [f"accounts: {address} is declared in the settings but has no password" for address in declared if address not in entries]
     for address, password in sorted(entries.items()):
-        if not re.fullmatch(r"[^\s|:/@]+@[^\s|:/@]+", address) or address != address.lower():
+        if not re.fullmatch(ADDRESS, address) or address != address.lower():
             problems.append(f"accounts: {address!r} is not a lower-case mail address")
+        elif address.rpartition("@")[2] not in domains:
+            problems.append(f"accounts: the domain of {address} is not one of the settings'; mail to others there would bounce")
         elif not isinstance(password, str) or not password:
             problems.append(f"accounts: {address} has an empty password")
         elif "\n" in password or "\r" in password or "\0" in password:
             problems.append(f"accounts: the password of {address} has a line break in it")
         else:
-            rows.append((address, password))
+            try:
+                is_hash(password)
+            except ProblemError as problem:
+                problems.append(f"accounts: the password of {address} {problem}")
     if problems:
         raise ProblemError("\n".join(problems))
-    return "".join(f"{address}|{password if HASHED.fullmatch(password) else hash_password(password)}\n" for address, password in rows)
+    return entries
 
 
-def aliases(declared: str, stored: str, addresses: set[str], quotas: bool) -> str:
-    """postfix-virtual.cf from the settings' aliases and the store's. The same alias twice is fine if it says the same."""
+def accounts(entries: dict[str, str], known: Files) -> Files:
+    """postfix-accounts.cf (`address|{SCHEME}hash` lines, sorted), with what tells at the next start which passwords are the same.
+
+    That is an scrypt digest (8 MB, about 20 ms a try) of the passwords of each sixteenth of the accounts: guessing them by it
+    costs no less than by the hashes. `known` are these two files of the last good start.
+    """
+    lines = known.get("postfix-accounts.cf", "").splitlines()
+    old = {address: password for address, _, password in (line.partition("|") for line in lines)}
+    try:
+        digests = json.loads(known.get("passwords.json", "{}"))
+    except ValueError:  # cut short by a crash
+        digests = {}
+    if digests.get("accounts") != _sha256(known.get("postfix-accounts.cf", "")):
+        digests = {}  # of other hashes
+    groups: dict[str, dict[str, str]] = {}
+    for address, password in sorted(entries.items()):
+        groups.setdefault(str(int(_sha256(address), 16) % GROUPS), {})[address] = password
+    hashed: dict[str, str] = {}
+    fresh: dict[str, Any] = {}
+    for group, members in groups.items():
+        salt = digests.get(group, {}).get("salt") or os.urandom(16).hex()
+        digest = hashlib.scrypt(json.dumps(members, sort_keys=True).encode(), salt=bytes.fromhex(salt), n=2**13, r=8, p=1, dklen=32).hex()
+        if digest == digests.get(group, {}).get("digest"):
+            hashed |= {address: old[address] for address in members if old.get(address, "").startswith(f"{{{SCHEME}}}$6$rounds={ROUNDS}$")}
+        fresh[group] = {"salt": salt, "digest": digest}
+    hashed |= {address: password for address, password in entries.items() if is_hash(password)}
+    missing = [address for address in entries if address not in hashed]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashed |= zip(missing, pool.map(lambda address: hash_password(entries[address]), missing), strict=True)
+    text = "".join(f"{address}|{hashed[address]}\n" for address in sorted(entries))
+    return {"postfix-accounts.cf": text, "passwords.json": json.dumps(fresh | {"accounts": _sha256(text)})}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- Aliases, relay, DKIM -----------------------------------------------------------------------------------------------------
+
+
+def aliases(declared: str, stored: str | None, addresses: set[str], domains: list[str], quotas: bool) -> str:
+    """postfix-virtual.cf from the settings' aliases and the store's (None: there is no such Secret). The same one twice is fine."""
     merged: dict[str, list[str]] = {}
     problems = []
-    for origin, text in (("settings", declared), ("secret store", stored)):
+    counts = {"settings": 0, "secret store": 0}
+    for origin, text in (("settings", declared), ("secret store", stored or "")):
         for line in text.splitlines():
             fields = re.split(r"(?:^|\s)#", line)[0].replace(",", " ").split()
             if not fields:
                 continue
-            alias, *targets = fields
-            if not targets:
+            counts[origin] += 1
+            alias, targets = fields[0].lower(), fields[1:]
+            if not re.fullmatch(f"@?{ADDRESS}" if alias[0] != "@" else r"@[a-z0-9.-]+", alias):
+                problems.append(f"aliases: {alias!r} ({origin}) is not an address or @domain; write lines `alias target[,target…]`")
+            elif alias.rpartition("@")[2] not in domains:
+                problems.append(f"aliases: the domain of {alias} ({origin}) is not one of the settings'; mail to others there would bounce")
+            elif not targets:
                 problems.append(f"aliases: {alias} ({origin}) has no target")
-            elif merged.setdefault(alias.lower(), targets) != targets:
+            elif bad := [target for target in targets if not re.fullmatch(ADDRESS, target, re.IGNORECASE)]:
+                problems.append(f"aliases: {alias} ({origin}) has the target {bad[0]!r}, which is not an address")
+            elif set(merged.setdefault(alias, targets)) != set(targets):
                 problems.append(f"aliases: {alias} has other targets in the {origin} than before; keep one of them")
+    if stored is not None and not counts["secret store"]:
+        problems.append("aliases: the Secret has no alias in it; fill it, or remove it from the settings")
     if quotas:
         # The image adds a user for such an alias, and Dovecot refuses a user list with a name in it twice.
         problems += [
@@ -104,16 +194,22 @@ def aliases(declared: str, stored: str, addresses: set[str], quotas: bool) -> st
     return "".join(f"{alias} {','.join(targets)}\n" for alias, targets in merged.items())
 
 
-def relay_password(text: str) -> str:
+def relay_password(text: str, next_hop: str) -> str:
     """postfix-sasl-password.cf: `[host]:port login:password` (postconf(5), smtp_sasl_password_maps)."""
     rows = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not rows or any(not re.fullmatch(r"\S+\s+[^\s:]+:\S.*", row) for row in rows):
         raise ProblemError("relay: sasl_passwd must have lines `[host]:port login:password`")
+    hops = [row.split()[0] for row in rows]
+    if hops.count(next_hop) != 1:
+        raise ProblemError(
+            f"relay: sasl_passwd must have one line for {next_hop}, the relay of the settings; it has {', '.join(hops)}. "
+            "Without it mail would go there without a login and bounce"
+        )
     return "".join(f"{row}\n" for row in rows)
 
 
-def dkim_keys(folder: Path, names: list[str]) -> dict[str, str]:
-    """The private keys by name; each must be there and look like a PEM key."""
+def dkim_keys(folder: Path, names: list[str]) -> Files:
+    """The private keys by name; OpenSSL must be able to read each."""
     keys, problems = {}, []
     for name in names:
         path = folder / name
@@ -122,6 +218,8 @@ def dkim_keys(folder: Path, names: list[str]) -> dict[str, str]:
             problems.append(f"dkim: the key {name} is missing")
         elif not re.fullmatch(r"-----BEGIN (RSA )?PRIVATE KEY-----\n.*\n-----END (RSA )?PRIVATE KEY-----", text, re.DOTALL):
             problems.append(f"dkim: {name} is not a PEM private key")
+        elif subprocess.run(["openssl", "pkey", "-noout"], input=text.encode(), capture_output=True, check=False).returncode:
+            problems.append(f"dkim: OpenSSL cannot read the key {name}; mail would leave unsigned")
         else:
             keys[name] = f"{text}\n"
     if problems:
@@ -129,33 +227,77 @@ def dkim_keys(folder: Path, names: list[str]) -> dict[str, str]:
     return keys
 
 
-def assemble(config: Path, secrets: Path, target: Path, *, quotas: bool, relay: bool) -> None:
-    """Fill `target` from scratch. Nothing is written before everything was read and found good."""
-    problems: list[str] = []
+# --- The last good set --------------------------------------------------------------------------------------------------------
 
-    def collect(make: Callable[[], Result], fallback: Result) -> Result:
-        """What `make` returns, or its complaint among the problems."""
+
+def load(folder: Path) -> Files:
+    """A part as it was at the last good start; empty without one."""
+    return {path.name: path.read_text("utf-8") for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else {}
+
+
+def keep(folder: Path, files: Files) -> None:
+    """Remember a part that is good, for its owner alone."""
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.parent.chmod(0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, text in files.items():
+        write(folder / f".{name}", text, 0o600)
+        (folder / f".{name}").rename(folder / name)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    os.utime(folder)
+
+
+def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: bool, relay: str | None) -> list[str]:
+    """Fill `target` from scratch, after everything was read; what a person has to be told. Raises ProblemError, all in one."""
+    domains, names = lines_of(config / "domains.txt"), lines_of(config / "dkim-keys.txt")
+    stored = secrets / "aliases"
+    last_good = state / LAST_GOOD
+    parts: dict[str, Files] = {}
+    said: list[str] = []
+    fatal = False
+
+    def part(name: str, make: Callable[[], Files], usable: Callable[[Files], bool] = bool) -> None:
+        """What `make` returns, or its complaint and the files of the last good start, if these are usable."""
+        nonlocal fatal
         try:
-            return make()
-        except ProblemError as problem:
-            problems.append(str(problem))
-        except FileNotFoundError as error:
-            problems.append(f"{Path(error.filename).relative_to(secrets)}: is missing")
-        return fallback
+            parts[name] = make()
+        except (ProblemError, FileNotFoundError, UnicodeDecodeError) as error:
+            missing = f"{Path(error.filename).relative_to(secrets)}: is missing" if isinstance(error, FileNotFoundError) else None
+            said.extend((missing or (str(error) if isinstance(error, ProblemError) else f"{name}: not UTF-8")).splitlines())
+            parts[name] = load(last_good / name)
+            if not usable(parts[name]):
+                fatal = True
+                return
+            since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime((last_good / name).stat().st_mtime))
+            said.append(f"LAST GOOD SET IN USE: {name} as of {since}, because of the faults above; mend the Secret and restart the pod")
+            return
+        try:
+            keep(last_good / name, parts[name])
+        except OSError as error:
+            said.append(f"the last good set could not be kept for the next start: {error.strerror}")
 
-    stored = secrets / "aliases" / "aliases"
-    account_lines = collect(lambda: accounts(read_text(secrets / "accounts" / "accounts"), lines_of(config / "mailboxes.txt")), "")
-    addresses = {line.partition("|")[0] for line in account_lines.splitlines()}
-    alias_lines = collect(
-        lambda: aliases(
-            (config / "postfix-virtual.cf").read_text("utf-8"), read_text(stored) if stored.exists() else "", addresses, quotas
-        ),
-        "",
-    )
-    relay_lines = collect(lambda: relay_password(read_text(secrets / "relay" / "sasl_passwd")), "") if relay else ""
-    keys = collect(lambda: dkim_keys(secrets / "dkim", lines_of(config / "dkim-keys.txt")), {})
-    if problems:
-        raise ProblemError("\n".join(problems))
+    def secret_aliases() -> str | None:
+        return read_text(stored / "aliases") if stored.exists() else None
+
+    def checked_accounts() -> Files:
+        entries = passwords(read_text(secrets / "accounts" / "accounts"), lines_of(config / "mailboxes.txt"), domains)
+        return accounts(entries, load(last_good / "accounts"))
+
+    part("accounts", checked_accounts, lambda files: bool(files.get("postfix-accounts.cf")))
+    addresses = {line.partition("|")[0] for line in parts["accounts"].get("postfix-accounts.cf", "").splitlines()}
+    declared = (config / "postfix-virtual.cf").read_text("utf-8")
+    part("aliases", lambda: {"postfix-virtual.cf": aliases(declared, secret_aliases(), addresses, domains, quotas)})
+    if relay:
+        part(
+            "relay",
+            lambda: {"postfix-sasl-password.cf": relay_password(read_text(secrets / "relay" / "sasl_passwd"), relay)},
+            lambda files: any(line.split()[0] == relay for line in files.get("postfix-sasl-password.cf", "").splitlines()),
+        )
+    part("dkim", lambda: dkim_keys(secrets / "dkim", names), lambda files: set(names) <= files.keys())
+    if fatal:
+        raise ProblemError("\n".join(said))
 
     for left_over in target.iterdir():
         shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
@@ -164,21 +306,24 @@ def assemble(config: Path, secrets: Path, target: Path, *, quotas: bool, relay: 
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, target / source.name)
     shutil.copy(Path(__file__).with_name("user-patches.sh"), target)
-    write(target / "postfix-accounts.cf", account_lines, 0o600)
-    write(target / "postfix-virtual.cf", alias_lines, 0o644)
-    if relay:
-        write(target / "postfix-sasl-password.cf", relay_lines, 0o600)
-    for name, text in keys.items():
+    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf"):
+        for files in parts.values():
+            if name in files:
+                write(target / name, files[name], 0o644 if name == "postfix-virtual.cf" else 0o600)
+    for name in names:
         key = target / "rspamd" / "dkim" / name
         key.parent.mkdir(parents=True, exist_ok=True)
-        write(key, text, 0o400)
+        write(key, parts["dkim"][name], 0o400)
         shutil.chown(key, "_rspamd", "_rspamd")  # Rspamd reads its keys in place, as itself
+    return said
 
 
 def write(path: Path, text: str, mode: int) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # a crash must not leave an empty file as the last good one
     path.chmod(mode)
 
 
@@ -187,16 +332,19 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="the ConfigMap's files")
     parser.add_argument("--secrets", type=Path, required=True, help="folder with accounts/, aliases/, relay/, dkim/")
     parser.add_argument("--target", type=Path, required=True, help="the folder to fill")
+    parser.add_argument("--state", type=Path, required=True, help="a folder that outlives the pod")
     parser.add_argument("--quotas", action="store_true", help="the image's quotas are on")
-    parser.add_argument("--relay", action="store_true", help="outgoing mail needs the relay's password")
+    parser.add_argument("--relay", metavar="[HOST]:PORT", help="outgoing mail goes there and needs a password")
     options = parser.parse_args()
     try:
-        assemble(options.config, options.secrets, options.target, quotas=options.quotas, relay=options.relay)
+        said = assemble(options.config, options.secrets, options.target, options.state, quotas=options.quotas, relay=options.relay)
     except ProblemError as problem:
-        for line in str(problem).splitlines():
-            print(f"assemble: {line}", file=sys.stderr)
-        return 1
-    return 0
+        said, code = str(problem).splitlines(), 1
+    else:
+        code = 0
+    for line in said:
+        print(f"assemble: {line}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

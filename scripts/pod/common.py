@@ -17,12 +17,32 @@ class ProblemError(Exception):
     """The job cannot do its work; the text is meant for a reader and holds no secret."""
 
 
+def terminate_cleanly(*_: object) -> None:
+    """For SIGTERM: end by an exception, so that what was begun is ended in order and told."""
+    sys.exit(143)
+
+
+def reason(error: BaseException) -> str:
+    """Why a run ended, in words that hold no secret."""
+    if isinstance(error, ProblemError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return "it was ended from outside: its time was up, or its node is being drained"
+    if isinstance(error, OSError):
+        return f"{error.strerror or type(error).__name__} {error.filename or ''}".strip()
+    return type(error).__name__
+
+
 class Imap(imaplib.IMAP4_SSL):
     """IMAP at one address, whose certificate must be valid for another name: the public one."""
 
     def __init__(self, address: str, port: int, name: str, timeout: float) -> None:
         self._address = address
         super().__init__(name, port, ssl_context=ssl.create_default_context(), timeout=timeout)
+
+    def log_in(self, mailbox: str, password: str) -> None:
+        """AUTHENTICATE PLAIN carries any password in UTF-8 (RFC 4616), LOGIN only ASCII."""
+        self.authenticate("PLAIN", lambda _: f"\0{mailbox}\0{password}".encode())
 
     def _create_socket(self, timeout: float | None) -> ssl.SSLSocket:
         plain = socket.create_connection((self._address, self.port), timeout)

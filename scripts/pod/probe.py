@@ -1,11 +1,12 @@
-"""Sends a message round the world and looks for it in the mailbox; looks at the edge from inside meanwhile.
+"""Sends a message through the Internet and looks for it in the mailbox; looks at the edge from inside meanwhile.
 
-`inbound`: the relay's HTTP API, the MX, the mailbox, IMAP. `outbound`: submission, the relay, a stranger who forwards, the MX.
-Ends with 0 when the message arrived and somebody was told (a Pushgateway, a heartbeat), else with 1.
+`inbound`: the relay's HTTP API, the MX, the mailbox, IMAP. `outbound`: submission, the relay, an external address that forwards,
+the MX. Ends with 0 when the message arrived and that was reported (Pushgateway, heartbeat), else with 1.
 Credentials come from the environment: BREVO_API_KEY, EMAIL_MONITOR_IMAP_PASSWORD. A heartbeat is a file with a URL in it.
 """
 
 import argparse
+import base64
 import email
 import email.policy
 import email.utils
@@ -14,6 +15,7 @@ import ipaddress
 import json
 import os
 import re
+import signal
 import smtplib
 import socket
 import ssl
@@ -23,29 +25,33 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import EmailMessage, Message
 from pathlib import Path
-from typing import BinaryIO
 
-from common import Imap, Metrics, ProblemError, deliver, push
+from common import Imap, Metrics, deliver, push, terminate_cleanly
+from sight import edge_metrics, look_at_edge
 
 MARKER = "e2e-probe-"
 PREFIX = {"inbound": "email_roundtrip", "outbound": "email_outbound"}
 VERDICTS = {
     "ok": "in the inbox, from a public client address",
     "junk": "arrived, but in the junk folder",
+    "via_relay": "arrived by a trusted relay, so nothing is known of the direct path",
     "private_client": "arrived, but its client address is not the client's: the PROXY header got lost",
+    "bounced": "a bounce or an automatic reply came instead of the message; it is still in the mailbox",
     "not_delivered": "accepted by the relay, and not in the mailbox in time",
     "send_failed": "the relay's API or our submission service refused it",
     "certificate": "the mailbox's certificate is not valid for the public name",
     "login_failed": "the mailbox refused the password",
     "imap_failed": "the mailbox could not be reached",
     "misconfigured": "a variable or a setting is missing",
+    "stopped": "the run was ended from outside: its time was up, or its node is being drained",
     "internal_error": "the probe itself is broken",
 }
-ARRIVED = ("ok", "junk", "private_client")
+ARRIVED = ("ok", "junk", "via_relay", "private_client")
+HEADER = "(BODY.PEEK[HEADER]<0.65536>)"  # whatever the size of a header that an external sender wrote
 
 
 @dataclass
@@ -66,7 +72,7 @@ class VerdictError(Exception):
 
 
 class Submission(smtplib.SMTP):
-    """SMTP at one address under another name, for the same reason."""
+    """SMTP at one address, whose certificate must be valid for another name: the public one."""
 
     def __init__(self, address: str, port: int, name: str, timeout: float) -> None:
         self._address = address
@@ -98,7 +104,7 @@ def send_by_api(options: argparse.Namespace, subject: str) -> None:
             return error.code
 
     try:
-        # One hard bounce, and Brevo drops everything to this recipient for ever while it still answers 201.
+        # One hard bounce, and Brevo drops everything to this recipient forever while it still answers 201.
         if call("DELETE", f"/smtp/blockedContacts/{urllib.parse.quote(options.recipient, safe='')}") == 204:
             print("the relay had blocked the recipient; unblocked")
         status = call(
@@ -108,26 +114,32 @@ def send_by_api(options: argparse.Namespace, subject: str) -> None:
                 "sender": {"name": "Monitoring", "email": options.sender},
                 "to": [{"email": options.recipient}],
                 "subject": subject,
-                "textContent": "A message of the round-trip probe. It is deleted when it was found.",
+                "textContent": "A message of the round-trip probe. It is deleted when it is found.",
             },
         )
     except (OSError, ValueError) as error:
         raise VerdictError("send_failed", f"the relay's API: {type(error).__name__}") from None
-    if status != 201:
+    if status not in {201, 202}:  # sent, or queued
         raise VerdictError("send_failed", f"the relay's API answers {status}")
 
 
-def send_by_submission(options: argparse.Namespace, subject: str) -> None:
+def send_by_submission(options: argparse.Namespace, subject: str) -> str:
+    """The Message-ID that it was given."""
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = options.mailbox, options.recipient, subject
     message["Date"] = email.utils.formatdate()
     message["Message-ID"] = email.utils.make_msgid(domain=options.mailbox.rpartition("@")[2])
-    message.set_content("A message of the round-trip probe. It is deleted when it was found.")
+    message.set_content("A message of the round-trip probe. It is deleted when it is found.")
     password = credential("EMAIL_MONITOR_IMAP_PASSWORD")
     try:
         with Submission(options.address, options.submission_port, options.name, options.timeout) as smtp:
             smtp.starttls(context=ssl.create_default_context())
-            smtp.login(options.mailbox, password)
+            # smtplib's login carries only ASCII. A password beyond it is sent in UTF-8 (RFC 4616).
+            smtp.ehlo()
+            word = base64.b64encode(f"\0{options.mailbox}\0{password}".encode()).decode("ascii")
+            code, answer = smtp.docmd("AUTH", f"PLAIN {word}")
+            if code != 235:
+                raise smtplib.SMTPAuthenticationError(code, answer)
             smtp.send_message(message)
     except ssl.SSLCertVerificationError as error:
         raise VerdictError("certificate", error.verify_message) from None
@@ -135,15 +147,29 @@ def send_by_submission(options: argparse.Namespace, subject: str) -> None:
         raise VerdictError("send_failed", f"submission answers {error.smtp_code}") from None
     except (OSError, smtplib.SMTPException) as error:
         raise VerdictError("send_failed", f"submission: {type(error).__name__}") from None
+    return message["Message-ID"]
 
 
-def look(options: argparse.Namespace, marker: str, window: int) -> tuple[str, Message, int] | None:
-    """The folder and header of our message, and how many older ones lay there; all of them are deleted. None: not there yet."""
-    password = credential("EMAIL_MONITOR_IMAP_PASSWORD")
-    found, leftovers = None, 0
+def is_ours(message: Message, sender: str, message_id: str | None) -> bool:
+    """Whether a message with our marker is the one that was sent, and not an answer to it that keeps its subject."""
+    return (
+        email.utils.parseaddr(str(message.get("From", "")))[1].lower() == sender.lower()
+        and (message_id is None or " ".join(str(message.get("Message-ID", "")).split()) == message_id)
+        and str(message.get("Auto-Submitted", "no")).partition(";")[0].strip().lower() == "no"  # RFC 3834
+        and message.get_content_type() != "multipart/report"  # RFC 3464
+    )
+
+
+def look(options: argparse.Namespace, marker: str, message_id: str | None) -> tuple[str, Message, int] | None:
+    """The folder and header of our message, and how many old ones were there; all of them are deleted. None: not there yet.
+
+    Raises VerdictError where a bounce is there and the message is not.
+    """
+    password = credential("EMAIL_MONITOR_IMAP_PASSWORD").rstrip("\r\n")  # as an editor leaves it
+    found, leftovers, bounced = None, 0, False
     with Imap(options.address, options.imap_port, options.name, options.timeout) as imap:
         try:
-            imap.login(options.mailbox, password)
+            imap.log_in(options.mailbox, password)
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error:
@@ -151,17 +177,26 @@ def look(options: argparse.Namespace, marker: str, window: int) -> tuple[str, Me
         for folder in ("INBOX", options.junk):
             if imap.select(f'"{folder}"')[0] != "OK":
                 continue
-            ours = _search(imap, f'SUBJECT "{marker}"')
-            if ours:
-                _, parts = imap.uid("FETCH", ours[0], "(BODY.PEEK[HEADER])")
+            ours = []
+            for uid in _search(imap, f'SUBJECT "{marker}"'):
+                _, parts = imap.uid("FETCH", uid, HEADER)
                 header = next(part[1] for part in parts if isinstance(part, tuple))
-                found = (folder, email.message_from_bytes(header, policy=email.policy.default))
+                message = email.message_from_bytes(header, policy=email.policy.default)
+                if is_ours(message, options.sender, message_id):
+                    found, ours = (folder, message), [uid]
+                else:
+                    bounced = True
+            # Postfix's bounces have a subject of their own, and ours in the returned header.
+            since = time.strftime("%d-%b-%Y", time.gmtime(time.time() - 86400))
+            bounced = bounced or bool(not ours and _search(imap, f'SINCE {since} SMALLER 100000 BODY "{marker}"'))
             # Only what is older than any probe that may still be looking for its message.
-            older = _search(imap, f'SUBJECT "{MARKER}" FROM "{options.sender}" OLDER {window}')
+            older = _search(imap, f'SUBJECT "{MARKER}" FROM "{options.sender}" OLDER {options.leftover_age}')
             leftovers += len(set(older) - set(ours))
-            if gone := sorted(set(ours + older), key=int):
+            if gone := sorted({*ours, *older}, key=int):
                 imap.uid("STORE", ",".join(gone), "+FLAGS.SILENT", r"(\Deleted)")
                 imap.uid("EXPUNGE", ",".join(gone))
+    if bounced and not found:
+        raise VerdictError("bounced")
     return (*found, leftovers) if found else None
 
 
@@ -176,7 +211,7 @@ def client_address(message: Message, host: str) -> str | None:
     """The address that our MX took the message from: of the topmost Received header that it wrote itself (RFC 5321, 4.4)."""
     for received in message.get_all("Received", []):
         text = " ".join(str(received).split())
-        # The client's own word, its HELO, stands first and may look like an address too.
+        # The client's own word, its HELO, comes first and may look like an address too.
         if f" by {host} " in f"{text} " and (found := re.findall(r"\[(?:IPv6:)?([0-9A-Fa-f.:]+)\]", text.split(" by ")[0])):
             return found[-1]
     return None
@@ -195,17 +230,29 @@ def authentication(message: Message, host: str) -> dict[str, str]:
     return results
 
 
+def relay_of(client: str | None, relays: list[str]) -> str | None:
+    """The name of the trusted relay with this address, from `NAME=ADDRESS` each."""
+    for relay in relays:
+        name, _, address = relay.partition("=")
+        if client and ipaddress.ip_address(client) == ipaddress.ip_address(address):
+            return name
+    return None
+
+
 def round_trip(options: argparse.Namespace, result: Result) -> None:
     marker = MARKER + uuid.uuid4().hex[:12]
     credential("EMAIL_MONITOR_IMAP_PASSWORD")  # before a message is spent on it
-    send = send_by_api if options.direction == "inbound" else send_by_submission
-    send(options, f"[E2E Monitor] {marker}")
+    subject, began = f"[E2E Monitor] {marker}", time.monotonic()
+    message_id = send_by_submission(options, subject) if options.direction == "outbound" else send_by_api(options, subject)
     print(f"sent {marker}")
-    failure = VerdictError("not_delivered", f"not there after {options.polls} looks")
-    for _ in range(options.polls):
+    missing = VerdictError("not_delivered", f"not there after {options.polls} looks")
+    failure = missing
+    for number in range(options.polls):
+        if number and time.monotonic() - began > options.deadline:
+            break  # a slow server must not keep the verdict until the pod is ended
         time.sleep(options.interval)
         try:
-            seen = look(options, marker, max(1, int(2 * options.polls * options.interval)))
+            seen = look(options, marker, message_id)
         except ssl.SSLCertVerificationError as error:
             raise VerdictError("certificate", error.verify_message) from None
         except VerdictError as error:
@@ -215,78 +262,20 @@ def round_trip(options: argparse.Namespace, result: Result) -> None:
             failure = VerdictError("imap_failed", type(error).__name__)
             continue
         if seen is None:
-            failure = VerdictError("not_delivered", f"not there after {options.polls} looks")
+            failure = missing
             continue
         folder, message, result.leftovers = seen
         result.client = client_address(message, options.name)
         result.authentication = authentication(message, options.name)
         if folder != "INBOX":
             raise VerdictError("junk", folder)
+        if relay := relay_of(result.client, options.relay):
+            raise VerdictError("via_relay", f"by {relay}, so nothing is known of the direct path")
         if result.client is None or not ipaddress.ip_address(result.client).is_global:
             raise VerdictError("private_client", result.client or "no Received header of ours names an address")
         result.verdict = "ok"
         return
     raise failure
-
-
-@dataclass
-class Seen:
-    """What one service shows to a client that comes by one address family."""
-
-    up: bool = False
-    secure: bool = False
-    days_left: float | None = None
-    detail: str = ""
-
-
-def look_at_edge(name: str, port: int, starttls: bool, family: socket.AddressFamily, timeout: float) -> Seen:
-    """Connect as a client from outside would, as far as that can be seen from inside."""
-    seen = Seen()
-    try:
-        address = socket.getaddrinfo(name, port, family, socket.SOCK_STREAM)[0][4]
-        with socket.socket(family, socket.SOCK_STREAM) as plain:
-            plain.settimeout(timeout)
-            plain.connect(address)
-            if starttls:
-                stream = plain.makefile("rb")
-                _reply(stream)
-                seen.up = True
-                for command in (b"EHLO probe.invalid", b"STARTTLS"):
-                    plain.sendall(command + b"\r\n")
-                    _reply(stream)
-            with ssl.create_default_context().wrap_socket(plain, server_hostname=name) as tls:
-                certificate = tls.getpeercert() or {}
-                seen.days_left = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400
-                seen.secure = True
-                seen.up = seen.up or tls.recv(4) == b"* OK" or not starttls
-    except ssl.SSLCertVerificationError as error:
-        seen.detail = error.verify_message
-        seen.days_left = 0.0 if error.verify_code == 10 else None  # X509_V_ERR_CERT_HAS_EXPIRED
-    except (OSError, ProblemError) as error:
-        seen.detail = str(error) if isinstance(error, ProblemError) else type(error).__name__
-    return seen
-
-
-def _reply(stream: BinaryIO) -> bytes:
-    """A whole SMTP reply; postscreen sends its first line at once and the last one after its greeting test."""
-    lines = []
-    while line := stream.readline(2048):
-        lines.append(line)
-        if line[3:4] != b"-":
-            break
-    if not lines or lines[-1][:1] not in {b"2"}:
-        raise ProblemError("no welcome" if not lines else f"answers {lines[-1][:3].decode('ascii', 'replace')}")
-    return b"".join(lines)
-
-
-def edge_metrics(metrics: Metrics, sights: dict[tuple[str, str], Future[Seen]]) -> None:
-    for (service, family), future in sights.items():
-        seen, labels = future.result(), {"service": service, "family": family, "seen_from": "inside"}
-        metrics.set("email_edge_up", seen.up, "Whether the service greets a client at the public name", **labels)
-        metrics.set("email_edge_tls", seen.secure, "Whether TLS with a valid certificate came about", **labels)
-        if seen.days_left is not None:
-            metrics.set("email_edge_certificate_days", seen.days_left, "Days until the served certificate expires", **labels)
-        print(f"edge {service} {family}: {'ok' if seen.up and seen.secure else seen.detail or 'no greeting'}")
 
 
 def result_metrics(metrics: Metrics, direction: str, result: Result, seconds: float) -> None:
@@ -296,7 +285,8 @@ def result_metrics(metrics: Metrics, direction: str, result: Result, seconds: fl
     if result.verdict in ARRIVED:
         metrics.set(f"{prefix}_last_success_timestamp", time.time(), "When a probe message arrived last")
         metrics.set(f"{prefix}_inbox", result.verdict != "junk", "Whether it was in the inbox and not in the junk folder")
-        metrics.set(f"{prefix}_client_public", _is_public(result.client), "Whether its client address is public: PROXY works")
+        if result.verdict != "via_relay":
+            metrics.set(f"{prefix}_client_public", _is_public(result.client), "Whether its client address is public: PROXY works")
         metrics.set(f"{prefix}_leftovers_deleted", result.leftovers, "Messages of earlier probes that arrived too late")
     for method, outcome in result.authentication.items():
         metrics.set(f"{prefix}_authenticated", outcome == "pass", "Whether the MX found the method passed", method=method)
@@ -309,7 +299,7 @@ def _is_public(client: str | None) -> bool:
 
 
 def heartbeats(folder: Path | None, result: Result, seconds: float) -> list[bool]:
-    """Tell every heartbeat of the Secret that all is well. `uptime_kuma` gets its parameters; of other URLs there may be several."""
+    """Call every heartbeat of the Secret. `uptime_kuma` gets its parameters; of other URLs there may be several."""
     if folder is None or not folder.is_dir() or result.verdict not in ARRIVED:
         return []
     told = []
@@ -321,7 +311,7 @@ def heartbeats(folder: Path | None, result: Result, seconds: float) -> list[bool
             try:
                 request = urllib.request.Request(url)  # noqa: S310 - the owner's own URL
             except ValueError:
-                print(f"heartbeat {path.name}: line {number + 1} is no URL", file=sys.stderr)
+                print(f"heartbeat {path.name}: line {number + 1} is not a URL", file=sys.stderr)
                 told.append(False)
                 continue
             told.append(deliver(f"heartbeat {path.name}", request))
@@ -342,6 +332,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipient", required=True)
     parser.add_argument("--api", help="base URL of the relay's API; needed inbound")
     parser.add_argument("--edge", action="append", default=[], metavar="SERVICE:PORT:implicit|starttls", help="look at it through --name")
+    parser.add_argument("--mx", action="append", default=[], metavar="HOST", help="a further MX whose port 25 is looked at")
+    parser.add_argument("--relay", action="append", default=[], metavar="NAME=ADDRESS", help="a trusted relay that mail may come by")
+    parser.add_argument("--leftover-age", type=int, default=1800, help="seconds; messages of earlier probes that are older are deleted")
+    parser.add_argument("--deadline", type=float, default=600, help="seconds after which no further look begins")
     parser.add_argument("--polls", type=int, default=15)
     parser.add_argument("--interval", type=float, default=20, help="seconds between two looks into the mailbox")
     parser.add_argument("--timeout", type=float, default=10, help="seconds that a server may be silent")
@@ -352,18 +346,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
+    signal.signal(signal.SIGTERM, terminate_cleanly)
     result, metrics, started = Result(), Metrics(), time.monotonic()
     families = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
     with ThreadPoolExecutor(max_workers=8) as pool:
+        places = [(service, options.name, int(port), mode) for service, port, mode in (entry.split(":") for entry in options.edge)]
+        places += [("smtp", host, 25, "starttls") for host in options.mx]
         sights = {
-            (service, label): pool.submit(look_at_edge, options.name, int(port), mode == "starttls", family, options.timeout)
-            for service, port, mode in (entry.split(":") for entry in options.edge)
+            (service, host, label): pool.submit(look_at_edge, host, port, mode == "starttls", family, options.timeout)
+            for service, host, port, mode in places
             for label, family in families.items()
         }
         try:
             round_trip(options, result)
         except VerdictError as error:
             result.verdict, result.detail = error.verdict, error.detail
+        except SystemExit:
+            result.verdict = "stopped"
         except Exception as error:  # noqa: BLE001 - a probe that dies without a word looks like a healthy one
             result.detail = type(error).__name__
         seconds = time.monotonic() - started

@@ -1,19 +1,20 @@
 """Deletes old mail over IMAP: searches, counts, refuses what looks wrong, and only then expunges what it counted.
 
-Each rule is MAILBOX|FOLDER|KIND|DAYS. Age is the date of arrival; mail that nobody ever opened is seen too, for the server
-moves it to where it is searched. Each password is a file named as the mailbox, with `_at_` for `@`.
+Each rule is MAILBOX|FOLDER|KIND|DAYS. Age is the date of arrival; mail that was never opened is found too, for the server moves
+it to where it is searched. What is flagged (starred) stays. Each password is a file named as the mailbox, with `_at_` for `@`.
 Ends with 0 when every mailbox was done, else with 1 and what went wrong.
 """
 
 import argparse
 import imaplib
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from common import Imap, Metrics, ProblemError, push
+from common import Imap, Metrics, ProblemError, push, reason, terminate_cleanly
 
 # RFC 3501 6.4.4: HEADER matches a part of the value, and an empty one matches every message that has the field. Folded headers
 # are unfolded by the server first.
@@ -23,13 +24,13 @@ AUTOMATED = (
 )
 CRITERIA = {"automated": f" ({AUTOMATED})", "human": f" NOT ({AUTOMATED})", "any": ""}
 COUNTER = {"automated": "auto", "human": "human", "any": "human"}
-SMALL = 20  # so few are no reason to refuse, whatever their share: a mailbox of three with two old ones is an ordinary sight
+SMALL = 20  # so few are no reason to refuse, whatever their share: a mailbox of three messages with two old ones is ordinary
 COMMAND_RANGES = 500  # ranges in one command; Dovecot takes lines of 64 KiB, and two UIDs of ten digits make 22 bytes
 
 
 def query(kind: str, days: int) -> str:
     """The search for what a rule deletes; OLDER counts seconds since arrival (RFC 5032), unlike BEFORE, which knows days only."""
-    return f"OLDER {days * 86400}{CRITERIA[kind]}"
+    return f"UNFLAGGED OLDER {days * 86400}{CRITERIA[kind]}"
 
 
 def ranges(uids: list[int]) -> Iterator[str]:
@@ -65,19 +66,25 @@ def keep_folder(imap: imaplib.IMAP4, folder: str, rules: list[tuple[str, int]], 
     for rule, days in rules:
         doomed[COUNTER[rule]] |= search(imap, query(rule, days))
     doomed["human"] -= doomed["auto"]
-    count = sum(map(len, doomed.values()))
-    if count > options.max_messages:
-        raise ProblemError(f"{folder}: {count} of {total} are due, more than the limit of {options.max_messages}; nothing was deleted")
-    if count > SMALL and count * 100 > total * options.max_share:
-        raise ProblemError(f"{folder}: {count} of {total} are due, more than {options.max_share} %; nothing was deleted")
+    due = sum(map(len, doomed.values()))
+    if due > SMALL and due * 100 > total * options.max_share:
+        raise ProblemError(
+            f"{folder}: {due} of {total} are due, more than {options.max_share} %; nothing was deleted "
+            '(docs/runbooks/restore.md, "Retention refuses")'
+        )
+    # UIDs grow in the order of arrival. What is above the limit has its turn in the next run: an external sender could otherwise
+    # stop retention for good with one message more than the limit.
+    chosen = set(sorted(doomed["auto"] | doomed["human"])[: options.max_messages])
+    doomed = {kind: uids & chosen for kind, uids in doomed.items()}
     if not options.dry_run:
-        expunge(imap, [uid for uids in doomed.values() for uid in uids])
-    return {"scanned": total, "auto_deleted": len(doomed["auto"]), "human_deleted": len(doomed["human"]), "kept": total - count}
+        expunge(imap, list(chosen))
+    auto, human = (len(doomed[kind]) for kind in ("auto", "human"))
+    return {"scanned": total, "auto_deleted": auto, "human_deleted": human, "kept": total - len(chosen), "due": due - len(chosen)}
 
 
 def keep_mailbox(mailbox: str, folders: dict[str, list[tuple[str, int]]], options: argparse.Namespace) -> dict[str, int]:
     try:
-        password = (options.passwords / mailbox.replace("@", "_at_")).read_text("utf-8")
+        password = (options.passwords / mailbox.replace("@", "_at_")).read_text("utf-8").rstrip("\r\n")  # as an editor leaves it
     except OSError:
         password = ""
     if not password:
@@ -85,12 +92,12 @@ def keep_mailbox(mailbox: str, folders: dict[str, list[tuple[str, int]]], option
     totals: dict[str, int] = {}
     with Imap(options.address, options.port, options.name, options.timeout) as imap:
         try:
-            imap.login(mailbox, password)
+            imap.log_in(mailbox, password)
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error:
             raise ProblemError("the server refused its password") from None
-        able = b" ".join(imap.capability()[1]).decode().upper().split()  # more than what it told before the login
+        able = b" ".join(imap.capability()[1]).decode().upper().split()  # more than what it announced before the login
         if missing := {"UIDPLUS", "WITHIN"} - set(able):
             raise ProblemError(f"the server lacks {', '.join(sorted(missing))}")
         for folder, rules in folders.items():
@@ -113,6 +120,7 @@ MEANINGS = {
     "auto_deleted": "Automated messages that the run deleted",
     "human_deleted": "Other messages that the run deleted",
     "kept": "Messages that stayed",
+    "due": "Messages that stayed only because a run deletes no more than its limit",
 }
 
 
@@ -124,20 +132,21 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=993)
     parser.add_argument("--rule", action="append", required=True, metavar="MAILBOX|FOLDER|KIND|DAYS")
     parser.add_argument("--passwords", type=Path, required=True, help="folder of a Secret")
-    parser.add_argument("--max-messages", type=int, required=True, help="a run that would delete more from a folder deletes nothing there")
-    parser.add_argument("--max-share", type=int, required=True, help="the same in percent of the folder")
+    parser.add_argument("--max-messages", type=int, required=True, help="a run deletes no more from a folder; the oldest go first")
+    parser.add_argument("--max-share", type=int, required=True, help="percent of a folder: where more is due, nothing is deleted")
     parser.add_argument("--timeout", type=float, default=120, help="seconds that the server may be silent, a search included")
     parser.add_argument("--pushgateway")
     parser.add_argument("--dry-run", action="store_true", help="count and report only")
     options = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, terminate_cleanly)
     metrics, failed, started = Metrics(), False, time.monotonic()
     for mailbox, folders in by_mailbox(options.rule).items():
-        problem, counts = "", {}
+        problem, counts, ended = "", {}, False
         try:
             counts = keep_mailbox(mailbox, folders, options)
-        except ProblemError as error:
-            problem = str(error)
+        except (ProblemError, SystemExit) as error:
+            problem, ended = reason(error), isinstance(error, SystemExit)
         except (OSError, imaplib.IMAP4.error, UnicodeError) as error:
             problem = f"IMAP: {type(error).__name__}"  # a UnicodeError's text would show a character of the password
         failed = failed or bool(problem)
@@ -147,6 +156,8 @@ def main() -> int:
         metrics.set("spam_retention_errors_total", bool(problem), "Whether the run failed for this mailbox", mailbox=mailbox)
         said = problem or ", ".join(f"{name} {count}" for name, count in counts.items())
         print(f"{mailbox}: {said}{' (dry run: nothing was deleted)' if options.dry_run and not problem else ''}")
+        if ended:
+            break
     metrics.set("spam_retention_duration_seconds", time.monotonic() - started, "How long the run took")
     if not failed:
         metrics.set("spam_retention_last_success_timestamp", time.time(), "When the last run without an error ended")

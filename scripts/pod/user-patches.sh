@@ -1,10 +1,24 @@
 #!/bin/bash
-# The image runs this last in its set-up, before any daemon, and ignores how it ends: the startup probe looks at the result.
+# The image runs this last in its set-up, before any daemon, and ignores how it ends: the startup probe looks for the file that
+# is made at its end. What mail depends on comes first.
 set -euo pipefail
 
 config=${CONFIG_DIR:-/tmp/docker-mailserver}
 mail=${MAIL_DIR:-/var/mail}
 bin=${BIN_DIR:-/usr/local/sbin}
+ended=${RUN_DIR:-/run}/user-patches.ended
+rm -f "$ended"
+
+# postsrsd closes every descriptor it might have inherited. Where a runtime sets no limit that is 2^30 of them: minutes of a
+# busy processor, and every mail waits. The image starts it by name, so a namesake earlier on PATH can bound it.
+if [[ ${ENABLE_SRS:-0} == 1 ]]; then
+  cat >"$bin/postsrsd" <<'WRAPPER'
+#!/bin/sh
+ulimit -n 1024
+exec /usr/sbin/postsrsd "$@"
+WRAPPER
+  chmod 755 "$bin/postsrsd"
+fi
 
 # A PROXY twin is its stock service, option by option, under another port and name, plus the header. Five seconds without
 # a header end a connection, so that silent peers cannot fill the process table.
@@ -28,9 +42,10 @@ while read -r service port name; do
   twin "$service" "$port" "$name"
 done <"$config/proxy-listeners.txt"
 
-# The image copies a mailbox's Sieve script in and never takes one away. A script that somebody else put there stays.
+# The image copies a mailbox's Sieve script in and never takes one away. A script that a user put there stays.
 while IFS='|' read -r login _; do
   home=$mail/${login##*@}/${login%@*}/home
+  [[ -d $home ]] || continue
   if [[ -e $config/$login.dovecot.sieve ]]; then
     touch "$home/.dovecot.sieve.declared"
   elif [[ -e $home/.dovecot.sieve.declared ]]; then
@@ -38,13 +53,4 @@ while IFS='|' read -r login _; do
   fi
 done <"$config/postfix-accounts.cf"
 
-# postsrsd closes every descriptor it might have inherited. Where a runtime sets no limit that is 2^30 of them: minutes of a
-# busy processor, and every mail waits. The image starts it by name, so a namesake earlier on PATH can bound it.
-if [[ ${ENABLE_SRS:-0} == 1 ]]; then
-  cat >"$bin/postsrsd" <<'EOF'
-#!/bin/sh
-ulimit -n 1024
-exec /usr/sbin/postsrsd "$@"
-EOF
-  chmod 755 "$bin/postsrsd"
-fi
+touch "$ended"

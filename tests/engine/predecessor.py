@@ -61,7 +61,7 @@ _FILES = {
 
 
 def objects(password: str) -> Iterator[dict[str, Any]]:
-    """All of them, in an order that an API server accepts. `password` stands in the ConfigMap, as the relay's does in his."""
+    """All of them, in an order that an API server accepts. `password` is in the ConfigMap, as the relay's does in his."""
     yield _thing(
         "v1", "Namespace", NAMESPACE, labels={"tier": "3-edge", "keel.sh/enabled": "true", "goldilocks.fairwinds.com/enabled": "true"}
     )

@@ -1,6 +1,6 @@
 """Ordinary edits of the records with the real engine, on a zone with Cloudflare's rules.
 
-The program is the DNS component with everything that stands in front of it, and no cluster: its policy server is left out.
+The program is the DNS component with everything that runs before it, and no cluster: its policy server is left out.
 """
 
 import json
@@ -83,7 +83,7 @@ class Stack:
         return self.api.written()[before:]
 
     def refused(self, changes: dict[str, Any]) -> str:
-        """What a refused up says. Without a preview: the refusal must not depend on somebody reading one."""
+        """What a refused up says. Without a preview: the refusal must not depend on a person reading one."""
         self.set(changes)
         return self.cli.refused("up", "--yes", "--skip-preview")
 

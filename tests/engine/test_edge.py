@@ -40,7 +40,7 @@ class Stack:
         site, firewall = settings("dev"), self.firewall
         base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
-            "unprotected": ["HaproxySet/haproxy", "RuleSet/rules"],  # a destroy is among the tests
+            "unprotected": ["HaproxySet/edge-haproxy", "RuleSet/edge-rules"],  # a destroy is among the tests
             "edge": {"address": firewall.address, "ssh": {"user": "root", "host_key": firewall.host_key}},
         }
         for path, value in (base | (changes or {})).items():

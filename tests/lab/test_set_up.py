@@ -4,11 +4,13 @@ import json
 import re
 import stat
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
 from components.errors import UserError
 from components.mail.image import CONFIG_DIR, DKIM_DIR
+from components.settings.mail import OutboundModule
 from components.settings.site import Site
 from tests.lab.support import lab_site
 from tools.lab.certificates import Authority, dkim_key
@@ -97,10 +99,37 @@ def test_a_second_run_finds_the_first_ones_files_and_ends_the_same(fresh: MailSe
     ],
 )
 def test_what_is_missing_or_wrong_stops_the_pod_with_one_line(fresh: MailServer, spoil, complaint: str) -> None:
+    fresh.host.run("rm", "-rf", "/state/last-good")
     spoil(fresh.secrets)
     with pytest.raises(UserError, match=re.escape(complaint)) as stopped:
         fresh.assemble()
     assert "Traceback" not in str(stopped.value)
+
+
+def test_a_fault_in_the_secrets_starts_with_the_last_good_ones_and_hashes_nothing_again(fresh: MailServer) -> None:
+    fresh.assemble()
+    assert fresh.said == ""
+    before = {name: fresh.host.path(f"{CONFIG_DIR}/{name}").read_text() for name in ("postfix-accounts.cf", "postfix-sasl-password.cf")}
+    fresh.secrets.accounts["Bob@example.org"] = "x"
+    fresh.assemble()
+    assert "'Bob@example.org' is not a lower-case mail address" in fresh.said
+    assert "LAST GOOD SET IN USE: accounts" in fresh.said
+    assert {name: fresh.host.path(f"{CONFIG_DIR}/{name}").read_text() for name in before} == before
+    del fresh.secrets.accounts["Bob@example.org"]
+    fresh.assemble()
+    assert fresh.said == ""
+    assert fresh.host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text() == before["postfix-accounts.cf"]  # the same salts
+    for path in ("/state/last-good", "/state/last-good/dkim"):
+        assert _mode(fresh, path) == (0o700, "root")
+
+
+def test_a_changed_password_opens_its_mailbox_at_the_next_start(fresh: MailServer) -> None:
+    fresh.assemble()
+    fresh.secrets.accounts["bob@example.org"] = "another"
+    fresh.assemble()
+    lines = fresh.host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text().splitlines()
+    (hashed,) = [line.partition("|")[2] for line in lines if line.startswith("bob@")]
+    assert fresh.host.run("doveadm", "pw", "-t", hashed, "-p", "another").returncode == 0
 
 
 def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
@@ -121,6 +150,25 @@ class TestUserPatches:
         once = fresh.fingerprint(*files)
         fresh.user_patches()
         assert fresh.fingerprint(*files) == once
+
+    def test_a_mailbox_without_a_home_keeps_nothing_else_from_being_done(self, fresh: MailServer) -> None:
+        fresh.assemble()
+        fresh.set_up()
+        fresh.host.run("rm", "-rf", "/var/mail/example.org/bob/home", "/usr/local/sbin/postsrsd", "/run/user-patches.ended")
+        fresh.user_patches()
+        assert fresh.host.path("/usr/local/sbin/postsrsd").exists()
+        assert fresh.host.path("/run/user-patches.ended").exists()
+        assert not fresh.host.path("/var/mail/example.org/bob/home").exists()
+
+    def test_what_mail_depends_on_is_done_before_anything_can_fail(self, fresh: MailServer) -> None:
+        """The image ignores how the script ends; the startup probe looks for its last word."""
+        fresh.assemble()
+        fresh.set_up()
+        fresh.host.run("rm", "-f", "/usr/local/sbin/postsrsd", f"{CONFIG_DIR}/proxy-listeners.txt")
+        with pytest.raises(UserError):
+            fresh.user_patches()
+        assert fresh.host.path("/usr/local/sbin/postsrsd").exists()
+        assert not fresh.host.path("/run/user-patches.ended").exists()
 
     def test_a_twin_differs_from_its_stock_service_in_nothing_but_the_header(self, fresh: MailServer) -> None:
         fresh.assemble()
@@ -166,3 +214,22 @@ def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailS
     found = list(differences(lambda *command: fresh.host.run(*command).stdout))
     assert "master.cf submission/inet/smtpd_tls_security_level: 'encrypt', but 'may'" in found
     assert "dovecot auth_verbose: 'yes', but 'no'" in found
+
+
+def test_a_module_that_the_settings_turn_off_is_off(tmp_path) -> None:
+    every = list(get_args(OutboundModule))
+    states = {}
+    for off in ([], every):
+        site = lab_site({"mail/rspamd/disabled_modules": off})
+        host = Host("mailserver", tmp_path / f"pod{len(off)}")
+        try:
+            pod = MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+            pod.assemble()
+            pod.set_up()
+            lines = host.run("rspamadm", "configdump", "-m").stdout.splitlines()
+            (enabled,) = [line for line in lines if line.startswith("Modules enabled:")]
+            states[len(off)] = set(enabled.partition(": ")[2].split(", "))
+        finally:
+            host.close()
+    assert states[0] >= set(every) - {"asn"}  # Debian's Rspamd starts `asn` with Redis only
+    assert not states[len(every)] & set(every)

@@ -22,6 +22,7 @@ echo "$*" >> {folder}/calls
 case "$*" in
   *create*) cat > {folder}/created; {create} ;;
   *logs*) {logs} ;;
+  *delete*) {delete} ;;
   *"get job"*) echo '{{"status": {{"conditions": [{{"type": "{condition}", "status": "True"}}]}}}}' ;;
 esac
 """
@@ -31,8 +32,8 @@ esac
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`cluster(condition="Failed")`: what kubectl does and says from here on; the folder of what it was asked."""
 
-    def become(*, create: str = "true", logs: str = "echo 3 mailboxes", condition: str = "Complete") -> Path:
-        (tmp_path / "kubectl").write_text(KUBECTL.format(folder=tmp_path, create=create, logs=logs, condition=condition))
+    def become(*, create: str = "true", logs: str = "echo 3 mailboxes", condition: str = "Complete", delete: str = "true") -> Path:
+        (tmp_path / "kubectl").write_text(KUBECTL.format(folder=tmp_path, create=create, logs=logs, condition=condition, delete=delete))
         (tmp_path / "kubectl").chmod(0o755)
         return tmp_path
 
@@ -65,6 +66,16 @@ def test_a_job_continues_after_ctrl_c(cluster, capfd):
     assert start(JOB, None) == 130
     assert "job mail-restore-1 continues" in capfd.readouterr().out
     assert "delete" not in (folder / "calls").read_text()
+
+
+@pytest.mark.parametrize(("delete", "word"), [("true", "it was deleted"), ("exit 1", "IT STILL EXISTS AND MAY RUN LATER")])
+def test_a_job_whose_pod_does_not_come_does_not_run_later(cluster, monkeypatch, delete, word):
+    """A whole restore that starts when a person has started the server again would move its mail away."""
+    folder = cluster(logs="exit 1", condition="Suspended", delete=delete)
+    monkeypatch.setattr("tools.commands.job.START_SECONDS", 0.01)
+    with pytest.raises(UserError, match=word):
+        start(JOB, None)
+    assert "delete job mail-restore-1 --cascade=foreground" in (folder / "calls").read_text()
 
 
 def typed(*words: str) -> list[str]:

@@ -73,6 +73,7 @@ def backup_ratios() -> tuple[float, float]:
                 *("--source", "mail", "--source", "state", "--maildirs", "mail", "--repository", str(folder / "backup" / "restic")),
                 *("--key-file", str(folder / "key"), "--restic", str(restic), "--scratch", str(folder / turn), "--max-fall", "50"),
                 *("--keep-daily", "7", "--keep-weekly", "8", "--verify-parts", "7"),
+                *(("--new-repository",) if turn == "first" else ()),
             ]
             jobs.append(_seconds(command))
             saves.append(sum(float(line) for line in times.read_text("utf-8").split()))

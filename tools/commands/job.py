@@ -67,11 +67,19 @@ def follow(context: str | None, namespace: str, name: str) -> bool | None:
             break
         time.sleep(2)
     else:
-        raise UserError(f"no pod of job {name} ran within {START_SECONDS} s; look at `kubectl -n {namespace} describe job {name}`")
+        raise UserError(_give_up(context, namespace, name))
     deadline = time.monotonic() + 60
     while (ended := _ended(context, namespace, name)) is None and time.monotonic() < deadline:
         time.sleep(1)
     return ended
+
+
+def _give_up(context: str | None, namespace: str, name: str) -> str:
+    """Delete a job that did not start: a restore that runs once its volume comes, hours later, would meet a running server."""
+    events = kubectl(context, "-n", namespace, "events", "--for", f"job/{name}").stdout.strip()
+    deleted = kubectl(context, "-n", namespace, "delete", "job", name, "--cascade=foreground", "--ignore-not-found", "--timeout=60s")
+    what = "it was deleted" if deleted.returncode == 0 else f"IT STILL EXISTS AND MAY RUN LATER: `kubectl -n {namespace} delete job {name}`"
+    return f"no pod of job {name} ran within {START_SECONDS} s; {what}{f'. {events}' if events else ''}"
 
 
 def _ended(context: str | None, namespace: str, name: str) -> bool | None:

@@ -7,7 +7,10 @@ import click
 
 from components.errors import UserError
 from components.listeners import IMAPS, SMTP, SUBMISSION
+from components.names import MAIL_SERVER
+from tools.commands.job import kubectl
 from tools.commands.shared import stack_option
+from tools.lab.compare import differences
 from tools.lab.edge import Lab, client_name
 from tools.lab.hosts import missing
 from tools.lab.image import LOG
@@ -66,3 +69,20 @@ def lab_command(stack: str, minutes: float) -> None:
         print(f"\nStop it with Ctrl-C; it stops by itself after {minutes:g} minutes.", flush=True)
         stop.wait(minutes * 60)
     print("stopped; nothing is left behind")
+
+
+@click.command()
+@stack_option
+def lab_compare_command(stack: str) -> None:
+    """Compares the running mail server with what the lab expects of the image (tools/lab/facts.py)."""
+    site = site_of(load_stack(ROOT, stack))
+
+    def inside(*command: str) -> str:
+        place = ("-n", site.namespace, "exec", f"deployment/{MAIL_SERVER}", "-c", "docker-mailserver", "--")
+        done = kubectl(site.cluster.context, *place, *command)
+        if done.returncode:
+            raise UserError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
+        return done.stdout
+
+    for line in differences(inside):
+        print(line)

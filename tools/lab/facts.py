@@ -2,6 +2,8 @@
 
 Read in the image's own configuration and start-up scripts (target/ of its source). Only what mail can notice is listed; everything
 else stays at the Debian packages' defaults, which are the image's too. image.py applies the facts in the image's order.
+
+`make lab-compare STACK=prod` prints where a running server differs; the stack's own overrides are among the lines.
 """
 
 from collections.abc import Iterable, Mapping

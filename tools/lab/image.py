@@ -53,6 +53,7 @@ class MailServer:
         self.render(site)
         self.domain = site.hostname.partition(".")[2]
         self.daemons: dict[str, Daemon] = {}
+        self.said = ""  # the init container's words
         self._sums: dict[str, str] = {}
         self._machine(nameserver)
         self.mount_certificate(*certificate)
@@ -99,7 +100,7 @@ class MailServer:
             self.host.run("sh", "-c", f"rm -rf {path}/*")
             for file, text in files.items():
                 self.host.write(f"{path}/{file}", text, mode)
-        self.host.run(*self.rendered.command)
+        self.said = self.host.run(*self.rendered.command).stderr
 
     # The image's set-up, in its order.
 

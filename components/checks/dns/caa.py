@@ -25,7 +25,7 @@ def not_an_authority(view: View) -> Found:
     """A value that no certificate authority recognises, so none may issue and no certificate is renewed."""
     for setting, _, caa in _entries(view):
         if caa.tag != "iodef" and not _ISSUER.fullmatch(caa.value):
-            yield setting, f"{caa.tag} {caa.value!r} names no authority, so nobody could renew a certificate"
+            yield setting, f"{caa.tag} {caa.value!r} names no authority, so no certificate could be renewed"
 
 
 @AREA.error("not-a-contact", remedy="write mailto:… or https://…", source="RFC 8659 section 4.4")

@@ -102,7 +102,11 @@ def incomplete_adoption(subject: LiveZone) -> Found:
         single = record.type == "MX" or role == "mta-sts" or (record.carries_mail and role in {"spf", "dmarc"})
         if single and record.key not in adopt:
             text = f"does not say whether {record.name} {record.type} is live already"
-            yield f"{subject.path}.adopt", text, f"add {record.key!r} with its id, or with null if there is none; or set {TOKEN}"
+            yield (
+                f"{subject.path}.adopt",
+                text,
+                f"add {record.key!r} with its id, or with null if the zone has no such record; or set {TOKEN}",
+            )
 
 
 @AREA.error("other-zone")
@@ -140,7 +144,7 @@ def _shown(rows: Sequence[Live]) -> str:
 
 
 def _rivals(subject: LiveZone) -> Iterator[tuple[Record, list[Live]]]:
-    """Each of our records with the live ones beside which it would stand, where one of them belongs to others and is not adopted.
+    """Each of our records with the live ones that it would join, where one of them belongs to others and is not adopted.
 
     A live record is named once: with its counterpart, if it has one.
     """

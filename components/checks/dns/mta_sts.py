@@ -12,7 +12,7 @@ from components.settings.dns import MtaSts
 from components.settings.types import Fqdn
 
 DAY = 86_400
-ENFORCE_MIN_AGE = 14 * DAY  # a policy that is forgotten sooner protects nobody who writes once a fortnight
+ENFORCE_MIN_AGE = 14 * DAY  # a policy that is forgotten sooner does not protect senders who write once a fortnight
 WATCH_DAYS = 28  # four weeks of reports see the monthly senders once
 
 AREA = Area[View]("mta-sts", "MTA-STS: TLS that senders insist on")

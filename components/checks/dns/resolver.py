@@ -23,22 +23,22 @@ from components.settings.types import Fqdn, Model
 MAX_CHAIN = 8  # CNAMEs in a row; resolvers give up at about this many
 STALE_DAYS = 90
 
-# What a name that nobody knows yet is taken to say: the verification goes on and names it, instead of inventing a fault.
+# The assumed answer for a name without data: the verification goes on and lists the name instead of inventing a fault.
 _STAND_INS = {"TXT": '"v=spf1 ?all"', "MX": "0 unknown.invalid.", "A": "192.0.2.1"}
 _AUTHORISATION = '"v=DMARC1"'
 
 
 class Snapshot(Model):
-    """What other people's DNS said when somebody last looked."""
+    """What other people's DNS said when the snapshot was taken."""
 
     taken: date | None = Field(default=None, description="day of the look; null: never")
     names: dict[str, dict[str, tuple[str, ...]]] = Field(
-        default={}, description="name to type to the records' data in presentation form; an empty list: there is none"
+        default={}, description="name to type to the records' data in presentation form; an empty list: no such record"
     )
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The snapshot in a file; an empty one where there is no file. Raises ValueError for a file that is none."""
+    """The snapshot in a file; an empty one where there is no file. Raises ValueError for an invalid file."""
     if not path.is_file():
         return Snapshot()
     return Snapshot.model_validate_json(path.read_text("utf-8"))
@@ -104,9 +104,9 @@ class OfflineResolver(dns.resolver.Resolver):
         zone = zone_of(name, self._zones)
         if zone is not None and not self._zones[zone].other_records:
             return None
-        return self._stand_in(name, kind)
+        return self._assumed(name, kind)
 
-    def _stand_in(self, name: str, kind: str) -> list[str]:
+    def _assumed(self, name: str, kind: str) -> list[str]:
         if kind not in _STAND_INS or name.startswith("_dmarc."):
             return []
         self.unknown[name, kind] = None

@@ -22,7 +22,7 @@ def verify(site: Site, snapshot: Snapshot, today: date, *, found: Sequence[Recor
 
 
 def judge(view: View) -> list[Finding]:
-    """What each rule says, errors first. Where a rule names a record, the setting that makes it stands in front."""
+    """What each rule says, errors first. Where a rule names a record, the setting that makes it comes first."""
     DNS_CACHE.clear()  # checkdmarc remembers answers for the whole process, also those of another site
     made_by = {f"{record.name} {record.type}": record.setting for record in view.records if record.setting}
     return [_named(finding, made_by) for finding in run(AREAS, view)]

@@ -5,16 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.lab.jobs.world import World
+from tests.lab.jobs.world import SCRIPTS, World
 from tools.lab.certificates import Authority
 from tools.lab.servers import NAME, Dovecot, Gateway, dovecot, http_server
-from tools.offline.stackfile import ROOT
-
-SCRIPTS = ROOT / "scripts" / "pod"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,14 +52,20 @@ def gateway() -> Iterator[Gateway]:
 def job(trusted: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`job("probe.py", "--polls", 3, environment={…})`: run a script to its end; never with more environment than a pod has."""
 
-    def run(script: str, *arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        script: str,
+        *arguments: object,
+        environment: dict[str, str] | None = None,
+        programs: Path = SCRIPTS,
+        within: tuple[str, ...] = (),
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-B", SCRIPTS / script, *map(str, arguments)],
+            [*within, sys.executable, "-B", programs / script, *map(str, arguments)],
             env={"PATH": os.environ["PATH"], "SSL_CERT_FILE": str(trusted), **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=3600,
             check=False,
         )
 
@@ -73,3 +77,26 @@ def world(tmp_path, gateway, job):
     made = World(tmp_path, gateway, job)
     yield made
     shutil.rmtree(made.scratch)
+
+
+@pytest.fixture
+def memory_limit(tmp_path: Path):
+    """`with memory_limit(bytes) as command`: a command before another lets it and its children have so much memory, as in a pod."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    home = version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")
+    file = "memory.limit_in_bytes" if version_1.is_dir() else "memory.max"
+
+    @contextmanager
+    def limit(size: int) -> Iterator[tuple[str, ...]]:
+        group = home / f"jobs-{os.getpid()}-{tmp_path.name}"
+        try:
+            group.mkdir()
+            (group / file).write_text(str(size))
+        except OSError as error:
+            pytest.skip(f"needs a memory cgroup: {error.strerror}")
+        try:
+            yield ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+        finally:
+            group.rmdir()
+
+    return limit

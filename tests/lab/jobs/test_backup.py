@@ -4,15 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from tests.lab.jobs.conftest import SCRIPTS
-from tests.lab.jobs.world import ALICE, JOB, KEY, SPAM, fill
+from tests.lab.jobs.world import ALICE, JOB, KEY, SCRIPTS, SPAM, fill
 
 
 def test_the_log_folder_does_not_overwrite_the_mail_though_both_are_called_mail(world):
@@ -62,7 +60,7 @@ def test_the_first_backup_tells_what_it_holds(world):
     assert world.value("backup_read_bytes") > 34 * 400
     assert world.value("backup_duration_seconds") > 0
     assert world.gateway.requests[-1] == ("PUT", f"/metrics/job/{JOB}")
-    assert [snapshot["tags"] for snapshot in world.snapshots()] == [["good"]]
+    assert [snapshot["tags"] for snapshot in world.snapshots()] == [["good", "gone-0"]]
 
 
 def test_logs_queue_and_what_dovecot_rebuilds_stay_out_and_what_it_needs_goes_in(world):
@@ -162,7 +160,7 @@ def test_a_file_that_cannot_be_read_fails_the_backup(world):
     os.chown(victim, 0, 0)
     victim.chmod(0o600)
     take_over = "import os,sys; os.setgid(65534); os.setuid(65534); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    arguments = ["-B", str(SCRIPTS / "backup.py"), *map(str, world.arguments())]
+    arguments = ["-B", str(SCRIPTS / "backup.py"), *map(str, world.arguments("--new-repository"))]
     done = subprocess.run(
         ["/usr/bin/python3", "-c", take_over, *arguments],
         env={"PATH": os.environ["PATH"]},
@@ -240,12 +238,8 @@ def test_a_full_disk_is_a_clear_failure_and_the_next_run_recovers(world):
 
 def test_a_killed_job_leaves_no_good_snapshot_and_the_next_run_recovers(world):
     fill(world.root / "mail", ALICE, 3000, size=20_000)
-    arguments = [sys.executable, "-B", str(SCRIPTS / "backup.py"), *map(str, world.arguments())]
-    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not any((world.repository / "locks").glob("*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)
+    process = world.start("--new-repository")
+    world.wait_for(lambda: any((world.repository / "locks").glob("*")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(30)
     assert process.returncode != 0
@@ -253,7 +247,7 @@ def test_a_killed_job_leaves_no_good_snapshot_and_the_next_run_recovers(world):
     done = world.backup()
     assert done.returncode == 0, done.stderr
     assert "of an earlier run that was killed" in done.stdout
-    assert [snapshot["tags"] for snapshot in world.snapshots()] == [["good"]]
+    assert [snapshot["tags"] for snapshot in world.snapshots()] == [["good", "gone-0"]]
     assert world.drill().returncode == 0
 
 

@@ -2,14 +2,21 @@
 
 import json
 import os
+import re
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 from tools.lab.servers import VMAIL
+from tools.offline.stackfile import ROOT
 
-JOB = "mailserver-backup"
+SCRIPTS = ROOT / "scripts" / "pod"
+
+JOB, DRILL = "mailserver-backup", "mail-restore-drill"
 KEY = "a key that no log may show"
 ALICE, SPAM = "alice@example.org", "spam@example.org"
 
@@ -22,6 +29,8 @@ class World:
         self.scratch = Path(tempfile.mkdtemp(prefix="scratch-"))  # where the mail's own user may go, unlike pytest's folders
         self.scratch.chmod(0o755)
         self.key = folder / "key"
+        self.programs = SCRIPTS
+        self.within: tuple[str, ...] = ()  # a command that runs the job under a limit
         self.gateway, self._job = gateway, job
         for path in (self.root / "mail", self.root / "state", self.root / "manifest", self.repository.parent, self.scratch):
             path.mkdir(parents=True, exist_ok=True)
@@ -38,21 +47,51 @@ class World:
         return ["--repository", self.repository, "--key-file", self.key, "--scratch", self.scratch]
 
     def run(self, script: str, *arguments: object):
-        done = self._job(script, *arguments)
+        done = self._job(script, *arguments, programs=self.programs, within=self.within)
         assert KEY not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
     def backup(self, *more: object):
-        return self.run("backup.py", *self.arguments(*more))
+        """The nightly job; on a repository that is not there yet, the first run that a person starts."""
+        first = () if self.repository.exists() else ("--new-repository",)
+        return self.run("backup.py", *self.arguments(*first, *more))
 
-    def drill(self):
-        place = ("--job", "mail-restore-drill", "--host", JOB, "--root", self.root, "--maildirs", "mail", "--uid", VMAIL)
-        return self.run("drill.py", *place, *self.where(), "--pushgateway", self.gateway.url)
+    def start(self, *more: object) -> subprocess.Popen:
+        """The nightly job, under way."""
+        command = [sys.executable, "-B", str(SCRIPTS / "backup.py"), *map(str, self.arguments(*more))]
+        return subprocess.Popen(
+            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    @staticmethod
+    def wait_for(happened: Callable[[], object], process: subprocess.Popen) -> None:
+        """Until it happens, or the process ends."""
+        while not happened():
+            assert process.poll() is None, "it ended before that"
+            time.sleep(0.01)
+
+    def slow_restic(self, command: str) -> tuple[Path, Path]:
+        """A restic that stops before `command` until a file is there; it, and that file. It makes `waiting` in scratch."""
+        wrapper, go = self.key.with_name("slow-restic"), self.scratch / "go"
+        wrapper.write_text(
+            f'#!/bin/bash\ncase " $* " in *" {command} "*) touch {self.scratch}/waiting\n'
+            f'  while [[ ! -e {go} && -d {self.scratch} ]]; do sleep 0.02; done;; esac\nexec restic "$@"\n',
+            encoding="utf-8",
+        )
+        wrapper.chmod(0o755)
+        return wrapper, go
+
+    def drill(self, *more: object):
+        place = ("--job", DRILL, "--host", JOB, "--root", self.root, "--maildirs", "mail", "--uid", VMAIL)
+        return self.run("drill.py", *place, *self.where(), "--pushgateway", self.gateway.url, *more)
 
     def restore(self, *more: object, running: str = "127.0.0.1:9"):
         place = ("--host", JOB, "--root", self.root, "--source", "mail", "--source", "state", "--maildirs", "mail", "--running", running)
         return self.run("restore.py", *place, *self.where(), *more)
+
+    def fingerprint(self) -> str:
+        return sha256((self.repository / "config").read_bytes()).hexdigest()[:16]
 
     def value(self, metric: str, **labels: str) -> float:
         return self.gateway.value(JOB, metric, **labels)
@@ -78,11 +117,11 @@ def fill(mail: Path, address: str, count: int, folder: str = "", flags: str = "S
     place = box / folder if folder else box
     for part in ("cur", "new", "tmp"):
         (place / part).mkdir(parents=True, exist_ok=True)
-    made = []
+    made, label = [], re.sub("[^a-zA-Z0-9]", "_", folder.strip("."))
     for number in range(count):
         identity = f"{folder}{number}.{user}@{domain}"
         text = f"Message-ID: <{identity}>\nSubject: {number}\n\n{identity}\n" + os.urandom(size // 2).hex()
-        name = f"17000{number:05}.M{number}P1{folder.strip('.')}.host,S={len(text)}"  # Dovecot believes the size
+        name = f"17000{number:05}.M{number}P1{label}.host,S={len(text)}"  # Dovecot believes the size
         path = place / ("new" if number % 5 == 0 else "cur") / (name if number % 5 == 0 else f"{name}:2,{flags}")
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))

@@ -36,7 +36,7 @@ def encoded(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch):
-    """Whoever opens a socket fails the test."""
+    """Opening a socket fails the test."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the verification asked the network")
@@ -89,7 +89,7 @@ OLD = {"selector": "old", "public_key": public_key(2048)}
 
 # Each case: what is wrong, the settings that make it so, and what the refusal must say.
 REFUSALS: dict[str, tuple[Settings, str]] = {
-    "eleven look-ups": ({f"{D}/spf": {"includes": [f"i{n}.example.net" for n in range(11)]}}, "11/10 maximum DNS lookups"),
+    "eleven lookups": ({f"{D}/spf": {"includes": [f"i{n}.example.net" for n in range(11)]}}, "11/10 maximum DNS lookups"),
     "weak RSA key": ({f"{K}/0/public_key": public_key(1024)}, "has 1024 bits; sign with 2048 (RFC 8301"),
     "no key at all in p=": ({f"{K}/0/public_key": "A" * 64}, "p= is not a public key"),
     "not an RSA key": ({f"{K}/0/public_key": encoded(ec.generate_private_key(ec.SECP256R1()))}, "p= is not an RSA key"),
@@ -114,12 +114,12 @@ REFUSALS: dict[str, tuple[Settings, str]] = {
         {f"{D}/mta_sts/certificate": {"secret": "tls", "names": ["*.me", "viktorbarzin.me"]}},
         "no name in the certificate of Secret tls",
     ),
-    "reports to nobody": (
+    "reports to an address that takes no mail": (
         {f"{D}/tls_reports": ["mailto:nobody@viktorbarzin.me"], "mail/aliases": {}},
         "nobody@viktorbarzin.me: is asked to take reports, but is neither a mailbox nor an alias",
     ),
     "no public key": ({f"{K}/0/public_key": None}, "has no public_key"),
-    "nobody signs": ({f"{K}": [KEY | {"stage": "published"}]}, "no key signs"),
+    "no signature": ({f"{K}": [KEY | {"stage": "published"}]}, "no key signs"),
     "signs on the day of its publication": ({f"{K}": [KEY | {"published_on": ago(0)}]}, "signs 0 days after it was published"),
     "published tomorrow": ({f"{K}": [KEY | {"published_on": ago(-1)}]}, "is in the future"),
     "takes over unannounced": ({f"{K}": [KEY, OLD | {"stage": "retiring", "retired_on": ago(1)}]}, "takes over from another key"),
@@ -348,14 +348,14 @@ RECORDS: dict[str, tuple[str, list[tuple[str, str, str]], str]] = {
     "the whole world": ("spf", [(PROD, "TXT", '"v=spf1 +all"')], "+all lets anyone on the Internet send"),
     "the whole world, unsaid": ("spf", [(PROD, "TXT", '"v=spf1 all"')], "+all lets anyone on the Internet send"),
     "ptr": ("spf", [(PROD, "TXT", '"v=spf1 ptr -all"')], "ptr is slow and unreliable"),
-    "SPF that is none": ("spf", [(PROD, "TXT", '"v=spf1 ip4:999.1.1.1 -all"')], "999.1.1.1 is not a valid"),
+    "invalid SPF": ("spf", [(PROD, "TXT", '"v=spf1 ip4:999.1.1.1 -all"')], "999.1.1.1 is not a valid"),
     "two keys for a selector": ("", [(f"mail._domainkey.{PROD}", "TXT", '"v=DKIM1; p="')], "2 records for one selector"),
     "sha1": ("", [(f"s._domainkey.{PROD}", "TXT", txt(f"v=DKIM1; h=sha1; p={KEY['public_key']}"))], "h=sha1 allows no hash"),
     "DKIM2": ("", [(f"s._domainkey.{PROD}", "TXT", txt(f"v=DKIM2; p={KEY['public_key']}"))], "unknown DKIM version DKIM2; use v=DKIM1"),
     "short Ed25519": ("", [(f"s._domainkey.{PROD}", "TXT", '"v=DKIM1; k=ed25519; p=AAAA"')], "an Ed25519 key has 32 octets"),
     "two DMARC records": ("", [(f"_dmarc.{PROD}", "TXT", '"v=DMARC1; p=none"')], "2 records; receivers then use none"),
     "DMARC at the wrong name": ("", [(PROD, "TXT", '"v=DMARC1; p=none"')], "where no receiver looks"),
-    "DMARC policy that is none": ("dmarc", [(f"_dmarc.{PROD}", "TXT", '"v=DMARC1; p=block"')], "Tag p must have one of"),
+    "invalid DMARC policy": ("dmarc", [(f"_dmarc.{PROD}", "TXT", '"v=DMARC1; p=block"')], "Tag p must have one of"),
     "two MTA-STS records": ("", [(f"_mta-sts.{PROD}", "TXT", '"v=STSv1; id=1"')], "senders then act as if there were none"),
     "no MTA-STS record": ("mta-sts", [], "no sender asks for the policy"),
     "MTA-STS id of another policy": (
@@ -363,7 +363,7 @@ RECORDS: dict[str, tuple[str, list[tuple[str, str, str]], str]] = {
         [(f"_mta-sts.{PROD}", "TXT", '"v=STSv1; id=20260412"')],
         "id=20260412 is not that of the policy",
     ),
-    "MTA-STS id that is none": ("mta-sts", [(f"_mta-sts.{PROD}", "TXT", '"v=STSv1; id=not-allowed"')], "_mta-sts.viktorbarzin.me"),
+    "invalid MTA-STS id": ("mta-sts", [(f"_mta-sts.{PROD}", "TXT", '"v=STSv1; id=not-allowed"')], "_mta-sts.viktorbarzin.me"),
     "MX that the policy does not name": ("", [(PROD, "MX", "mail.example.net")], "does not name mail.example.net"),
     "no MX": ("mx", [], "is missing; mail would go to the name's own address"),
     "two TLSRPT records": ("", [(f"_smtp._tls.{PROD}", "TXT", '"v=TLSRPTv1; rua=mailto:a@b.example"')], "reporters then send nothing"),
@@ -378,7 +378,7 @@ RECORDS: dict[str, tuple[str, list[tuple[str, str, str]], str]] = {
     "the same record twice": ("", [(PROD, "TXT", '"v=spf1 include:spf.brevo.com ~all"')], "is listed 2 times"),
     "upper case": ("", [(f"Www.{PROD}", "A", "192.0.2.1")], "the name is stored as www.viktorbarzin.me"),
     "trailing dot": ("", [(f"s._domainkey.{PROD}", "CNAME", "b1.example.net.")], "the content is stored as b1.example.net;"),
-    "an address that is none": ("", [(f"x.{PROD}", "A", "999.1.1.1")], "cannot be stored"),
+    "an invalid address": ("", [(f"x.{PROD}", "A", "999.1.1.1")], "cannot be stored"),
     "unquoted text": ("", [(PROD, "TXT", "proof=1")], 'the content is stored as "proof=1"'),
     "null MX beside another": ("", [(PROD, "MX", ".")], "a null MX must be the only MX"),
     "a record that Cloudflare refuses": ("", [(f"big.{PROD}", "TXT", txt("x" * 2100))], "Cloudflare accepts 2048 and 8192"),
@@ -403,7 +403,7 @@ def test_a_key_on_trial_is_doubtful(site: Callable[..., Site]):
     assert any("t=y marks the key as a test" in text for text in said(verify(prod, OTHERS, TODAY, found=found), error=False))
 
 
-def test_a_domain_under_which_strangers_register_is_doubtful(site: Callable[..., Site]):
+def test_a_domain_under_which_others_register_is_doubtful(site: Callable[..., Site]):
     prod = site("prod", {"domains/co.uk": {"host": f"mail.{PROD}"}, "primary_domain": PROD})
     assert any("co.uk is a public suffix" in text for text in said(verify(prod, OTHERS, TODAY), error=False))
 
@@ -432,7 +432,7 @@ def test_a_proxied_mail_host_is_refused(site: Callable[..., Site]):
     assert any("the proxy does not speak SMTP" in text for text in said(verify(prod, OTHERS, TODAY, found=found), error=True))
 
 
-def test_a_record_for_a_policy_that_nobody_serves_is_refused(site: Callable[..., Site]):
+def test_a_record_for_a_policy_that_is_not_served_is_refused(site: Callable[..., Site]):
     bare = site("prod", {f"{D}/mta_sts": None})
     found = live(bare, (f"_mta-sts.{PROD}", "TXT", '"v=STSv1; id=20260412"'))
     assert any("announces a policy that nothing serves" in text for text in said(verify(bare, OTHERS, TODAY, found=found), error=True))

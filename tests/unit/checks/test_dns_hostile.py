@@ -77,8 +77,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], str | None, str]] = {
         f"domains.{DOMAIN}.dns.caa: issue",
     ),
     "a word as authority": ({f"{D}/caa": [{"tag": "issue", "value": "letsencrypt"}]}, "caa.not-an-authority", "'letsencrypt'"),
-    "a contact that is none": ({f"{D}/caa": [{"tag": "iodef", "value": "nonsense"}]}, "caa.not-a-contact", "iodef 'nonsense'"),
-    "nobody may issue": ({f"{D}/caa": [{"tag": "issue", "value": ";"}]}, "caa.forbids-certificate", "mta-sts.example.org"),
+    "an invalid contact": ({f"{D}/caa": [{"tag": "iodef", "value": "nonsense"}]}, "caa.not-a-contact", "iodef 'nonsense'"),
+    "no authority may issue": ({f"{D}/caa": [{"tag": "issue", "value": ";"}]}, "caa.forbids-certificate", "mta-sts.example.org"),
     "another authority than the issuer's": (
         {f"{D}/caa": [{"tag": "issue", "value": "ca.example"}]},
         "caa.forbids-certificate",
@@ -114,7 +114,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "hosts.tlsa-without-dnssec",
         "dns.hosts.mail.example.org.tlsa",
     ),
-    "a TLSA that is no digest": ({"dns/hosts/mail.example.org/tlsa": ["AB" * 32]}, None, "tlsa"),
+    "a TLSA without a digest": ({"dns/hosts/mail.example.org/tlsa": ["AB" * 32]}, None, "tlsa"),
 }
 
 

@@ -69,7 +69,7 @@ def test_a_forgotten_adoption_names_every_record_and_its_id(site: Callable[..., 
     assert said(adopted, list(live.values())) == {}
 
 
-# A live record of somebody else's, and the key of ours that it would be a rival of.
+# A live record of others, and the key of ours that it would be a rival of.
 RIVALS = {
     "another SPF": ((ZONE, "TXT", '"v=spf1 include:old.example -all"'), "spf"),
     "an SPF in capitals": ((ZONE, "TXT", "V=SPF1 -all"), "spf"),

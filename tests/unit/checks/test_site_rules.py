@@ -81,6 +81,13 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "mail.storage-fills": ("prod", {"mail/storage/size": "2Gi"}, "mail.storage"),
     "mail.growth-limit": ("prod", {"mail/storage/growth_limit": "4Gi"}, "mail.storage.growth_limit"),
+    "mail.memory-for-messages": (
+        "prod",
+        {"mail/resources": {"memory_limit": "1Gi"}},
+        "mail.resources.memory_limit",
+        {"mail/resources": {"memory_limit": "1Gi"}, "mail/message_size_limit": "100Mi"},
+    ),
+    "mail.srs-undecided": ("prod", {"mail/srs": None}, "mail.srs", {"mail/srs": None, "mail/stored_aliases": None}),
     "mail.memory-limit": ("prod", {"mail/resources": {"memory_limit": "256Mi"}}, "mail.resources.memory_limit"),
     "mail.no-relay": ("prod", {"mail/relay": None}, "mail.relay"),
     "mail.own-line-replaced": (
@@ -168,7 +175,7 @@ def test_what_always_holds_is_said():
     assert {code for code, _ in found("prod", {})} >= ALWAYS
 
 
-def test_a_domain_that_only_ends_like_an_example_is_none():
+def test_a_domain_that_only_ends_like_an_example_is_accepted():
     own = {"domains/myexample.org": {}, "primary_domain": "viktorbarzin.me", "tls/names": ["*.viktorbarzin.me", "mail.myexample.org"]}
     assert not any(code.startswith("placeholders.") for code, _ in found("prod", own))
 

@@ -13,6 +13,13 @@ assemble = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(assemble)
 
 HASH = "{SHA512-CRYPT}$6$" + "x" * 40
+DOMAINS = ["a.org"]
+
+
+@pytest.fixture(autouse=True)
+def _schemes(monkeypatch):
+    """Some of what the image's `doveadm pw -l` lists; there is no Dovecot where unit tests run."""
+    monkeypatch.setattr(assemble, "schemes", lambda: {"SHA512-CRYPT", "PLAIN", "BLF-CRYPT"})
 
 
 def complaint(call, *arguments) -> str:
@@ -21,36 +28,128 @@ def complaint(call, *arguments) -> str:
     return str(refused.value)
 
 
-def test_ready_hashes_are_kept_as_they_are():
-    assert assemble.accounts(json.dumps({"me@a.org": HASH}), ["me@a.org"]) == f"me@a.org|{HASH}\n"
+def read(entries: dict, declared: list[str] | None = None) -> dict[str, str]:
+    return assemble.passwords(json.dumps(entries), declared or [], DOMAINS)
+
+
+def aliases(declared: str, stored: str | None, addresses: set[str] | None = None, quotas: bool = False) -> str:
+    return assemble.aliases(declared, stored, addresses or set(), DOMAINS, quotas)
+
+
+@pytest.mark.parametrize("scheme", ["SHA512-CRYPT", "sha512-crypt", "BLF-CRYPT", "SHA512-CRYPT.HEX"])
+def test_ready_hashes_are_kept_as_they_are(scheme):
+    entries = read({"me@a.org": f"{{{scheme}}}$6$xyz"})
+    assert assemble.accounts(entries, {})["postfix-accounts.cf"] == f"me@a.org|{{{scheme}}}$6$xyz\n"
 
 
 def test_every_wrong_account_is_told_at_once_and_no_password_is_shown():
-    entries = {"Upper@a.org": "hunter2", "no-address": "hunter2", "empty@a.org": "", "list@a.org": ["hunter2"], "break@a.org": "hunter2\nx"}
-    said = complaint(assemble.accounts, json.dumps(entries), ["missing@a.org"])
+    entries = {"Upper@a.org": "hunter2", "no-address": "hunter2", "empty@a.org": "", "list@a.org": ["hunter2"], "break@a.org": "hunter2\n"}
+    said = complaint(read, entries, ["missing@a.org"])
     assert len(said.splitlines()) == 6
     assert "missing@a.org is declared in the settings but has no password" in said
     assert "hunter2" not in said
 
 
+def test_an_account_of_another_domain_is_refused():
+    assert "the domain of aunt@else.example is not one of the settings'" in complaint(read, {"aunt@else.example": "x"})
+
+
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [
+        ("{MY}pass", "begins with {MY}, which is not a scheme"),
+        ("{Secret}hello", "begins with {Secret}, which is not a scheme"),
+        ("{SHA512CRYPT}$6$x", "begins with {SHA512CRYPT}, which is not a scheme"),
+        ("{PLAIN}a|b", "is a hash with a blank, a colon or a bar"),
+        ("{PLAIN}a:b", "is a hash with a blank, a colon or a bar"),
+        ("{PLAIN}a b", "is a hash with a blank, a colon or a bar"),
+    ],
+)
+def test_what_dovecot_would_take_for_a_hash_and_could_not_read_is_refused_by_name(password, words):
+    said = complaint(read, {"me@a.org": password})
+    assert said.startswith(f"accounts: the password of me@a.org {words}")
+
+
+@pytest.mark.parametrize("password", ["{not a hash} but in braces", "{}", "{", "a{MY}b", "{\u00e4}x"])
+def test_other_braces_are_a_password(password):
+    assert not assemble.is_hash(password)
+
+
+def test_an_account_that_is_listed_twice_is_refused():
+    text = '{"me@a.org": "one", "you@a.org": "two", "me@a.org": "three"}'
+    assert complaint(assemble.passwords, text, [], DOMAINS) == "accounts: me@a.org is listed twice"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"'])
 def test_accounts_that_are_no_map_are_refused(text):
-    assert complaint(assemble.accounts, text, []).startswith("accounts: ")
+    assert complaint(assemble.passwords, text, [], DOMAINS).startswith("accounts: ")
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The passwords that are hashed anew."""
+    made = []
+
+    def hash_password(password):
+        made.append(password)
+        return f"{{SHA512-CRYPT}}$6$rounds={assemble.ROUNDS}${len(made)}$x"
+
+    monkeypatch.setattr(assemble, "hash_password", hash_password)
+    return made
+
+
+def test_only_changed_passwords_and_their_neighbours_are_hashed_again(hashed):
+    entries = {f"user{number}@a.org": f"secret{number}" for number in range(200)}
+    first = assemble.accounts(entries, {})
+    assert len(hashed) == 200
+    assert assemble.accounts(entries, first) == first
+    assert len(hashed) == 200
+    changed = assemble.accounts(entries | {"user7@a.org": "another"}, first)
+    assert "another" in hashed[200:]
+    assert len(hashed[200:]) < 40
+    assert changed["postfix-accounts.cf"] != first["postfix-accounts.cf"]
+    assert assemble.accounts(entries, {**first, "postfix-accounts.cf": changed["postfix-accounts.cf"]}) != first  # hashes of another start
+    assert "secret" not in json.dumps(first)
+
+
+@pytest.mark.parametrize("damage", [{"passwords.json": '{"acc'}, {"passwords.json": ""}, {"postfix-accounts.cf": ""}])
+def test_a_set_that_a_crash_cut_short_is_made_anew(hashed, damage):
+    first = assemble.accounts({"me@a.org": "secret"}, {})
+    assert assemble.accounts({"me@a.org": "secret"}, first | damage)["postfix-accounts.cf"]
+    assert hashed == ["secret", "secret"]
 
 
 def test_aliases_of_both_sources_are_merged_and_equal_ones_kept_once():
-    stored = "# family\nfriend@a.org  friend@example.com\n\nteam@a.org me@a.org, you@a.org # both\n@a.org spam@a.org\n"
-    merged = assemble.aliases("@a.org spam@a.org\nteam@a.org me@a.org,you@a.org\n", stored, set(), False)
+    stored = "# family\nFriend@a.org  friend@example.com\n\nteam@a.org you@a.org me@a.org # both\n@a.org spam@a.org\n"
+    merged = aliases("@a.org spam@a.org\nteam@a.org me@a.org,you@a.org\n", stored)
     assert merged == "@a.org spam@a.org\nteam@a.org me@a.org,you@a.org\nfriend@a.org friend@example.com\n"
 
 
 def test_an_alias_with_two_meanings_is_refused():
-    said = complaint(assemble.aliases, "x@a.org me@a.org\n", "x@a.org you@a.org\n", set(), False)
+    said = complaint(aliases, "x@a.org me@a.org\n", "x@a.org you@a.org\n")
     assert said == "aliases: x@a.org has other targets in the secret store than before; keep one of them"
 
 
-def test_an_alias_without_a_target_is_refused():
-    assert "x@a.org (secret store) has no target" in complaint(assemble.aliases, "", "x@a.org # later\n", set(), False)
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        ("x@a.org # later", "x@a.org (secret store) has no target"),
+        ("", "the Secret has no alias in it"),
+        ("# nothing yet\n", "the Secret has no alias in it"),
+        ('{"grandma@a.org": "g@example.com"}', "is not an address or @domain"),
+        ("grandma@a.org: g@example.com", "is not an address or @domain"),
+        ("team@a.org me@a.org you at a.org", "has the target 'you', which is not an address"),
+        ("grandma g@example.com", "'grandma' (secret store) is not an address or @domain"),
+        ("aunt@else.example me@a.org", "the domain of aunt@else.example (secret store) is not one of the settings'"),
+        ("@else.example me@a.org", "the domain of @else.example (secret store) is not one of the settings'"),
+    ],
+)
+def test_an_invalid_alias_is_refused_and_not_dropped(stored, words):
+    assert words in complaint(aliases, "", stored)
+
+
+def test_without_the_secret_the_settings_alone_count():
+    assert aliases("x@a.org me@a.org\n", None) == "x@a.org me@a.org\n"
 
 
 @pytest.mark.parametrize(
@@ -65,31 +164,41 @@ def test_an_alias_without_a_target_is_refused():
 )
 def test_with_quotas_on_an_alias_between_mailboxes_is_refused(line, breaks):
     accounts = {"a@a.org", "b@a.org"}
-    assert assemble.aliases("", line, accounts, False)
+    assert aliases("", line, accounts)
     if breaks:
-        assert "breaks Dovecot's user list" in complaint(assemble.aliases, "", line, accounts, True)
+        assert "breaks Dovecot's user list" in complaint(aliases, "", line, accounts, True)
     else:
-        assert assemble.aliases("", line, accounts, True)
+        assert aliases("", line, accounts, True)
 
 
-@pytest.mark.parametrize("text", ["[relay.a.org]:587 login:key with: odd #chars\n", "[relay.a.org]:587\tlogin:key"])
+HOP = "[relay.a.org]:587"
+
+
+@pytest.mark.parametrize("text", [f"{HOP} login:key with: odd #chars\n", f"{HOP}\tlogin:key", f"[old.a.org]:25 a:b\n{HOP} login:key"])
 def test_a_relay_password_keeps_its_odd_characters(text):
-    assert assemble.relay_password(text) == text.rstrip("\n") + "\n"
+    assert assemble.relay_password(text, HOP) == text.rstrip("\n") + "\n"
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet\n", "[relay.a.org]:587\n", "[relay.a.org]:587 login\n"])
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", f"{HOP}\n", f"{HOP} login\n"])
 def test_a_relay_without_a_password_is_refused(text):
-    assert complaint(assemble.relay_password, text).startswith("relay: sasl_passwd must have lines")
+    assert complaint(assemble.relay_password, text, HOP).startswith("relay: sasl_passwd must have lines")
+
+
+@pytest.mark.parametrize("text", ["[relay.a.org]:578 l:k", "relay.a.org:587 l:k", "[other.a.org]:587 l:k", f"{HOP} a:b\n{HOP} c:d"])
+def test_a_password_for_another_relay_is_refused(text):
+    assert f"must have one line for {HOP}" in complaint(assemble.relay_password, text, HOP)
 
 
 def test_dkim_keys_must_be_there_and_be_keys(tmp_path):
     (tmp_path / "a.org.mail").write_text("not a key")
     (tmp_path / "a.org.empty").write_text("\n")
-    said = complaint(assemble.dkim_keys, tmp_path, ["a.org.mail", "a.org.empty", "a.org.missing"])
+    (tmp_path / "a.org.rubbish").write_text("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\n-----END PRIVATE KEY-----\n")
+    said = complaint(assemble.dkim_keys, tmp_path, ["a.org.mail", "a.org.empty", "a.org.missing", "a.org.rubbish"])
     assert said.splitlines() == [
         "dkim: a.org.mail is not a PEM private key",
         "dkim: the key a.org.empty is missing",
         "dkim: the key a.org.missing is missing",
+        "dkim: OpenSSL cannot read the key a.org.rubbish; mail would leave unsigned",
     ]
 
 
@@ -100,13 +209,104 @@ def test_a_json_string_from_a_terraform_store_is_read_as_its_text(tmp_path):
         assert assemble.read_text(path) == expected
 
 
-def test_nothing_is_written_before_everything_is_there(tmp_path):
-    config, secrets, target = (tmp_path / name for name in ("config", "secrets", "target"))
-    for folder in (config, secrets, target):
-        folder.mkdir()
-    (config / "mailboxes.txt").write_text("me@a.org\n")
-    (config / "dkim-keys.txt").write_text("a.org.mail\n")
-    (config / "postfix-virtual.cf").write_text("")
-    said = complaint(lambda: assemble.assemble(config, secrets, target, quotas=False, relay=True))
-    assert said.splitlines() == ["accounts/accounts: is missing", "relay/sasl_passwd: is missing", "dkim: the key a.org.mail is missing"]
-    assert list(target.iterdir()) == []
+# --- The last good set --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """The folders of an init container, with Secrets that are in order; `pod()` runs it and returns what it said."""
+
+    class Pod:
+        config, secrets, target, state = (tmp_path / name for name in ("config", "secrets", "target", "state"))
+
+        def __call__(self) -> list[str]:
+            return assemble.assemble(self.config, self.secrets, self.target, self.state, quotas=False, relay=HOP)
+
+    made = Pod()
+    for folder in (made.config, made.target, made.state, *(made.secrets / part for part in ("accounts", "aliases", "relay"))):
+        folder.mkdir(parents=True)
+    for name, text in (("mailboxes", "me@a.org\n"), ("domains", "a.org\n"), ("dkim-keys", "")):
+        (made.config / f"{name}.txt").write_text(text)
+    (made.config / "postfix-virtual.cf").write_text("")
+    (made.secrets / "accounts" / "accounts").write_text(json.dumps({"me@a.org": HASH}))
+    (made.secrets / "aliases" / "aliases").write_text("friend@a.org friend@example.com\n")
+    (made.secrets / "relay" / "sasl_passwd").write_text(f"{HOP} login:key\n")
+    return made
+
+
+FAULTS = {
+    "accounts": ("accounts/accounts", json.dumps({"me@a.org": HASH, "Bob@a.org": "x"}), "is not a lower-case mail address"),
+    "aliases": ("aliases/aliases", None, "aliases/aliases: is missing"),
+    "relay": ("relay/sasl_passwd", "[relay.a.org]:578 login:key", "must have one line for"),
+}
+
+
+def spoil(pod, part: str) -> str:
+    name, text, words = FAULTS[part]
+    path = pod.secrets / name
+    path.unlink() if text is None else path.write_text(text)
+    return words
+
+
+@pytest.mark.parametrize("part", FAULTS)
+def test_a_fault_in_one_secret_starts_with_that_part_of_the_last_good_set_and_says_so(pod, part):
+    assert pod() == []
+    before = {path.name: path.read_text() for path in pod.target.iterdir() if path.is_file()}
+    words = spoil(pod, part)
+    said = pod()
+    assert words in said[0]
+    assert said[-1].startswith(f"LAST GOOD SET IN USE: {part} as of 20")
+    assert {path.name: path.read_text() for path in pod.target.iterdir() if path.is_file()} == before
+    assert pod()[-1].startswith("LAST GOOD SET IN USE")  # a start with it does not make it younger or lose it
+
+
+@pytest.mark.parametrize("part", FAULTS)
+def test_without_a_last_good_set_a_fault_stops_the_pod_and_writes_nothing(pod, part):
+    words = spoil(pod, part)
+    assert words in complaint(pod)
+    assert list(pod.target.iterdir()) == []
+
+
+def test_everything_that_is_missing_is_told_at_once(pod):
+    for name, _, _ in FAULTS.values():
+        (pod.secrets / name).unlink()
+    (pod.config / "dkim-keys.txt").write_text("a.org.mail\n")
+    assert complaint(pod).splitlines() == [
+        "accounts/accounts: is missing",
+        "aliases/aliases: is missing",
+        "relay/sasl_passwd: is missing",
+        "dkim: the key a.org.mail is missing",
+    ]
+
+
+def test_the_last_good_set_is_for_root_alone(pod):
+    assert pod() == []
+    kept = pod.state / "last-good"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (kept, *kept.rglob("*"))}
+    assert modes == dict.fromkeys(("last-good", *("accounts", "aliases", "relay", "dkim")), 0o700) | dict.fromkeys(
+        ("postfix-accounts.cf", "passwords.json", "postfix-virtual.cf", "postfix-sasl-password.cf"), 0o600
+    )
+
+
+def test_a_last_good_set_for_another_relay_is_of_no_use(pod):
+    assert pod() == []
+    (pod.secrets / "relay" / "sasl_passwd").write_text("nonsense")
+    assert pod()[-1].startswith("LAST GOOD SET IN USE: relay")
+    with pytest.raises(assemble.ProblemError):
+        assemble.assemble(pod.config, pod.secrets, pod.target, pod.state, quotas=False, relay="[new.a.org]:587")
+
+
+def test_an_empty_file_of_a_crash_is_not_a_last_good_set(pod):
+    assert pod() == []
+    (pod.state / "last-good" / "accounts" / "postfix-accounts.cf").write_text("")
+    spoil(pod, "accounts")
+    assert "is not a lower-case mail address" in complaint(pod)
+
+
+def test_a_full_state_volume_does_not_stop_the_pod(pod, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(assemble, "keep", full)
+    assert set(pod()) == {"the last good set could not be kept for the next start: No space left on device"}
+    assert (pod.target / "postfix-accounts.cf").exists()

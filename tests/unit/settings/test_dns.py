@@ -12,7 +12,7 @@ D = "domains/viktorbarzin.me"
 Z = "dns/zones/viktorbarzin.me"
 CASES: dict[str, tuple[Settings, str]] = {
     "a DMARC tag that is gone": ({f"{D}/dns/dmarc/pct": 100}, "domains.viktorbarzin.me.dns.dmarc.pct: unknown setting"),
-    "a policy that is none": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
+    "an invalid policy": ({f"{D}/dns/dmarc/policy": "block"}, "dns.dmarc.policy: Input should be 'none', 'quarantine' or 'reject'"),
     "+all": ({f"{D}/dns/spf/all": "pass"}, "dns.spf.all: Input should be 'fail', 'softfail' or 'neutral'"),
     "a report address without scheme": ({f"{D}/dns/tls_reports": ["me@viktorbarzin.me"]}, "dns.tls_reports.0: write mailto:"),
     "an address twice": ({f"{D}/dns/tls_reports": ["mailto:a@b.example"] * 2}, "dns.tls_reports: lists an entry twice"),
@@ -22,7 +22,7 @@ CASES: dict[str, tuple[Settings, str]] = {
     "an international name": ({f"{D}/dns/mx": {"bücher.example": 1}}, "in punycode"),
     "a policy that lives for years": ({f"{D}/dns/mta_sts/max_age": 31_557_601}, "less than or equal to 31557600"),
     "a selector with a dot at its end": ({f"{D}/dns/dkim_cnames": {"s1.": "b1.example.net"}}, "write a DKIM selector"),
-    "a key that is none": ({f"{D}/dkim/0/public_key": "v=DKIM1; p="}, "dkim.0.public_key: write the public key as base64"),
+    "an empty key": ({f"{D}/dkim/0/public_key": "v=DKIM1; p="}, "dkim.0.public_key: write the public key as base64"),
     "a key cut short": ({f"{D}/dkim/0/public_key": "A" * 45}, "dkim.0.public_key: write the public key as base64"),
     "a TTL that Cloudflare refuses": ({"dns/ttl": 30}, "dns.ttl: Input should be greater than or equal to 60"),
     "an invalid zone id": ({f"{Z}/cloudflare": "viktorbarzin"}, "zones.viktorbarzin.me.cloudflare: write an id as Cloudflare shows it: 32"),

@@ -37,7 +37,7 @@ def test_a_size_may_be_a_number_of_bytes(number: float, text: str | None) -> Non
     "text",
     ["1000m", "500m", "1m", "0", "0.5", "-1Gi", "5GB", "5gi", "5K", "1e-3", "8Ei", "9" * 40, "inf", "nan", "", "Gi", "\u0665Gi", "1 Gi"],
 )
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="write a size such as"):
         TypeAdapter(Bytes).validate_python(text)
 
@@ -48,6 +48,6 @@ def test_cpu_time(value: str | float) -> None:
 
 
 @pytest.mark.parametrize("text", ["1u", "0.0001", "0", "1Gi", "500Mi", "-1", "two", True])
-def test_what_is_no_cpu_time_is_refused(text: str) -> None:
+def test_an_invalid_cpu_time_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Cpu).validate_python(text)

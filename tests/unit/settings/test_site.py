@@ -42,9 +42,9 @@ WRONG = {
     ),
     "two destinations": ({"cluster/render_to": "x"}, "cluster.context: set exactly one of context and render_to"),
     "mailbox in capitals": ({"mail/mailboxes/Me@viktorbarzin.me": {}}, "lower case"),
-    "schedule that is none": ({"jobs/probe/schedule": "*/20 * *"}, "jobs.probe.schedule: write five cron fields"),
+    "invalid schedule": ({"jobs/probe/schedule": "*/20 * *"}, "jobs.probe.schedule: write five cron fields"),
     "schedule that never comes": ({"jobs/backup/schedule": "0 0 31 2 *"}, "jobs.backup.schedule: write five cron fields"),
-    "time zone that is none": ({"jobs/time_zone": "Sofia"}, "jobs.time_zone: write an IANA time zone"),
+    "invalid time zone": ({"jobs/time_zone": "Sofia"}, "jobs.time_zone: write an IANA time zone"),
     "probe without a mailbox": ({"jobs/probe/mailbox": ...}, "jobs.probe.mailbox: is required"),
     "misspelt setting": (
         {"cluster/nodes/k8s-node1/tunel_address": "10.10.0.1"},
@@ -52,7 +52,7 @@ WRONG = {
     ),
     "text for a list": ({"mail/aliases/x@viktorbarzin.me": "me"}, "x@viktorbarzin.me: write a list, such as [one, two] (got 'me')"),
     "network with bits behind its prefix": ({"cluster/pod_networks": ["10.10.0.1/16"]}, "pod_networks.0: write a network such as"),
-    "mailbox that is no address": ({"mail/mailboxes/alice.example": {}}, "mail.mailboxes.alice.example: write an address"),
+    "mailbox without an address": ({"mail/mailboxes/alice.example": {}}, "mail.mailboxes.alice.example: write an address"),
     "neither cluster nor folder": ({"cluster/context": ...}, "cluster.context: set exactly one of context and render_to"),
     "CPU time for a size": (
         {"mail/resources/memory_limit": "1000m"},
