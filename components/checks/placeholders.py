@@ -43,9 +43,9 @@ def host_key(site: Site) -> Found:
         yield "edge.ssh.host_key", "is a placeholder, so the firewall is left alone: HAProxy and the redirects are only rendered"
 
 
-@AREA.warning("zone-id", remedy="copy it from Cloudflare's dashboard (Overview)")
+@AREA.error("zone-id", remedy="copy it from Cloudflare's dashboard (Overview), or remove the setting to publish elsewhere")
 def zone_id(site: Site) -> Found:
-    """A zone id of zeros belongs to no zone. Until it is replaced the zone's records are only rendered."""
+    """A zone id of zeros belongs to no zone; in a stack that has published its records it would plan to delete them."""
     for name, zone in site.dns.zones.items() if site.dns else ():
         if zone.cloudflare and zone.zone_id is None:
-            yield f"dns.zones.{name}.cloudflare", "is a placeholder, so no record of the zone is published"
+            yield f"dns.zones.{name}.cloudflare", "is a placeholder"
