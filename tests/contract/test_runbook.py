@@ -123,21 +123,21 @@ def test_every_other_line_shows_what_it_is_there_for(operator, firewall, edge_si
         assert [text for text in expected if text not in result.stdout] == [], result
 
 
-def test_an_up_can_be_told_to_look_at_the_firewall(operator):
+def test_a_preview_can_be_told_to_look_at_the_firewall(operator):
     """What the engine then does with it is tests/engine/test_edge.py."""
     operator.set()
     cli = operator.home / "bin/pulumi"
     cli.parent.mkdir()
     cli.write_text('#!/bin/sh\necho "$0 $*"\n')
     cli.chmod(0o755)
-    assert f"{cli} up --refresh --stack prod\n" in operator.type(f"PATH={cli.parent}:$PATH {line('make up')}").stdout
+    assert f"{cli} preview --diff --refresh " in operator.type(f"PATH={cli.parent}:$PATH make preview STACK=prod REFRESH=1").stdout
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"edge/ssh": None}, "edge.ssh: is not set"),
-        ({"edge/target": "legacy"}, "edge.target: legacy needs `edge.legacy.address`"),
+        ({"edge/target": "legacy"}, "edge.target: is legacy, and edge.legacy is not set"),
     ],
 )
 def test_mistakes_are_one_line(operator, changes, sentence):
