@@ -22,6 +22,7 @@ from components.checks import (
     references,
     settings,
     values,
+    webmail,
 )
 from components.checks.finding import Area, Finding, Level, Rule, errors_first, run
 from components.errors import UserError
@@ -35,6 +36,7 @@ SITE_AREAS: tuple[Area[Site], ...] = (
     mail.AREA,
     edge.AREA,
     jobs.AREA,
+    webmail.AREA,
     credentials.AREA,
     placeholders.AREA,
 )
