@@ -40,8 +40,8 @@ _OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
 
 
 # The same for PHP, by the text of a token.
-_PHP_OPPOSITE = {"===": "!==", "!==": "===", "==": "!=", "!=": "==", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "&&": "||", "||": "&&", "!": ""}
-_PHP_OPPOSITE |= {"true": "false", "false": "true"}
+_PHP_OPPOSITE = {"===": "!==", "!==": "===", "==": "!=", "!=": "==", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "&&": "||", "||": "&&"}
+_PHP_OPPOSITE |= {"!": "", "true": "false", "false": "true"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def noticed(mutant: Mutant, checkout: Path) -> str | None:
             command = [sys.executable, "-B", "-m", "pytest", "-x", "-rfE", "--tb=no", "-o", "addopts=", "-p", "no:cacheprovider", *tests]
             result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, timeout=SECONDS)
             if result.returncode:
-                return next((line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "ERROR in the run itself")[:150]
+                failed = (line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR")))
+                return next(failed, "ERROR in the run itself")[:150]
     except subprocess.TimeoutExpired:
         return f"no end in {SECONDS} s"
     finally:
