@@ -137,19 +137,19 @@ def drawn(seed: int, count: int) -> list[Mutant]:
 
 
 def tests_for(file: str) -> Iterator[list[str]]:
-    """Tests that can see a file, the quick ones first."""
-    if file.endswith(".php"):
-        yield ["tests/contract"]
-        return
-    if file.startswith("scripts/pod/"):
-        name = Path(file).stem
-        yield ["tests/unit/pod"]
-        yield ["tests/lab/jobs", "tests/lab/test_set_up.py"] if name in {"assemble", "common", "repository"} else ["tests/lab/jobs"]
+    """Tests that can see a file, the nearest first."""
+    path = Path(file)
+    if file.startswith("scripts/"):
+        suite, units = ("tests/contract", []) if path.suffix == ".php" else ("tests/lab/jobs", ["tests/unit/pod"])
+        own = sorted(str(test.relative_to(ROOT)) for test in (ROOT / suite).glob(f"test_{path.stem}*.py"))
+        yield [*units, *own, suite]
+        if path.stem in {"assemble", "common", "repository"}:
+            yield ["tests/lab/test_set_up.py"]
         return
     area = file.split("/")[1].removesuffix(".py")
-    yield ["tests/program/test_golden.py", "tests/program/test_order.py"]
-    own = [f"tests/unit/{area}"] if (ROOT / "tests/unit" / area).exists() else []
-    yield [*own, "tests/program"]
+    if (ROOT / "tests/unit" / area).exists():
+        yield [f"tests/unit/{area}"]
+    yield ["tests/program/test_golden.py", "tests/program/test_order.py", "tests/program"]
     yield ["tests/unit", "tests/tools"]
     if area in {"edge", "listeners", "names"}:
         yield ["tests/contract"]
