@@ -73,7 +73,7 @@ def no_groups(site: Site) -> Found:
 
 @AREA.note("protected-by")
 def protected_by(site: Site) -> Found:
-    """What stands between the Internet and Roundcube's own login."""
+    """What is between the Internet and Roundcube's own login."""
     if site.webmail:
         login = gate(site.webmail)
         before = [*chain(site.webmail), *([login] if login in LOGIN_ANNOTATIONS else [])]

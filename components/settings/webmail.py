@@ -105,7 +105,7 @@ class WebmailStorage(Model):
 
 
 class WebmailIngress(Model):
-    """What stands between the Internet and Roundcube."""
+    """What is between the Internet and Roundcube."""
 
     name: ObjectName = Field(default="webmail", description="name of the Ingress")
     ingress_class: ObjectName | None = Field(

@@ -30,7 +30,7 @@ class Webmail(Component):
         if settings.composer_plugins:
             programs = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in (image.INSTALLER, image.TABLES)}
             config.append(self._config_map(SCRIPTS_MAP, programs))
-            texts |= programs
+            texts = texts | programs
         made = [mail.external_secrets[name] for name in secrets(settings) if name in mail.external_secrets]
         # Not the mail server itself: people read "the mail server is away" in a webmail that is there.
         self.deployment = deployment(self, settings, texts, [*claims, *config, *made])

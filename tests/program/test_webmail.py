@@ -79,7 +79,9 @@ def test_a_predecessors_document_root_is_neither_mounted_nor_saved(recording):
     prod = recording("prod")
     job = find(prod, "CronJob", "roundcube-backup")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     restore = find(prod, "CronJob", "webmail-restore")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    seen = [m for spec in (pod(prod), job, restore) for c in (*spec.get("initContainers", []), *spec["containers"]) for m in c["volumeMounts"]]
+    seen = [
+        m for spec in (pod(prod), job, restore) for c in (*spec.get("initContainers", []), *spec["containers"]) for m in c["volumeMounts"]
+    ]
     assert {m.get("subPath") for m in seen if m["name"] == "plugins"} == {"plugin-sets"}
 
 
@@ -130,7 +132,8 @@ def ingress_annotations(recording, auth: str, **ingress) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("auth", "login", "chain"), [("required", LOGIN, [*CHAIN, LOGIN]), ("public", LOGIN, [*CHAIN, LOGIN]), ("app", None, CHAIN), ("none", None, CHAIN)]
+    ("auth", "login", "chain"),
+    [("required", LOGIN, [*CHAIN, LOGIN]), ("public", LOGIN, [*CHAIN, LOGIN]), ("app", None, CHAIN), ("none", None, CHAIN)],
 )
 def test_who_gets_through_the_ingress(recording, auth, login, chain):
     assert ingress_annotations(recording, auth, auth_middleware=login)[MIDDLEWARES] == ",".join(chain)
@@ -151,7 +154,12 @@ def test_the_default_is_closed(site):
 def test_without_traefik_the_ingress_is_a_plain_one_that_takes_large_messages(recording):
     nginx = {"nginx.ingress.kubernetes.io/auth-url": "https://login.example.org/check"}
     site = recording(
-        "dev", {"webmail/auth": "required", "webmail/ingress": {"ingress_class": "nginx", "annotations": nginx}, "mail/message_size_limit": "50Mi"}
+        "dev",
+        {
+            "webmail/auth": "required",
+            "webmail/ingress": {"ingress_class": "nginx", "annotations": nginx},
+            "mail/message_size_limit": "50Mi",
+        },
     )
     shown = find(site, "Ingress", "webmail")["metadata"]["annotations"]
     assert MIDDLEWARES not in shown

@@ -142,7 +142,12 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "jobs.retention-secret-key": ("prod", {"jobs/retention/rules/0/mailbox": "a=b@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-folder": ("prod", {"jobs/retention/rules/0/folder": "Gelöscht"}, "jobs.retention.rules.0.folder"),
     "webmail.image-untested": ("prod", {"webmail/image": "docker.io/roundcube/roundcubemail:1.7.3-apache"}, "webmail.image"),
-    "webmail.image-not-pinned": ("prod", {}, "webmail.image", {"webmail/image": f"docker.io/roundcube/roundcubemail:1.6.18-apache{PINNED}"}),
+    "webmail.image-not-pinned": (
+        "prod",
+        {},
+        "webmail.image",
+        {"webmail/image": f"docker.io/roundcube/roundcubemail:1.6.18-apache{PINNED}"},
+    ),
     "webmail.certificate": ("dev", {"webmail/host": "post.example.org"}, "webmail.host"),
     "webmail.issuer-without-secret": ("dev", {"webmail/ingress": {"cluster_issuer": "letsencrypt"}}, "webmail.ingress.cluster_issuer"),
     "webmail.no-login": (

@@ -68,7 +68,11 @@ def test_the_largest_attachment_fits_into_the_largest_message(site, tmp_path):
     (tmp_path / "webmail.ini").write_text(php_ini(prod))
     program = "echo ini_get('upload_max_filesize'), ' ', ini_get('post_max_size');"
     shown = subprocess.run(
-        ["php", "-r", program], env={"PATH": "/usr/bin:/bin", "PHP_INI_SCAN_DIR": f":{tmp_path}"}, capture_output=True, text=True, check=True
+        ["php", "-r", program],
+        env={"PATH": "/usr/bin:/bin", "PHP_INI_SCAN_DIR": f":{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert shown == f"{limits['upload_max_filesize']} {limits['post_max_size']}"
     # base64: 57 bytes become a line of 78 (RFC 2045 section 6.8).
