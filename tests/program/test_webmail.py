@@ -141,13 +141,13 @@ def test_who_gets_through_the_ingress(recording, auth, login, chain):
 
 @pytest.mark.parametrize("auth", ["required", "public"])
 def test_a_login_that_nothing_asks_for_is_refused(recording, auth):
-    with pytest.raises(Exception, match="webmail.no-login") as refused:
+    with pytest.raises(Exception, match=r"webmail\.no-login") as refused:
         ingress_annotations(recording, auth)
     assert isinstance(refused.value.__cause__ or refused.value, Refused)
 
 
 def test_the_default_is_closed(site):
-    with pytest.raises(Refused, match="webmail.no-login"):
+    with pytest.raises(Refused, match=r"webmail\.no-login"):
         site("dev", {"webmail": {"host": "webmail.example.org"}})
 
 
