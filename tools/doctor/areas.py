@@ -4,7 +4,8 @@ from tools.doctor import cluster, dns, edge, jobs, mail
 from tools.doctor.check import Area, Check
 from tools.doctor.patient import Patient
 
-AREAS: tuple[Area, ...] = (dns.AREA, edge.AREA, cluster.AREA, mail.AREA, jobs.AREA)
+# From the cause outwards: among equally bad results, the first is the one to look at.
+AREAS: tuple[Area, ...] = (cluster.AREA, mail.AREA, edge.AREA, dns.AREA, jobs.AREA)
 
 
 def checks_for(patient: Patient, only: tuple[str, ...]) -> list[Check]:

@@ -7,6 +7,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from components.edge.differences import differences
@@ -78,17 +79,20 @@ def _addresses(patient: Patient) -> Iterator[tuple[str, str]]:
         yield from ((host, address) for kind in SERVED for address in sorted(ask(internet, host, kind)))
 
 
-def _each(patient: Patient, look: Callable[[Patient, Listener, str, str], Seen], *listeners: Listener) -> Iterator[Seen]:
+def _each(
+    patient: Patient, look: Callable[[Patient, Listener, str, str], Seen], failed: Callable[[str, str], Seen], *listeners: Listener
+) -> Iterator[Seen]:
+    """What `look` sees at each service and address; a session that cannot be had is `failed`."""
     for host, address in _addresses(patient):
         for listener in listeners:
             about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
             try:
                 yield look(patient, listener, host, address)
             except ssl.SSLCertVerificationError as error:
-                yield broken(about, f"certificate: {error.verify_message}")
+                yield failed(about, f"certificate: {error.verify_message}")
             except (OSError, smtplib.SMTPException, EOFError) as error:
                 # Without an address of the family nothing leaves this machine: that says nothing about the service.
-                seen = blind if isinstance(error, OSError) and error.errno in _NO_FAMILY else broken
+                seen = blind if isinstance(error, OSError) and error.errno in _NO_FAMILY else failed
                 yield seen(about, f"{type(error).__name__}: {error}")
 
 
@@ -124,7 +128,7 @@ def _session(patient: Patient, listener: Listener, host: str, address: str) -> _
 )
 def services(patient: Patient) -> Iterator[Seen]:
     """Greeting, TLS and days left of each service at its public name and address, seen from this machine, which may be inside."""
-    yield from _each(patient, _service, *LISTENERS)
+    yield from _each(patient, _service, broken, *LISTENERS)
 
 
 def _service(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
@@ -165,7 +169,7 @@ def log_in_without_tls(patient: Patient) -> Iterator[Seen]:
             session.ehlo()
             return broken(about, "offers AUTH before TLS") if session.has_extn("auth") else ok(about, "none offered")
 
-    yield from _each(patient, look, SMTP, SUBMISSION)
+    yield from _each(patient, look, blind, SMTP, SUBMISSION)
 
 
 @AREA.check(
@@ -192,7 +196,7 @@ def open_relay(patient: Patient) -> Iterator[Seen]:
                 else ok(about, f"refuses: {codes[-1]} {said}"[:120])
             )
 
-    yield from _each(patient, look, *(listener for listener in LISTENERS if listener.protocol == "smtp"))
+    yield from _each(patient, look, blind, *(listener for listener in LISTENERS if listener.protocol == "smtp"))
 
 
 @AREA.check(
@@ -203,9 +207,7 @@ def open_relay(patient: Patient) -> Iterator[Seen]:
 )
 def forged_client(patient: Patient) -> Iterator[Seen]:
     """A connection straight to a node's PROXY port with a header that claims another client's address."""
-    for name, address, port in _nodes(patient.site):
-        greeting = _greeting(address, port, _header(address))
-        about = f"{name} {port}"
+    for about, greeting in _greetings(patient.site, _header):
         yield broken(about, f"believes a forged client address: {greeting}") if greeting else ok(about, "refused")
 
 
@@ -217,16 +219,17 @@ def forged_client(patient: Patient) -> Iterator[Seen]:
 )
 def no_header(patient: Patient) -> Iterator[Seen]:
     """A connection straight to a node's PROXY port without any header; a greeting would mean that the client's address is lost."""
-    for name, address, port in _nodes(patient.site):
-        greeting = _greeting(address, port, b"")
-        about = f"{name} {port}"
+    for about, greeting in _greetings(patient.site, lambda _: b""):
         yield broken(about, f"greets without a header: {greeting}") if greeting else ok(about, "refused")
 
 
-def _nodes(site: Site) -> Iterator[tuple[str, str, int]]:
-    """Name, address and NodePort of the PROXY listener of port 25."""
+def _greetings(site: Site, header: Callable[[str], bytes]) -> Iterator[tuple[str, str]]:
+    """What the PROXY port of 25 answers to a header at each node; all nodes at once, because silence takes its time."""
     (port,) = [listener.node_port for listener in site.listeners if listener.name == SMTP.name]
-    yield from ((name, str(node.address), port) for name, node in sorted(site.cluster.nodes.items()) if node.state != "out")
+    nodes = {name: str(node.address) for name, node in sorted(site.cluster.nodes.items()) if node.state != "out"}
+    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
+        answers = pool.map(lambda address: _greeting(address, port, header(address)), nodes.values())
+    yield from ((f"{name} {port}", greeting) for name, greeting in zip(nodes, answers, strict=True))
 
 
 def _header(address: str) -> bytes:
