@@ -160,7 +160,7 @@ BROKEN = {
         lambda live: live.lists["cronjobs"][0]["status"].update(lastSuccessfulTime=ago(24 * 30)),
         {"broken jobs.runs": ["last success 720.0 h ago"]},
     ),
-    "a job that somebody suspended": (
+    "a job that was suspended": (
         lambda live: live.lists["cronjobs"][0]["spec"].update(suspend=True),
         {"broken jobs.runs": ["is suspended in the cluster"]},
     ),
@@ -185,7 +185,7 @@ def test_programs_that_the_supervisor_gave_up(live):
     assert [(seen.verdict, seen.about) for seen in mail.programs.look(one)] == [("broken", "dovecot")]
 
 
-def test_a_pod_that_cannot_be_entered_is_no_verdict_on_what_is_in_it(live, monkeypatch, tmp_path):
+def test_a_pod_that_cannot_be_entered_says_nothing_of_what_is_in_it(live, monkeypatch, tmp_path):
     (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'error: unable to upgrade connection: container not found' >&2\nexit 1\n")
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -106,7 +106,7 @@ FAULTS = {
         "mail.viktorbarzin.me A: 127.0.0.1: missing 176.12.22.76; answered 192.0.2.77",
     ),
     "a second SPF record": (lambda text: text + '@ IN TXT "v=spf1 -all"\n', "viktorbarzin.me TXT: 127.0.0.1: also answers v=spf1 -all"),
-    "a mail host that nobody declared": (
+    "a mail host that is not declared": (
         lambda text: text + "@ IN MX 5 mx.evil.example.\n",
         "viktorbarzin.me MX: 127.0.0.1: also answers 5 mx.evil",
     ),
@@ -134,7 +134,7 @@ def test_texts_of_others_are_left_alone(answered):
     assert answered(lambda text: text + '@ IN TXT "google-site-verification=abc"\n') == {}
 
 
-def test_a_silent_server_is_no_verdict(site):
+def test_a_silent_server_could_not_be_checked(site):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         patient = Patient(site("prod"), _none, _none, None, ("127.0.0.1",), dns_port=deaf.getsockname()[1])

@@ -35,7 +35,7 @@ def interfaces(patient: Patient) -> Iterator[Seen]:
 
 @AREA.check(
     "permissions",
-    expects="whoever runs `make up` here may write what it writes",
+    expects="this user may write what `make up` writes",
     remedy="give the user of this context the missing right in the namespace",
     page="runbooks/first-up.md",
 )
@@ -70,7 +70,7 @@ def claims(patient: Patient) -> Iterator[Seen]:
     """The volumes behind the namespace's claims."""
     for claim in patient.objects("persistentvolumeclaims"):
         name, phase = claim["metadata"]["name"], claim.get("status", {}).get("phase", "unknown")
-        # A volume of a class that waits for its first pod is no fault before that pod has run.
+        # A volume of a class that waits for its first pod is fine before that pod has run.
         seen = {"Bound": ok, "Pending": degraded}.get(phase, broken)
         yield seen(f"PersistentVolumeClaim/{name}", phase)
 

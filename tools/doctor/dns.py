@@ -40,7 +40,7 @@ def resolver(patient: Patient, server: str) -> dns.resolver.Resolver:
 
 
 def ask(server: dns.resolver.Resolver, name: str, kind: str) -> set[str]:
-    """The data in presentation form, strings of a TXT joined; empty where DNS says that there is none."""
+    """The data in presentation form, strings of a TXT joined; empty where DNS says that nothing exists."""
     try:
         return {_text(data) for data in server.resolve(name, kind)}
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):

@@ -1,4 +1,4 @@
-"""The way in: the firewall as it says itself, and the services as a client finds them from where the doctor runs."""
+"""The inbound path: the firewall as it says itself, and the services as a client finds them from where the doctor runs."""
 
 import datetime as dt
 import smtplib
@@ -25,7 +25,7 @@ RENEWED = 14.0  # days; certificates of 90 days are renewed with 30 left
 NAME = "doctor.invalid"
 SERVED = ("A", "AAAA")
 SETS = ("haproxy", "rules")
-STRANGER = "192.0.2.1"  # RFC 5737: no client has it
+FORGED = "192.0.2.1"  # RFC 5737: no client has it
 
 
 @AREA.check(
@@ -213,7 +213,7 @@ def forged_client(patient: Patient) -> Iterator[Seen]:
 
 @AREA.check(
     "no-header",
-    expects="a PROXY port speaks to nobody who sends no header",
+    expects="a PROXY port does not greet without a header",
     remedy="`make preview REFRESH=1` shows what changed the listeners; extra lines of master.cf or Dovecot may have",
     page="runbooks/edge.md",
 )
@@ -233,15 +233,15 @@ def _greetings(site: Site, header: Callable[[str], bytes]) -> Iterator[tuple[str
 
 
 def _header(address: str) -> bytes:
-    """PROXY protocol 2.0, section 2.2: a TCP connection from STRANGER, or its IPv6 form, to `address`."""
+    """PROXY protocol 2.0, section 2.2: a TCP connection from FORGED, or its IPv6 form, to `address`."""
     target: IPv4Address | IPv6Address = ip_address(address)
-    source = ip_address(STRANGER if target.version == 4 else "2001:db8::1")
+    source = ip_address(FORGED if target.version == 4 else "2001:db8::1")
     body = source.packed + target.packed + struct.pack("!HH", 40000, SMTP.port)
     return b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x21, 0x11 if target.version == 4 else 0x21]) + struct.pack("!H", len(body)) + body
 
 
 def _greeting(address: str, port: int, header: bytes) -> str:
-    """The greeting; nothing where the connection is refused, closed, silent, or answered by something that is no mail server."""
+    """The greeting; nothing where the connection is refused, closed, silent, or answered by something else than a mail server."""
     try:
         with socket.create_connection((address, port), NO_GREETING) as connection:
             connection.settimeout(NO_GREETING)
