@@ -12,6 +12,7 @@ from components.edge.component import Edge
 from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
+from components.monitoring.component import Monitoring
 from components.settings.site import KEY
 
 
@@ -30,6 +31,8 @@ def main() -> None:
             Edge("edge", context, site.edge.access, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
+        if site.monitoring:
+            Monitoring("monitoring", context, site.monitoring)
         refuse(run([adoption.AREA], adoption.Adoption(site, context.declared)))
 
     for level, line in lines(findings):

@@ -17,6 +17,7 @@ from components.checks import (
     edge,
     jobs,
     mail,
+    monitoring,
     objects,
     placeholders,
     references,
@@ -35,6 +36,7 @@ SITE_AREAS: tuple[Area[Site], ...] = (
     mail.AREA,
     edge.AREA,
     jobs.AREA,
+    monitoring.AREA,
     credentials.AREA,
     placeholders.AREA,
 )
