@@ -32,7 +32,7 @@ def main() -> None:
         Jobs("jobs", context, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
         if site.monitoring:
-            Monitoring("monitoring", context, site.monitoring)
+            Monitoring("monitoring", context, mail, site.monitoring)
         refuse(run([adoption.AREA], adoption.Adoption(site, context.declared)))
 
     for level, line in lines(findings):

@@ -4,6 +4,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components.base import MANAGED_BY, Component, Context
+from components.mail.component import MailServer
 from components.monitoring.rules import PROMETHEUS, groups
 from components.monitoring.texts import LOG_RULES_MAP, RULES_MAP, log_rules_text, rules_text
 from components.settings.monitoring import Monitoring as Settings
@@ -14,8 +15,10 @@ class Monitoring(Component):
 
     TYPE = "mailserver:monitoring:Monitoring"
 
-    def __init__(self, name: str, context: Context, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, context, opts)
+    def __init__(
+        self, name: str, context: Context, mail: MailServer, settings: Settings, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__(name, context, opts, namespace=mail.namespace)
         prometheus, loki = settings.prometheus, settings.loki
         if prometheus and prometheus.form == "prometheus-rule":
             k8s.apiextensions.CustomResource(

@@ -80,7 +80,7 @@ ALERTS = (
         _seen(_line("unable to get exclusive lock")),
         "0m",
         "critical",
-        "Two postscreen listeners share one cache file and shut each other out: one of the two answers nobody.",
+        "Two postscreen listeners share one cache file and shut each other out: one of the two answers no one.",
         "`postconf -P | grep postscreen_cache_map` in the pod: the PROXY listener needs a file of its own, which user-patches.sh sets. "
         "Remove an override of it from mail.extra.",
     ),
@@ -98,7 +98,7 @@ ALERTS = (
         _seen(_line("exists more than once")),
         "0m",
         "critical",
-        "Dovecot's list of users holds an address twice, and it looks up none of them: nobody can log in.",
+        "Dovecot's list of users holds an address twice, and it looks up none of them: no one can log in.",
         "With quotas on, an alias and an account of the same name do that. Remove one of the two from settings or store, or the quotas.",
     ),
     Alert(

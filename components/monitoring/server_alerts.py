@@ -65,7 +65,7 @@ ALERTS = (
         lambda site: f"({_deployment(site)} or on () vector(0)) < 1",
         "5m",
         "warning",
-        "No mail server is running: the second MX, or else the senders themselves, keep inbound mail for days; nobody can read or send.",
+        "No mail server is running: the second MX, or else the senders themselves, keep inbound mail for days; no one can read or send.",
         "`kubectl -n mailserver describe pod -l app=mailserver` and `kubectl -n mailserver logs deploy/mailserver --all-containers` say "
         "why. A pod that waits for its volume after a lost node: docs/runbooks/deploy.md.",
     ),

@@ -1,6 +1,6 @@
 """Tells a Pushgateway every minute what only the mail server's own container sees: listeners, queue, free space.
 
-It opens no connection to a mail service, so it leaves no line in the mail log, and it runs as nobody.
+It opens no connection to a mail service, so it leaves no line in the mail log, and it runs as an unprivileged user.
 """
 
 import argparse

@@ -57,7 +57,7 @@ done <"$config/postfix-accounts.cf"
 # Nothing waits for the pulse; while it is ended, an alert says so.
 if [[ -e $config/pulse.txt ]]; then
   while :; do
-    setpriv --reuid=nobody --regid=nogroup --clear-groups python3 -B "$scripts/pulse.py" "@$config/pulse.txt" || true
+    setpriv --reuid=65534 --regid=65534 --clear-groups python3 -B "$scripts/pulse.py" "@$config/pulse.txt" || true
     sleep 60
   done </dev/null >/dev/null 2>&1 &
 fi
