@@ -14,6 +14,7 @@ from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.monitoring.component import Monitoring
 from components.settings.site import KEY
+from components.webmail.component import Webmail
 
 
 def main() -> None:
@@ -30,6 +31,8 @@ def main() -> None:
         if site.edge.access:
             Edge("edge", context, site.edge.access, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
+        if site.webmail:
+            Webmail("webmail", context, site.webmail, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
         if site.monitoring:
             Monitoring("monitoring", context, mail, site.monitoring)

@@ -23,6 +23,7 @@ from components.checks import (
     references,
     settings,
     values,
+    webmail,
 )
 from components.checks.finding import Area, Finding, Level, Rule, errors_first, run
 from components.errors import UserError
@@ -37,6 +38,7 @@ SITE_AREAS: tuple[Area[Site], ...] = (
     edge.AREA,
     jobs.AREA,
     monitoring.AREA,
+    webmail.AREA,
     credentials.AREA,
     placeholders.AREA,
 )

@@ -14,8 +14,9 @@ from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
 from components.settings.monitoring import Monitoring
-from components.settings.secrets import Secret, SecretStore, secret_name
+from components.settings.secrets import SecretStore
 from components.settings.types import CertificateName, Fqdn, Model, ObjectName, covers, domain_of
+from components.settings.webmail import Webmail
 
 KEY = "mailserver:site"
 
@@ -54,20 +55,6 @@ class Tls(Model):
         return covers(self.names, host)
 
 
-class DatabaseSecret(Secret):
-    """Key `password`: that of the webmail's database user."""
-
-    name: ObjectName = secret_name("roundcube-database")
-
-
-class Webmail(Model):
-    """The webmail beside the mail server."""
-
-    database: DatabaseSecret = Field(
-        default=DatabaseSecret(), description="Secret with the key `password`: that of the webmail's database user"
-    )
-
-
 class Site(Model):
     """Everything about one installation that is not secret."""
 
@@ -87,7 +74,7 @@ class Site(Model):
     mail: Mail = Field(description="the mail server")
     jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
     monitoring: Monitoring | None = Field(default=None, description="alerts and what belongs to them; null: none")
-    webmail: Webmail | None = Field(default=None, description="the webmail; null: none")
+    webmail: Webmail | None = Field(default=None, description="Roundcube in a browser; null: none")
     secret_store: SecretStore | None = Field(
         default=None, description="where external-secrets reads credentials from; null: you create every Secret"
     )
@@ -129,6 +116,11 @@ class Site(Model):
     def srs(self) -> bool:
         """Whether envelope senders are rewritten."""
         return bool(self.external_aliases) if self.mail.srs is None else self.mail.srs
+
+    @property
+    def managesieve(self) -> bool:
+        """Whether users write Sieve scripts, which they do in the webmail."""
+        return self.webmail is not None and "managesieve" in self.webmail.plugins
 
     @property
     def in_cluster_host(self) -> str:
