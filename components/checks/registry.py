@@ -17,6 +17,7 @@ from components.checks import (
     edge,
     jobs,
     mail,
+    monitoring,
     objects,
     placeholders,
     references,
@@ -36,6 +37,7 @@ SITE_AREAS: tuple[Area[Site], ...] = (
     mail.AREA,
     edge.AREA,
     jobs.AREA,
+    monitoring.AREA,
     webmail.AREA,
     credentials.AREA,
     placeholders.AREA,
@@ -80,7 +82,7 @@ def judge(site: Site) -> list[Finding]:
 
 def every_area() -> list[Area]:
     """All areas, in the order of the page of codes."""
-    return [settings.AREA, *SITE_AREAS, *_dns_areas(), adoption.AREA, *OBJECT_AREAS, acknowledged.AREA]
+    return [settings.AREA, *SITE_AREAS, *_dns_areas(), adoption.AREA, edge.MOVES, *OBJECT_AREAS, acknowledged.AREA]
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[tuple[Level, str]]:
@@ -132,7 +134,7 @@ def _dns_findings(site: Site) -> list[Finding]:
 
 
 def _site_and_object_areas() -> list[Area]:
-    return [settings.AREA, *SITE_AREAS, adoption.AREA, *OBJECT_AREAS, acknowledged.AREA]
+    return [settings.AREA, *SITE_AREAS, adoption.AREA, edge.MOVES, *OBJECT_AREAS, acknowledged.AREA]
 
 
 def _rules(areas: Iterable[Area]) -> dict[str, Rule]:
