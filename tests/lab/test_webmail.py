@@ -160,7 +160,7 @@ def test_the_junk_button_moves_a_message_and_the_filter_learns_from_it(lab: Lab,
     person.read(mail["Subject"])
     person.click("a.junk:not(.disabled)")
     wait_for("the move", lambda: lab.stored("alice@example.org", mail["Subject"], "Junk"), PATIENCE)
-    assert not lab.stored("alice@example.org", mail["Subject"])
+    wait_for("an inbox without it", lambda: not lab.stored("alice@example.org", mail["Subject"]), PATIENCE)
     wait_for("the filter's lesson", lambda: log.lines(r"learn-spam|rspamc.*learn_spam|pipe action"), PATIENCE)
 
 
@@ -187,7 +187,7 @@ def test_a_certificate_with_another_name_ends_in_a_clear_message(lab: Lab, log: 
     log.expect(r"SSL_accept", r"TLS library problem", r"SIGHUP", r"alert", r"handshak")
     with another_certificate(lab):
         person.try_to_log_in("alice@example.org")
-        said = person.find("#messagestack .error").text
+        said = person.find("#messagestack .alert").text
         assert "Connection to storage server failed" in said
         assert "did not match expected" in webmail.log()
         assert not person.driver.find_elements(By.ID, "messagelist")
