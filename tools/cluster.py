@@ -98,6 +98,20 @@ def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
     return sorted(left)
 
 
+def mortal_volumes(site: Site) -> list[str]:
+    """The volumes under the namespace's claims that would be deleted together with their claim."""
+    columns = "custom-columns=NAME:.metadata.name,POLICY:.spec.persistentVolumeReclaimPolicy,NAMESPACE:.spec.claimRef.namespace"
+    listed = _ask(site, "get", "persistentvolume", "--no-headers", "--output", columns)
+    rows = [line.split() for line in listed.splitlines()]
+    return sorted(name for name, policy, namespace in rows if (policy, namespace) == ("Delete", site.namespace))
+
+
+def keeping(site: Site, volumes: Iterable[str]) -> str:
+    """The command after which these volumes survive their claims."""
+    policy = json.dumps({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}, separators=(",", ":"))
+    return f"kubectl --context {site.cluster.context} patch persistentvolume {' '.join(volumes)} --patch '{policy}'"
+
+
 def _uses(value: Any) -> Iterable[str]:
     """What an object refers to, as Kind/name."""
     if isinstance(value, Mapping):

@@ -109,21 +109,24 @@ def summary(plan: Plan) -> Iterator[str]:
         yield "nothing to change"
 
 
-def errors(plan: Plan) -> Iterator[str]:
-    """What the engine and the providers complain of, each once; protection in our words."""
-    names = {step.urn: step.label for step in plan.steps}
-    yield from dict.fromkeys(
-        _complaint(urn, text, names) for urn, text in plan.complaints if _INTERRUPTED not in text and text not in _ENDINGS
-    )
-
-
-def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:
-    if advice := dns_advice(urn, text):
-        return advice
-    if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
-        name = names.get(protected[1]) or label(protected[1], {})
-        return (
-            f"{name}: is protected, because mail is in it or goes through it, and this would delete or replace it. Undo the change in "
-            "the settings, or do it in the steps of docs/runbooks/protection.md"
-        )
-    return f"{names.get(urn) or label(urn, {})}: {text}" if urn else text
+def errors(plan: Plan, stored: Mapping[str, str]) -> Iterator[str]:
+    """What the engine and the providers complain of, each once; protection in our words. `stored`: label by URN of what the state holds."""
+    names = {**stored, **{step.urn: step.label for step in plan.steps}}
+    protected: set[str] = set()
+    told: set[str] = set()
+    for urn, text in plan.complaints:
+        if _INTERRUPTED in text or text in _ENDINGS:
+            continue
+        line = dns_advice(urn, text)
+        if line is None and (held := re.search(r'"(urn:[^"]+)"', text)) and _PROTECTED in text:
+            protected.add(names.get(held[1]) or label(held[1], {}))
+            continue
+        line = line or (f"{names.get(urn) or label(urn, {})}: {text}" if urn else text)
+        if line not in told:
+            told.add(line)
+            yield line
+    if protected:
+        yield "mail is in these or goes through them, so they are protected, and this would delete or replace them:"
+        yield "  unprotected:"
+        yield from (f"    - {name}" for name in sorted(protected))
+        yield "undo the change in the settings, or follow docs/runbooks/protection.md, which says when to write these lines there"

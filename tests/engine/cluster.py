@@ -58,9 +58,8 @@ class Cluster:
         storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", **meta, "provisioner": "example.com/none"}
         self.apply({**storage, "allowVolumeExpansion": True})
         self.apply({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "tier-3-edge"}, "value": 400_000})
-        capacity = {"cpu": "8", "memory": "32Gi", "pods": "110"}
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "annotations": {"kwok.x-k8s.io/node": "fake"}}}
-        self.kubectl("apply", "-f", "-", text=json.dumps({**node, "status": {"capacity": capacity, "allocatable": capacity}}))
+        self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "annotations": {"kwok.x-k8s.io/node": "fake"}}})
+        self.resize_node("32Gi")
         names = {"plural": "externalsecrets", "kind": "ExternalSecret", "singular": "externalsecret"}
         schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
         version = {"name": "v1", "served": True, "storage": True, "schema": schema, "subresources": {"status": {}}}
@@ -68,6 +67,11 @@ class Cluster:
         spec = {"group": "external-secrets.io", "scope": "Namespaced", "names": names, "versions": [version]}
         self.apply({**crd, "metadata": {"name": "externalsecrets.external-secrets.io"}, "spec": spec})
         self.kubectl("wait", "--for=condition=Established", "crd/externalsecrets.external-secrets.io", "--timeout=60s")
+
+    def resize_node(self, memory: str) -> None:
+        capacity = {"cpu": "8", "memory": memory, "pods": "110"}
+        status = json.dumps({"status": {"capacity": capacity, "allocatable": capacity}})
+        self.kubectl("patch", "node", "node1", "--subresource=status", "--type=merge", "-p", status)
 
     def apply(self, thing: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", text=json.dumps(thing))

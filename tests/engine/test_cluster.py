@@ -1,6 +1,5 @@
 """What an `up` does to a live cluster: it waits, it protects, and it knows which cluster it is on."""
 
-import json
 import subprocess
 
 import pytest
@@ -52,8 +51,7 @@ def test_up_ends_when_a_pod_of_the_new_generation_is_ready_and_not_before(site):
         unschedulable = 'jsonpath={.status.conditions[?(@.type=="PodScheduled")].status}=False'
         cluster.kubectl("wait", f"--for={unschedulable}", "pod", "-l", "app=mailserver", "-n", NAMESPACE, "--timeout=100s")
         assert up.poll() is None
-        more = json.dumps({"status": {"capacity": {"memory": "128Gi"}, "allocatable": {"memory": "128Gi"}}})
-        cluster.kubectl("patch", "node", "node1", "--subresource=status", "--type=merge", "-p", more)
+        cluster.resize_node("128Gi")
         said, _ = up.communicate(timeout=300)
     assert up.returncode == 0, said
     live = cluster.get("Deployment", "mailserver")

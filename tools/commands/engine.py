@@ -9,16 +9,22 @@ import click
 
 from components.errors import UserError
 from components.settings.site import Site
-from tools.adoption import comparison
-from tools.cluster import UnreachableError, check_cluster, existing, leftovers, removal
+from tools.adoption import comparison, moved_mail
+from tools.cluster import UnreachableError, check_cluster, existing, keeping, leftovers, mortal_volumes, removal
 from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
-from tools.plan import Plan, errors, read_plan, summary
-from tools.pulumi_cli import EngineError, environment, find_engine, init_stack, select_stack
+from tools.plan import Plan, errors, label, read_plan, summary
+from tools.pulumi_cli import EngineError, environment, find_engine, init_stack, resources_in_state, select_stack
 
 refresh_option = click.option("--refresh", is_flag=True, help="ask cluster, firewall and DNS what there really is before comparing")
+yes_option = click.option("--yes", is_flag=True, help="do not ask; for use without a terminal")
+
+
+def need_answer(yes: bool) -> None:
+    if not yes and not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask on; YES=1 behind the `make` command goes ahead without asking")
 
 
 def show_firewall(stack: Stack) -> None:
@@ -50,6 +56,14 @@ def run_engine(engine: str, stack: str, *arguments: str, output: int | None = No
         return result.returncode, result.stdout or "", read_plan(log)
 
 
+def explained(engine: str, stack: str, plan: Plan) -> list[str]:
+    """The errors of a plan, by the names that objects have in the cluster: one that has left the program is only in the state."""
+    if not plan.complaints:
+        return []
+    stored = {resource["urn"]: label(resource["urn"], resource.get("inputs", {})) for resource in resources_in_state(engine, stack)}
+    return list(errors(plan, stored))
+
+
 def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
     """Shows what an `up` would do. Raises UserError where the engine or the live cluster forbids it."""
     site = site_of(stack)
@@ -63,7 +77,7 @@ def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
     if table := comparison(planned.of("import"), planned.of("update")):
         CONSOLE.print(table)
     print(diff)
-    complaints = list(errors(planned))
+    complaints = explained(engine, stack.name, planned)
     if reachable and not complaints:
         complaints = list(look(site, planned))
     sys.stdout.flush()
@@ -93,6 +107,10 @@ def look(site: Site, planned: Plan) -> list[str]:
     if remade:
         found += ["these are never taken over but made anew; remove them first (the Secret of an ExternalSecret stays):"]
         found += [f"  {removal(site, remade, '--cascade=orphan')}"]
+    found += moved_mail(planned.of("import"), planned.of("update"))
+    if mortal := mortal_volumes(site):
+        print("warning: these volumes are deleted together with their claims; this keeps them whatever happens to a claim:")
+        print(f"  {keeping(site, mortal)}")
     if left := leftovers(site, planned.declared):
         print("left by the predecessor; once the new pod is ready nothing uses it, and this removes it:")
         print(f"  {removal(site, left)}")
@@ -119,11 +137,10 @@ def preview_command(stack: str, refresh: bool, out: Path | None) -> None:
 @click.command()
 @stack_option
 @refresh_option
-@click.option("--yes", is_flag=True, help="do not ask; for use without a terminal")
+@yes_option
 def up_command(stack: str, refresh: bool, yes: bool) -> None:
     """Deploys the stack: a preview, a question, then `pulumi up`."""
-    if not yes and not sys.stdin.isatty():
-        raise UserError("there is no terminal to ask on; `make up STACK=… YES=1` goes ahead without asking")
+    need_answer(yes)
     loaded = load_stack(ROOT, stack)
     engine = find_engine()
     select_stack(engine, stack)
@@ -135,7 +152,27 @@ def up_command(stack: str, refresh: bool, yes: bool) -> None:
         click.confirm("Do this?", abort=True)
     code, _, done = run_engine(engine, stack, "up", "--yes", "--skip-preview", *(["--refresh"] if refresh else []))
     if code:
-        raise UserError("\n".join(errors(done)) or f"pulumi up ended with {code}")
+        raise UserError("\n".join(explained(engine, stack, done)) or f"pulumi up ended with {code}")
+
+
+@click.command()
+@stack_option
+@yes_option
+def destroy_command(stack: str, yes: bool) -> None:
+    """Retires the stack: removes it from cluster, firewall and DNS, once nothing of it is protected any more."""
+    need_answer(yes)
+    site = site_of(load_stack(ROOT, stack))
+    engine = find_engine()
+    select_stack(engine, stack)
+    check_cluster(site)
+    code, diff, done = run_engine(engine, stack, "destroy", "--preview-only", "--diff", output=subprocess.PIPE)
+    if not code:
+        print(diff)
+        if not yes:
+            click.confirm("Do this?", abort=True)
+        code, _, done = run_engine(engine, stack, "destroy", "--yes", "--skip-preview")
+    if code:
+        raise UserError("\n".join(explained(engine, stack, done)) or f"pulumi destroy ended with {code}")
 
 
 @click.command()

@@ -1,0 +1,22 @@
+"""What the engine's refusals become on the screen."""
+
+from tools.plan import Plan, Step, errors
+
+CLAIM = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolumeClaim::mail-claim-old"
+SPACE = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:Namespace::mail-namespace"
+
+
+def protected(urn: str) -> tuple[str, str]:
+    return urn, f'resource "{urn}" cannot be deleted\nbecause it is currently marked for protection'
+
+
+def test_what_has_left_the_program_is_refused_by_the_name_that_it_has_in_the_cluster():
+    step = Step("same", SPACE, retained=False, old={}, new={"kind": "Namespace", "metadata": {"name": "mailserver"}})
+    lines = list(errors(Plan((step,), (protected(CLAIM), protected(SPACE), protected(CLAIM))), {CLAIM: "PersistentVolumeClaim/old"}))
+    assert lines[1:-1] == ["  unprotected:", "    - Namespace/mailserver", "    - PersistentVolumeClaim/old"]
+    assert "docs/runbooks/protection.md" in lines[-1]
+
+
+def test_an_error_is_told_once_and_the_engines_own_endings_are_not():
+    plan = Plan((), (("", "update failed"), (CLAIM, "no space"), (CLAIM, "no space"), ("", "KeyboardInterrupt")))
+    assert list(errors(plan, {CLAIM: "PersistentVolumeClaim/old"})) == ["PersistentVolumeClaim/old: no space"]
