@@ -1,33 +1,55 @@
-"""A throwaway cluster that the environment names: filled as a predecessor leaves it, and emptied again."""
+"""A throwaway cluster, filled as a predecessor leaves it and emptied again: one that the environment names, or else a stand-in."""
 
 import json
 import os
 import re
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from components.settings.site import KEY
 from tests.conftest import change, recording_of, settings
 from tests.engine.predecessor import CLAIMS, CLASS, MANAGER, MANIFEST_MANAGER, NAMESPACE, objects
+from tests.standins.kubernetes import Kubernetes
+from tools.offline.stackfile import ROOT
 
 KUBECONFIG = "MAIL_TEST_KUBECONFIG"  # everything of ours in that cluster is deleted before and after the tests
+needs_control_plane = pytest.mark.skipif(KUBECONFIG not in os.environ, reason=f"{KUBECONFIG} names no throwaway cluster")
 
 
-def missing() -> str:
-    """Why there is no cluster to test on; empty where there is one."""
-    return "" if os.environ.get(KUBECONFIG) else f"{KUBECONFIG} names no throwaway cluster"
+@contextmanager
+def throwaway(folder: Path) -> Iterator["Cluster"]:
+    """The cluster that the environment names; where it names none, the stand-in, with its kubectl and its provider ahead on PATH."""
+    if kubeconfig := os.environ.get(KUBECONFIG):
+        yield Cluster(kubeconfig)
+        return
+    api = Kubernetes()
+    api.write_kubeconfig(folder / "kubeconfig")
+    for name, module in (("kubectl", "kubectl"), ("pulumi-resource-kubernetes", "kubernetes_plugin")):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.{module} "$@"\n')
+        script.chmod(0o755)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+            yield Cluster(str(folder / "kubeconfig"))
+    finally:
+        api.stop()
 
 
 class Cluster:
     """kubectl on the throwaway cluster."""
 
-    def __init__(self) -> None:
-        self.kubeconfig = os.environ[KUBECONFIG]
+    def __init__(self, kubeconfig: str) -> None:
+        self.kubeconfig = kubeconfig
         self.context = self.kubectl("config", "current-context").strip()
         self.uid = self.get("Namespace", "kube-system")["metadata"]["uid"]
         self._store: subprocess.Popen[str] | None = None
@@ -100,7 +122,9 @@ class Cluster:
         self.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"pvc-{claim}"}, "spec": spec})
 
     def start_secret_store(self) -> None:
-        """A stand-in for external-secrets: every ExternalSecret gets its Secret and is Ready."""
+        """A stand-in for external-secrets: every ExternalSecret is Ready, as in the stand-in for the cluster it is anyway."""
+        if KUBECONFIG not in os.environ:
+            return
         command = ["kubectl", "--kubeconfig", self.kubeconfig, "get", "externalsecret", "-A", "--watch"]
         command += ["--output", "custom-columns=NAME:.metadata.name", "--no-headers"]
         self._store = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.cluster import Cluster, Site, missing, named, secret_in
+from tests.engine.cluster import Site, named, secret_in, throwaway
 from tests.engine.predecessor import ADOPT, LEFT_OVER, NAMESPACE
-
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 # Neither his firewall nor his Cloudflare zone is here; the claim is one that his newest code has dropped.
 HERE = {
@@ -36,29 +34,30 @@ class Story:
 @pytest.fixture(scope="module")
 def story(checkout, state, tmp_path_factory):
     """Everything the runbook says, once; the tests look at what was said and at what is there."""
-    cluster = Cluster()
-    cluster.clean()
-    cluster.prepare()
-    story = Story(Site(checkout, cluster), secrets.token_hex(16))
-    cluster.seed(story.password)
-    cluster.start_secret_store()
-    site = story.site
-    try:
-        site.make("stack-init")
-        site.set(HERE)
-        story.refused = site.make("preview", code=1)
-        (remove,) = re.findall(r"^error:   (kubectl .*)$", story.refused, re.MULTILINE)
-        assert site.run(*remove.split()).returncode == 0
-        site.set(HERE | {"adopt": ADOPT})
-        story.plan = site.make("preview")
-        story.up = site.make("up", "YES=1")
-        story.again = site.make("preview")
-        site.set(HERE)
-        story.emptied = site.make("up", "YES=1")
-        yield story
-    finally:
-        cluster.stop()
+    with throwaway(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.clean()
+        cluster.prepare()
+        story = Story(Site(checkout, cluster), secrets.token_hex(16))
+        cluster.seed(story.password)
+        cluster.start_secret_store()
+        site = story.site
+        try:
+            site.make("stack-init")
+            site.set(HERE)
+            story.refused = site.make("preview", code=1)
+            print(story.refused)
+            (remove,) = re.findall(r"^error:   (kubectl .*)$", story.refused, re.MULTILINE)
+            assert site.run(*remove.split()).returncode == 0
+            site.set(HERE | {"adopt": ADOPT})
+            story.plan = site.make("preview")
+            story.up = site.make("up", "YES=1")
+            story.again = site.make("preview")
+            site.set(HERE)
+            story.emptied = site.make("up", "YES=1")
+            yield story
+        finally:
+            cluster.stop()
+            cluster.clean()
 
 
 def test_what_exists_and_is_in_no_state_is_named_before_anything_changes(story):
