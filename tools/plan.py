@@ -19,6 +19,7 @@ WORDS = {
     "change": ("update",),
 }
 STAYS = "stop managing (stays in the cluster)"
+UNPROTECT, PROTECT = "stop protecting", "protect"
 _COLOUR = re.compile(r"<\{%.*?%\}>")
 _INTERRUPTED = "KeyboardInterrupt"  # the program, which the engine ends because of an error that is told anyway
 _ENDINGS = {"preview failed", "update failed"}  # said after the error itself
@@ -27,11 +28,12 @@ _PROTECTED = "currently marked for protection"
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on one resource; `old` and `new` are inputs, empty where it has no such side."""
+    """One operation on one resource; `old` and `new` are inputs, empty where it has no such side. `protection`: a change of it."""
 
     op: str
     urn: str
     retained: bool
+    protection: str | None
     old: Mapping[str, Any]
     new: Mapping[str, Any]
 
@@ -60,7 +62,10 @@ class Plan:
                     shown = next((step for step in reversed(steps) if step.new), steps[-1])  # of a replacement, the new one
                     found.setdefault(STAYS if word == "delete" and shown.retained else word, []).append(shown.label)
                     break
-        return {word: sorted(found[word]) for word in (*WORDS, STAYS) if word in found}
+        for step in self.steps:
+            if step.protection:
+                found.setdefault(step.protection, []).append(step.label)
+        return {word: sorted(set(found[word])) for word in (*WORDS, STAYS, PROTECT, UNPROTECT) if word in found}
 
     def of(self, op: str) -> list[Step]:
         return [step for step in self.steps if step.op == op]
@@ -93,8 +98,10 @@ def read_plan(log: Path) -> Plan:
             if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):
                 continue  # components: nothing is done to them
             old, new = metadata.get("old") or {}, metadata.get("new") or {}
+            before, after = bool(old.get("protect")), bool(new.get("protect"))
+            protection = (PROTECT if after else UNPROTECT) if old and new and before != after else None
             retained = bool(old.get("retainOnDelete"))
-            steps.append(Step(metadata["op"], metadata["urn"], retained, old.get("inputs") or {}, new.get("inputs") or {}))
+            steps.append(Step(metadata["op"], metadata["urn"], retained, protection, old.get("inputs") or {}, new.get("inputs") or {}))
         elif "diagnosticEvent" in event and event["diagnosticEvent"]["severity"] == "error":
             diagnostic = event["diagnosticEvent"]
             complaints.append((diagnostic.get("urn", ""), _COLOUR.sub("", diagnostic["message"]).strip()))

@@ -64,6 +64,14 @@ class Cluster:
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return json.loads(self.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json"))
 
+    def until(self, word: str, *query: str) -> None:
+        """Returns when a line of `kubectl get --watch` is this word."""
+        command = ["kubectl", "--kubeconfig", self.kubeconfig, "get", "--watch", "--request-timeout=300s", *query]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+            assert watch.stdout
+            assert any(line.strip() == word for line in watch.stdout)
+            watch.terminate()
+
     def exists(self, reference: str) -> bool:
         return bool(self.kubectl("get", reference, "-n", NAMESPACE, "-o", "name", "--ignore-not-found"))
 

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(*names)
     for name in ("--type", "--dry-run", "--subresource", "--for"):
         found.add_argument(name)
+    found.add_argument("--replicas", type=int)
     for name in ("--ignore-not-found", "--no-headers", "--server-side", "--wait", "--all", "--raw", "--flatten"):
         found.add_argument(name, action="store_true")
     return found
@@ -110,6 +111,10 @@ class Kubectl:
         for kind, name in self.references():
             self.call("patch", kind=kind, namespace=self.namespace, name=name, patch=patch, manager=manager)
             print(f"{kind.lower()}/{name} patched")
+
+    def do_scale(self) -> None:
+        self.options.patch = json.dumps({"spec": {"replicas": self.options.replicas}})
+        self.do_patch()
 
     def do_delete(self) -> None:
         for kind, name in self.references():

@@ -116,7 +116,7 @@ def value_at(value: Any, place: Place) -> Any:
     return value
 
 
-def put(value: Object, place: Place, new: Any) -> None:
+def put(value: Any, place: Place, new: Any) -> None:
     for part in place[:-1]:
         value = value.setdefault(part, {})
     if new is None:

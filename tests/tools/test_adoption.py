@@ -21,7 +21,7 @@ def claim(name: str) -> dict[str, Any]:
 
 
 def refusals(live: dict[str, Any], wanted: dict[str, Any], *, imported: bool = True) -> list[str]:
-    step = Step("update", URN, retained=False, old=live, new=wanted)
+    step = Step("update", URN, retained=False, protection=None, old=live, new=wanted)
     return list(moved_mail([step] if imported else [], [step]))
 
 

@@ -11,7 +11,7 @@ def protected(urn: str) -> tuple[str, str]:
 
 
 def test_what_has_left_the_program_is_refused_by_the_name_that_it_has_in_the_cluster():
-    step = Step("same", SPACE, retained=False, old={}, new={"kind": "Namespace", "metadata": {"name": "mailserver"}})
+    step = Step("same", SPACE, retained=False, protection=None, old={}, new={"kind": "Namespace", "metadata": {"name": "mailserver"}})
     lines = list(errors(Plan((step,), (protected(CLAIM), protected(SPACE), protected(CLAIM))), {CLAIM: "PersistentVolumeClaim/old"}))
     assert lines[1:-1] == ["  unprotected:", "    - Namespace/mailserver", "    - PersistentVolumeClaim/old"]
     assert "docs/runbooks/protection.md" in lines[-1]

@@ -10,7 +10,7 @@ import click
 from components.errors import UserError
 from components.settings.site import Site
 from tools.adoption import comparison, moved_mail
-from tools.cluster import UnreachableError, check_cluster, existing, keeping, leftovers, mortal_volumes, removal
+from tools.cluster import UnreachableError, check_cluster, existing, keeping, leftovers, mortal_volumes, removal, second_servers
 from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
@@ -108,6 +108,7 @@ def look(site: Site, planned: Plan) -> list[str]:
         found += ["these are never taken over but made anew; remove them first (the Secret of an ExternalSecret stays):"]
         found += [f"  {removal(site, remade, '--cascade=orphan')}"]
     found += moved_mail(planned.of("import"), planned.of("update"))
+    found += second_servers(site, planned.declared)
     if mortal := mortal_volumes(site):
         print("warning: these volumes are deleted together with their claims; this keeps them whatever happens to a claim:")
         print(f"  {keeping(site, mortal)}")
