@@ -23,7 +23,7 @@ UNPROTECT, PROTECT = "stop protecting", "protect"
 _COLOUR = re.compile(r"<\{%.*?%\}>")
 _INTERRUPTED = "KeyboardInterrupt"  # the program, which the engine ends because of an error that is told anyway
 _ENDINGS = {"preview failed", "update failed"}  # said after the error itself
-_PROTECTED = "currently marked for protection"
+_PROTECTED = "To unprotect the resource"  # in what it says of deletions and of replacements
 
 
 @dataclass(frozen=True)

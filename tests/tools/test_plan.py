@@ -6,13 +6,17 @@ CLAIM = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core
 SPACE = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:Namespace::mail-namespace"
 
 
-def protected(urn: str) -> tuple[str, str]:
-    return urn, f'resource "{urn}" cannot be deleted\nbecause it is currently marked for protection'
+def deletion(urn: str) -> tuple[str, str]:
+    return urn, f'resource "{urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either remove the `protect` flag'
+
+
+def replacement(urn: str) -> tuple[str, str]:
+    return urn, f'unable to replace resource "{urn}"\nas it is currently marked for protection. To unprotect the resource, remove'
 
 
 def test_what_has_left_the_program_is_refused_by_the_name_that_it_has_in_the_cluster():
     step = Step("same", SPACE, retained=False, protection=None, old={}, new={"kind": "Namespace", "metadata": {"name": "mailserver"}})
-    lines = list(errors(Plan((step,), (protected(CLAIM), protected(SPACE), protected(CLAIM))), {CLAIM: "PersistentVolumeClaim/old"}))
+    lines = list(errors(Plan((step,), (deletion(CLAIM), replacement(SPACE), replacement(CLAIM))), {CLAIM: "PersistentVolumeClaim/old"}))
     assert lines[1:-1] == ["  unprotected:", "    - Namespace/mailserver", "    - PersistentVolumeClaim/old"]
     assert "docs/runbooks/protection.md" in lines[-1]
 
