@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,24 +116,46 @@ def summary(plan: Plan) -> Iterator[str]:
         yield "nothing to change"
 
 
+def without_interruption(lines: Iterable[str]) -> Iterator[str]:
+    """The engine's messages without the tracebacks of a program that it has stopped, which hide the reason above them."""
+    held: list[str] = []
+    for line in lines:
+        if not held and not line.startswith(("Traceback (most recent call last):", "During handling of")):
+            yield line
+            continue
+        held.append(line)
+        if line.startswith(_INTERRUPTED):
+            held.clear()
+        elif line.strip() and not line.startswith((" ", "Traceback", "During handling")):
+            yield from held
+            held.clear()
+    yield from held
+
+
 def errors(plan: Plan, stored: Mapping[str, str]) -> Iterator[str]:
     """What the engine and the providers complain of, each once; protection in our words. `stored`: label by URN of what the state holds."""
     names = {**stored, **{step.urn: step.label for step in plan.steps}}
-    protected: set[str] = set()
+    held: dict[str, str] = {}
     told: set[str] = set()
     for urn, text in plan.complaints:
         if _INTERRUPTED in text or text in _ENDINGS:
             continue
-        line = dns_advice(urn, text)
-        if line is None and (held := re.search(r'"(urn:[^"]+)"', text)) and _PROTECTED in text:
-            protected.add(names.get(held[1]) or label(held[1], {}))
+        if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
+            held[protected[1]] = names.get(protected[1]) or label(protected[1], {})
             continue
-        line = line or (f"{names.get(urn) or label(urn, {})}: {text}" if urn else text)
+        line = dns_advice(urn, text) or (f"{names.get(urn) or label(urn, {})}: {text}" if urn else text)
         if line not in told:
             told.add(line)
             yield line
-    if protected:
+    yield from protection(held)
+
+
+def protection(held: Mapping[str, str]) -> Iterator[str]:
+    """What a refusal for the sake of protection says; `held`: label by URN of what is protected."""
+    records = {urn: advice for urn in held if (advice := dns_advice(urn, _PROTECTED))}
+    yield from records.values()
+    if others := sorted(held[urn] for urn in held.keys() - records.keys()):
         yield "mail is in these or goes through them, so they are protected, and this would delete or replace them:"
         yield "  unprotected:"
-        yield from (f"    - {name}" for name in sorted(protected))
+        yield from (f"    - {name}" for name in others)
         yield "undo the change in the settings, or follow docs/runbooks/protection.md, which says when to write these lines there"

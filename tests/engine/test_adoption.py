@@ -26,6 +26,7 @@ HERE = {
 class Story:
     site: Site
     password: str
+    added: str = ""
     refused: str = ""
     elsewhere: str = ""
     plan: str = ""
@@ -45,7 +46,9 @@ def story(checkout, state, tmp_path_factory):
         cluster.start_secret_store()
         site = story.site
         try:
+            before = site.file.read_text("utf-8")
             site.make("stack-init")
+            story.added = site.file.read_text("utf-8").removeprefix(before)
             site.set(HERE)
             cluster.kubectl("create", "-f", "-", text=json.dumps(second_server()))
             story.refused = site.make("preview", code=1)
@@ -85,6 +88,10 @@ def keep_volumes(site: Site) -> None:
     assert f"pvc-{MAIL}" in listed.stdout, listed.stderr
     done = site.run(*shlex.split(keep.replace("<volume>", f"pvc-{MAIL}")))
     assert done.returncode == 0, done.stderr
+
+
+def test_making_the_state_leaves_every_line_of_the_settings_as_it_was(story):
+    assert re.fullmatch(r"encryptionsalt: \S+\n", story.added)
 
 
 def test_a_volume_that_would_die_with_its_claim_is_named_until_it_is_kept(story):

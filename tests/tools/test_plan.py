@@ -1,6 +1,6 @@
 """What the engine's refusals become on the screen."""
 
-from tools.plan import Plan, Step, errors
+from tools.plan import Plan, Step, errors, without_interruption
 
 CLAIM = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolumeClaim::mail-claim-old"
 SPACE = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:Namespace::mail-namespace"
@@ -24,3 +24,31 @@ def test_what_has_left_the_program_is_refused_by_the_name_that_it_has_in_the_clu
 def test_an_error_is_told_once_and_the_engines_own_endings_are_not():
     plan = Plan((), (("", "update failed"), (CLAIM, "no space"), (CLAIM, "no space"), ("", "KeyboardInterrupt")))
     assert list(errors(plan, {CLAIM: "PersistentVolumeClaim/old"})) == ["PersistentVolumeClaim/old: no space"]
+
+
+INTERRUPTION = """\
+Traceback (most recent call last):
+
+  File "/opt/pulumi-language-python-exec", line 232, in <module>
+
+KeyboardInterrupt
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/opt/pulumi-language-python-exec", line 244, in <module>
+KeyboardInterrupt
+"""
+FAULT = """\
+Traceback (most recent call last):
+  File "/srv/__main__.py", line 3, in <module>
+ValueError: a fault of the program
+"""
+
+
+def test_of_the_tracebacks_only_a_fault_of_the_program_is_shown():
+    shown = "".join(without_interruption(f"warning: one\n{INTERRUPTION}{FAULT}error: two\n".splitlines(keepends=True)))
+    assert "KeyboardInterrupt" not in shown
+    assert "During handling" not in shown
+    assert FAULT in shown
+    assert shown.startswith("warning: one\n") and shown.endswith("error: two\n")

@@ -15,7 +15,7 @@ from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
-from tools.plan import Plan, errors, label, read_plan, summary
+from tools.plan import Plan, errors, label, protection, read_plan, summary, without_interruption
 from tools.pulumi_cli import EngineError, environment, find_engine, init_stack, resources_in_state, select_stack
 
 refresh_option = click.option("--refresh", is_flag=True, help="ask cluster, firewall and DNS what there really is before comparing")
@@ -39,21 +39,26 @@ def show_firewall(stack: Stack) -> None:
         print(f"not asked: {error}")
 
 
-def run_engine(engine: str, stack: str, *arguments: str, output: int | None = None) -> tuple[int, str, Plan]:
-    """Exit code, what it printed where `output` is a pipe, and what its event log says."""
+def run_engine(engine: str, stack: str, *arguments: str, keep: bool = False) -> tuple[int, str, Plan]:
+    """Exit code, what it printed where that is kept instead of shown, and what its event log says."""
     colour = "always" if sys.stdout.isatty() else "never"
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "events")
+        log, kept = Path(folder, "events"), Path(folder, "output")
         log.touch()
-        result = subprocess.run(
-            [engine, *arguments, "--non-interactive", "--color", colour, "--stack", stack, "--event-log", str(log)],
-            cwd=ROOT,
-            env=environment(stack) | {"PULUMI_DEBUG_COMMANDS": "true"},  # without it there is no --event-log
-            stdout=output,
-            text=True,
-            check=False,
-        )
-        return result.returncode, result.stdout or "", read_plan(log)
+        with (
+            kept.open("w") as output,
+            subprocess.Popen(
+                [engine, *arguments, "--non-interactive", "--color", colour, "--stack", stack, "--event-log", str(log)],
+                cwd=ROOT,
+                env=environment(stack) | {"PULUMI_DEBUG_COMMANDS": "true"},  # without it there is no --event-log
+                stdout=output if keep else None,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as running,
+        ):
+            for line in without_interruption(running.stderr or ()):
+                print(line, end="", file=sys.stderr, flush=True)
+        return running.returncode, kept.read_text("utf-8"), read_plan(log)
 
 
 def explained(engine: str, stack: str, plan: Plan) -> list[str]:
@@ -70,7 +75,7 @@ def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
     reachable = cluster_answers(site)
     show_firewall(stack)
     sys.stdout.flush()
-    code, diff, planned = run_engine(engine, stack.name, "preview", "--diff", *(["--refresh"] if refresh else []), output=subprocess.PIPE)
+    code, diff, planned = run_engine(engine, stack.name, "preview", "--diff", *(["--refresh"] if refresh else []), keep=True)
     print("summary:")
     for line in summary(planned):
         print(f"  {line}")
@@ -166,7 +171,10 @@ def destroy_command(stack: str, yes: bool) -> None:
     engine = find_engine()
     select_stack(engine, stack)
     check_cluster(site)
-    code, diff, done = run_engine(engine, stack, "destroy", "--preview-only", "--diff", output=subprocess.PIPE)
+    # All of them: the engine names one, and the next one after that is out of the way.
+    if held := {r["urn"]: label(r["urn"], r.get("inputs", {})) for r in resources_in_state(engine, stack) if r.get("protect")}:
+        raise UserError("\n".join(protection(held)))
+    code, diff, done = run_engine(engine, stack, "destroy", "--preview-only", "--diff", keep=True)
     if not code:
         print(diff)
         if not yes:
