@@ -9,9 +9,9 @@ import pytest
 from tests.engine.cluster import Site, named, needs_control_plane, throwaway
 from tests.engine.predecessor import CLASS, NAMESPACE
 
-CLAIM = "mailserver-data"
+CLAIM, WEBMAIL = "mailserver-data", "roundcubemail-database"
 HERE = {"cluster/render_to": ..., "production": True, "unprotected": ..., "mail/storage": {"storage_class": CLASS}}
-PROTECTED = ["Namespace/mailserver", f"PersistentVolumeClaim/{CLAIM}"]
+PROTECTED = ["Namespace/mailserver", *(f"PersistentVolumeClaim/{name}" for name in (CLAIM, WEBMAIL))]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def deployed(checkout, state, tmp_path_factory):
     with throwaway(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.clean()
         cluster.prepare()
-        cluster.volume(CLAIM, "5Gi")
+        for name in (CLAIM, WEBMAIL):
+            cluster.volume(name, "5Gi")
         site = Site(checkout, cluster, stack="dev")
         site.set(HERE)
         try:
