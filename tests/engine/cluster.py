@@ -77,8 +77,11 @@ class Cluster:
 
     def clean(self) -> None:
         """Nothing of ours is left; returns when it is gone."""
-        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=100s")
-        self.kubectl("delete", "persistentvolume", "--all", "--wait", "--timeout=60s")
+        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+        # Pods end when their node says so, and a fake node may take its time.
+        self.kubectl("delete", "pod", "--all", "-n", NAMESPACE, "--force", "--grace-period=0")
+        self.kubectl("wait", "--for=delete", f"namespace/{NAMESPACE}", "--timeout=100s")
+        self.kubectl("delete", "persistentvolume", "--all", "--timeout=60s")
         ours = "app.kubernetes.io/part-of=mailserver"
         self.kubectl("delete", "priorityclass", "-l", ours)
 

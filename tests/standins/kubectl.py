@@ -32,10 +32,10 @@ def parser() -> argparse.ArgumentParser:
         found.add_argument(*names)
     for names in (("-n", "--namespace"), ("-f", "--filename"), ("-o", "--output"), ("-l", "--selector"), ("-p", "--patch")):
         found.add_argument(*names)
-    for name in ("--type", "--dry-run", "--subresource", "--for"):
+    for name in ("--type", "--wait", "--grace-period", "--dry-run", "--subresource", "--for"):
         found.add_argument(name)
     found.add_argument("--replicas", type=int)
-    for name in ("--ignore-not-found", "--no-headers", "--server-side", "--wait", "--all", "--raw", "--flatten"):
+    for name in ("--ignore-not-found", "--no-headers", "--server-side", "--force", "--all", "--raw", "--flatten"):
         found.add_argument(name, action="store_true")
     return found
 
