@@ -153,7 +153,7 @@ def test_a_version_that_does_not_exist_is_not_replaced_by_another(pod: Pod) -> N
     assert pod.installed() == set()
 
 
-def test_a_package_that_is_no_plugin_is_not_taken_for_one(pod: Pod) -> None:
+def test_a_package_without_a_plugin_is_refused(pod: Pod) -> None:
     (pod.registry / "one" / "one.php").unlink()
     assert pod.start(ONE).returncode == 1
     assert "acme/one brings no plugin one" in pod.words
