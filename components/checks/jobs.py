@@ -3,14 +3,13 @@
 import re
 
 from components.checks.finding import Area, Found
+from components.jobs.backup import MANIFEST
 from components.settings.jobs import PROBE_MINUTES, Probe, probe_recipient, probe_sender
 from components.settings.schedule import most_runs_per_day, period
 from components.settings.site import Site
 from components.settings.types import domain_of, is_pinned
 
 AREA = Area[Site]("jobs", "probe, backup, restore drill, retention")
-
-_RESERVED = {"manifest", "scratch", "repository", "key", "tools", "scripts", "sources"}
 
 
 @AREA.error("webmail-backup-alone", remedy="set jobs.backup")
@@ -30,10 +29,9 @@ def shared_repository(site: Site) -> Found:
 
 @AREA.error("reserved-name", remedy="use another name")
 def reserved_name(site: Site) -> Found:
-    """Names in the archive are folders of the job's pod, some of which the job uses itself."""
-    webmail = site.jobs.webmail_backup
-    for name in sorted(_RESERVED & webmail.claims.keys()) if webmail else ():
-        yield f"jobs.webmail_backup.claims.{name}", "the job itself uses this name"
+    """Names in the archive are folders of the job's pod, one of which the job uses itself."""
+    if (webmail := site.jobs.webmail_backup) and MANIFEST in webmail.claims:
+        yield f"jobs.webmail_backup.claims.{MANIFEST}", "the job itself uses this name"
 
 
 @AREA.warning("no-backup", remedy="set jobs.backup")

@@ -15,6 +15,7 @@ MAILDIRS = "mail"  # the archive's name for the source that holds Maildirs
 MAIL_FOLDERS = {MAILDIRS: "data", "state": "state"}  # name in the archive to the volume's folder; logs are not saved
 
 SOURCE_DIR = "/source"
+MANIFEST = "manifest"  # the one folder beside the sources, so no source can have its name
 REPOSITORY_DIR = "/backup/restic"  # beside the yearly-weekly folders of an older backup, which stay as they are
 KEY_FILE = "/key/password"
 TOOLS_DIR = "/tools"
@@ -33,9 +34,14 @@ def backup_jobs(site: Site) -> Iterator[Job]:
         claims: dict[str, Volume] = {"data": Claim(site.mail.storage.claim, read_only=True)}
         yield _job(site, MAIL, backup, beside=MAIL_SERVER, mounts=mounts, claims=claims, maildirs=MAILDIRS)
     if webmail:
-        mounts = [Mount(name, f"{SOURCE_DIR}/{name}") for name in webmail.claims]
-        claims = {name: Claim(claim, read_only=True) for name, claim in webmail.claims.items()}
+        mounts, claims = webmail_sources(webmail, read_only=True)
         yield _job(site, WEBMAIL, webmail, beside=webmail.app, mounts=mounts, claims=claims)
+
+
+def webmail_sources(webmail: WebmailBackup, *, read_only: bool) -> tuple[list[Mount], dict[str, Volume]]:
+    """By names that none of a job's own volumes has, whatever the settings call a claim."""
+    mounts = [Mount(f"source-{name}", f"{SOURCE_DIR}/{name}", read_only=read_only) for name in webmail.claims]
+    return mounts, {f"source-{name}": Claim(claim, read_only) for name, claim in webmail.claims.items()}
 
 
 def restic_binary(image: Image) -> Container:
@@ -100,10 +106,10 @@ def _job(
                 ),
                 memory="512Mi",
                 root=READER,
-                mounts=(*mounts, Mount("manifest", f"{SOURCE_DIR}/manifest", read_only=False), *repository_mounts(read_only=False)),
+                mounts=(*mounts, Mount(MANIFEST, f"{SOURCE_DIR}/{MANIFEST}", read_only=False), *repository_mounts(read_only=False)),
             ),
         ),
         volumes=claims
         | repository_volumes(site, backup.target, read_only=False)
-        | {"manifest": Scratch("16Mi"), "scratch": Scratch("2Gi")},
+        | {MANIFEST: Scratch("16Mi"), "scratch": Scratch("2Gi")},
     )

@@ -14,6 +14,7 @@ from components.jobs.backup import (
     repository_options,
     repository_volumes,
     restic_binary,
+    webmail_sources,
 )
 from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, Scratch, option, python
 from components.jobs.retention import retention_rules
@@ -87,7 +88,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             | {"data": Claim(site.mail.storage.claim, read_only=False), "sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
     if webmail:
-        data = [Mount(name, f"{SOURCE_DIR}/{name}", read_only=False) for name in webmail.claims]
+        data, claims = webmail_sources(webmail, read_only=False)
         running = f"{webmail.app}.{site.namespace}.svc.cluster.local:80"
         yield Job(
             name=WEBMAIL_RESTORE,
@@ -98,7 +99,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             only_beside=False,
             containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL, data, running)),
             volumes=repository_volumes(site, webmail.target, read_only=False)
-            | {name: Claim(claim, read_only=False) for name, claim in webmail.claims.items()}
+            | claims
             | {"sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
 

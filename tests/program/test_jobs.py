@@ -1,6 +1,7 @@
 """The rendered CronJobs: what holds for all of them, and what each of them may touch."""
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -10,7 +11,6 @@ import pytest
 
 from components.errors import UserError
 from components.jobs.backup import MAIL_FOLDERS
-from components.jobs.job import SCRIPTS
 from components.mail.storage import MOUNTS
 from components.settings.schedule import period
 from tests.conftest import settings
@@ -131,19 +131,41 @@ def test_every_program_gets_arguments_that_it_knows(prod):
                 assert argument in known, f"{name}: {argument}"
 
 
-def test_programs_use_the_standard_library_and_each_other_only():
-    ours = {script.removesuffix(".py") for script in SCRIPTS}
-    for script in SCRIPTS:
-        tree = ast.parse((ROOT / "scripts" / "pod" / script).read_text("utf-8"))
-        for node in ast.walk(tree):
+def test_a_pod_has_every_program_that_a_job_runs_and_every_module_that_it_imports(recording, prod):
+    (config,) = [t for t in recording("prod").kubernetes() if (t["kind"], t["metadata"]["name"]) == ("ConfigMap", "mail-jobs")]
+    programs = config["data"]
+    run = {container["command"][2].rpartition("/")[2] for thing in prod.values() for container in containers(thing)[-1:]}
+    assert run == {"backup.py", "drill.py", "probe.py", "restore.py", "retention.py"}
+    imported = set()
+    for script, text in programs.items():
+        for node in ast.walk(ast.parse(text)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert all(name.partition(".")[0] in sys.stdlib_module_names | ours for name in names), f"{script}: {names}"
+            ours = {f"{name}.py" for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
+            assert ours <= programs.keys(), f"{script}: {ours}"
+            imported |= ours
+    assert programs.keys() == run | imported  # and nothing besides, such as the init container's
 
 
-def test_every_program_reaches_the_pods_as_a_file(recording):
-    (programs,) = [t for t in recording("prod").kubernetes() if (t["kind"], t["metadata"]["name"]) == ("ConfigMap", "mail-jobs")]
-    assert programs["data"] == {script: (ROOT / "scripts" / "pod" / script).read_text("utf-8") for script in SCRIPTS}
+@pytest.mark.parametrize("name", ["scratch", "repository", "key", "tools", "scripts", "sources", "data", "html"])
+def test_a_claim_may_have_the_name_of_a_volume_of_the_job(recording, name):
+    jobs = cron_jobs(recording("prod", {"jobs/webmail_backup/claims": {name: "roundcube"}}))
+    for job in (jobs["roundcube-backup"], jobs["webmail-restore"]):
+        volumes = pod_of(job)["volumes"]
+        assert len({volume["name"] for volume in volumes}) == len(volumes)
+        (source,) = [volume["name"] for volume in volumes if volume.get("persistentVolumeClaim", {}).get("claimName") == "roundcube"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in containers(job)[-1]["volumeMounts"]}
+        assert mounts[f"/source/{name}"] == source
+        assert len(mounts) == len(containers(job)[-1]["volumeMounts"])
+
+
+def test_programs_and_pods_agree_on_the_folders_of_a_backup(prod, monkeypatch):
+    """The programs cannot import the components, so what they know of the pod is compared."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "pod"))
+    repository = importlib.import_module("repository")
+    mounts = {mount["mountPath"]: mount for mount in containers(prod["mailserver-backup"])[-1]["volumeMounts"]}
+    assert not mounts[str(repository.SOURCE_ROOT / repository.MANIFEST.parent)].get("readOnly")
+    assert mounts[str(repository.SOURCE_ROOT / repository.QUEUE.parent)]["subPath"] == "state"
 
 
 def test_credentials_come_from_secrets_and_from_nowhere_else(recording, prod):
