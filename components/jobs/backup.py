@@ -109,7 +109,5 @@ def _job(
                 mounts=(*mounts, Mount(MANIFEST, f"{SOURCE_DIR}/{MANIFEST}", read_only=False), *repository_mounts(read_only=False)),
             ),
         ),
-        volumes=claims
-        | repository_volumes(site, backup.target, read_only=False)
-        | {MANIFEST: Scratch("16Mi"), "scratch": Scratch("2Gi")},
+        volumes=claims | repository_volumes(site, backup.target, read_only=False) | {MANIFEST: Scratch("16Mi"), "scratch": Scratch("2Gi")},
     )

@@ -123,7 +123,8 @@ def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_
     try:
         where = ("--job", "email-outbound-monitor", "--name", lab.site.hostname, "--address", POD, "--mailbox", BOX)
         who = ("--sender", BOX, "--recipient", "loop@stranger.example", "--polls", "20", "--interval", "1")
-        variables = {"EMAIL_MONITOR_IMAP_PASSWORD": lab.passwords[BOX], "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
+        # With a line break at its end, as an editor leaves it in a store.
+        variables = {"EMAIL_MONITOR_IMAP_PASSWORD": f"{lab.passwords[BOX]}\n", "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
         command = ("python3", "-B", "/scripts/probe.py", "outbound", *where, *who, "--pushgateway", edge.gateway.url)
         done = lab.world.run(*command, check=False, env=variables, seconds=120)
         wrong = lab.world.run(*command, check=False, env=variables | {"EMAIL_MONITOR_IMAP_PASSWORD": "wrong"}, seconds=120)

@@ -65,14 +65,13 @@ class Setting:
             text = self.instead.decode().replace("SUBJECT", subject).replace("SENDER", sender)
 
         def arrive():
-            deadline = time.monotonic() + 30
-            while self.looks() < self.after_looks and time.monotonic() < deadline:
+            while self.looks() < self.after_looks:
                 time.sleep(0.02)
             self.server.deliver(BOX, text.encode(), folder=self.folder, flags=None, age=self.age)
             self.looks_before_arrival = self.looks()
 
         if self.after_looks:
-            threading.Thread(target=arrive).start()
+            threading.Thread(target=arrive, daemon=True).start()
         elif self.held is not None:
             self.held.append(arrive)
         else:
@@ -106,12 +105,13 @@ def world(imap, gateway, job):
 
 
 def test_a_message_in_the_inbox_is_ok_and_deleted(world):
+    began = time.time()
     done = world.probe()
     assert (done.returncode, world.verdict) == (0, "ok"), done.stdout
     assert world.value("email_roundtrip_success") == 1
     assert world.value("email_roundtrip_inbox") == 1
     assert world.value("email_roundtrip_client_public") == 1
-    assert world.value("email_roundtrip_last_success_timestamp") == pytest.approx(time.time(), abs=30)
+    assert began <= world.value("email_roundtrip_last_success_timestamp") <= time.time()
     passed = {method: world.value("email_roundtrip_authenticated", method=method) for method in ("spf", "dkim", "dmarc")}
     assert passed == {"spf": 0, "dkim": 1, "dmarc": 1}
     assert world.server.messages(BOX) == []
@@ -247,6 +247,11 @@ def test_a_password_beyond_ascii_logs_in(world):
     assert (world.probe(polls=20).returncode, world.verdict) == (0, "ok")
 
 
+def test_the_relays_key_may_end_with_a_line_break(world):
+    world.environment["BREVO_API_KEY"] += "\n"
+    assert (world.probe().returncode, world.verdict) == (0, "ok")
+
+
 def test_a_blocked_recipient_is_unblocked_first(world):
     world.api.blocked.add(RECIPIENT)
     done = world.probe()
@@ -268,7 +273,7 @@ def test_an_api_that_is_not_there_is_a_verdict(world):
 
 
 @pytest.mark.parametrize("missing", ["BREVO_API_KEY", "EMAIL_MONITOR_IMAP_PASSWORD"])
-@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize("value", [None, "", "\n"])
 def test_a_missing_variable_is_named_before_anything_is_sent(world, missing, value):
     world.environment.pop(missing)
     if value is not None:

@@ -262,13 +262,14 @@ def test_the_drill_counts_with_dovecot_and_leaves_nothing_behind(world):
     fill(world.root / "mail", ALICE, 3, folder=".Sent")
     fill(world.root / "mail", SPAM, 7)
     assert world.backup().returncode == 0
+    began = time.time()
     done = world.drill()
     assert done.returncode == 0, done.stderr
     assert f"{ALICE}: fetched its newest message" in done.stdout
     group = world.gateway.groups["mail-restore-drill"]
     assert group["mail_restore_messages"][()] == 22
     assert group["mail_restore_success"][()] == 1
-    assert group["mail_restore_last_success_timestamp"][()] == pytest.approx(time.time(), abs=60)
+    assert began <= group["mail_restore_last_success_timestamp"][()] <= time.time()
     assert group["mail_restore_seconds"][()] > 0
     assert not (world.scratch / "restored").exists()
 
