@@ -23,7 +23,7 @@ PUBLIC = "77.32.148.25"  # routed to nowhere but the lab: documentation addresse
 
 
 class Edge:
-    """The probe's world: servers of the world's network, and the probe as a program on its host."""
+    """What surrounds the probe: servers on the lab's Internet host, and the probe as a program there."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.gateway = lab, Gateway()
@@ -105,8 +105,8 @@ def test_a_client_address_that_is_not_public_is_told_apart(edge: Edge) -> None:
     assert json.dumps(edge.brevo.sent[0]["to"]) == '[{"email": "smoke-test@example.org"}]'
 
 
-def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_back(lab: Lab, edge: Edge, log: Log) -> None:
-    """The stranger is this test: it forwards what the relay was given to the probe's mailbox."""
+def test_outbound_goes_through_submission_and_the_relay_to_an_external_address_and_comes_back(lab: Lab, edge: Edge, log: Log) -> None:
+    """The external address is this test: it forwards what the relay was given to the probe's mailbox."""
     stop = threading.Event()
 
     def forward() -> None:
@@ -122,7 +122,7 @@ def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_
     thread.start()
     try:
         where = ("--job", "email-outbound-monitor", "--name", lab.site.hostname, "--address", POD, "--mailbox", BOX)
-        who = ("--sender", BOX, "--recipient", "loop@stranger.example", "--polls", "20", "--interval", "1")
+        who = ("--sender", BOX, "--recipient", "loop@external.example", "--polls", "20", "--interval", "1")
         # With a line break at its end, as an editor leaves it in a store.
         variables = {"EMAIL_MONITOR_IMAP_PASSWORD": f"{lab.passwords[BOX]}\n", "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
         command = ("python3", "-B", "/scripts/probe.py", "outbound", *where, *who, "--pushgateway", edge.gateway.url)
@@ -133,7 +133,7 @@ def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_
         thread.join()
     log.expect(r"SASL (PLAIN|LOGIN) authentication failed")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "verdict private_client" in done.stdout  # the lab's stranger has a documentation address
+    assert "verdict private_client" in done.stdout  # the lab's forwarder has a documentation address
     assert "submission answers 535" in wrong.stdout
     assert edge.gateway.verdict("email-outbound-monitor", "email_outbound_verdict") == "send_failed"
     assert edge.gateway.value("email-outbound-monitor", "email_outbound_success") == 0

@@ -114,7 +114,7 @@ def test_an_exclusion_that_catches_an_empty_folder_fails_the_backup(world, tmp_p
 # --- A repository that is not there -------------------------------------------------------------------------------------------
 
 
-def test_an_export_that_comes_back_empty_does_not_start_anew(world):
+def test_an_export_that_comes_back_empty_gets_no_new_repository(world):
     made = fill(world.root / "mail", ALICE, 100)
     assert world.backup().returncode == 0
     before = world.value("backup_repository", id=world.fingerprint())
@@ -187,7 +187,7 @@ def test_truncated_messages_are_refused_though_none_is_missing(world):
     assert "59 messages whose files are empty or not of the size in their names" in done.stderr
 
 
-def test_a_few_damaged_messages_are_told_and_more_are_refused_once(world):
+def test_a_few_damaged_messages_are_reported_and_more_are_refused_once(world):
     made = fill(world.root / "mail", ALICE, 60)
     assert world.backup().returncode == 0
     for path in made[:3]:
@@ -294,7 +294,7 @@ def test_a_restored_file_that_differs_from_the_list_fails_the_drill(world, chang
     assert (done.returncode, "1 files are not as in the snapshot's list" in done.stderr) == (1, True), done.stderr
 
 
-def test_dovecot_has_to_show_every_message_and_is_nobody_of_importance(world, tmp_path):
+def test_dovecot_has_to_show_every_message_and_runs_without_privileges(world, tmp_path):
     """An imap that hides a message: the drill counts what Dovecot says, and not files again."""
     made = fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
@@ -325,7 +325,7 @@ def test_a_drill_of_an_old_snapshot_fails(world):
     assert world.gateway.value(DRILL, "mail_restore_snapshot_timestamp") == pytest.approx(time.time() - 3 * 86400, abs=3600)
 
 
-# --- Names without manners ------------------------------------------------------------------------------------------------------
+# --- Malformed names -------------------------------------------------------------------------------------------------------------
 
 
 def test_odd_names_stop_neither_backup_nor_drill(world):
@@ -344,7 +344,7 @@ def test_odd_names_stop_neither_backup_nor_drill(world):
     assert world.gateway.value(DRILL, "mail_restore_messages") == 12
 
 
-def test_a_folder_that_is_a_link_is_told_and_stops_nothing(world, tmp_path):
+def test_a_folder_that_is_a_link_is_reported_and_stops_nothing(world, tmp_path):
     fill(world.root / "mail", ALICE, 4)
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "cur").mkdir(parents=True)
@@ -402,10 +402,10 @@ def test_a_snapshot_that_would_be_forgotten_at_once_is_not_a_success(world):
     assert world.value("backup_success") == 0
 
 
-# --- Ends that nobody wished for ------------------------------------------------------------------------------------------------
+# --- Runs that end early ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_deadline_is_told_and_leaves_no_lock(world):
+def test_a_deadline_is_reported_and_leaves_no_lock(world):
     fill(world.root / "mail", ALICE, 4)
     assert world.backup().returncode == 0
     restic, _ = world.slow_restic("backup")
@@ -419,7 +419,7 @@ def test_a_deadline_is_told_and_leaves_no_lock(world):
     assert list((world.repository / "locks").iterdir()) == []
 
 
-def test_a_backup_that_nobody_could_be_told_of_is_a_failure(world):
+def test_a_backup_that_could_not_be_reported_is_a_failure(world):
     fill(world.root / "mail", ALICE, 4)
     world.gateway.broken = 100
     done = world.backup()
@@ -473,7 +473,7 @@ def damage(world, place: float = 0.3) -> None:
     pack.write_bytes(content)
 
 
-# --- A stranger's message ---------------------------------------------------------------------------------------------------------
+# --- Messages of any size ---------------------------------------------------------------------------------------------------------
 
 
 def huge(world, size: int) -> None:
@@ -503,7 +503,7 @@ def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the
     assert world.gateway.value(DRILL, "mail_restore_messages") == 250_004
 
 
-def test_headers_without_an_end_are_read_in_part_only(world):
+def test_endless_headers_are_read_in_part_only(world):
     fill(world.root / "mail", ALICE, 3)
     path = box(world) / "cur" / "1800000000.M1P1.host:2,S"
     path.write_bytes(b"X-Long: " + b"a" * (3 << 20) + b"\nMessage-ID: <far@example.org>\n\nx\n")
@@ -743,7 +743,7 @@ def test_a_wait_for_a_lock_of_another_program_ends(world, monkeypatch):
         other.wait()
 
 
-def test_every_part_of_the_repository_has_its_day(monkeypatch):
+def test_every_part_of_the_repository_is_read_in_turn(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     part = importlib.import_module("backup").todays_part
     start = datetime(2026, 11, 21, tzinfo=UTC)

@@ -81,11 +81,11 @@ def test_logs_queue_and_what_dovecot_rebuilds_stay_out_and_what_it_needs_goes_in
     assert not any("spool-postfix" in path for path in paths)
 
 
-def test_a_mailbox_that_shrank_is_refused_until_somebody_says_it_is_meant(world):
+def test_a_mailbox_that_shrank_is_refused_until_the_fall_is_accepted(world):
     made = fill(world.root / "mail", ALICE, 100)
     fill(world.root / "mail", SPAM, 100)
     assert world.backup().returncode == 0
-    for left in (40, 0):  # not only once: a refused backup is no new baseline
+    for left in (40, 0):  # not only once: a refused backup does not become the baseline
         for path in made[left:]:
             path.unlink(missing_ok=True)
         done = world.backup()
@@ -97,7 +97,7 @@ def test_a_mailbox_that_shrank_is_refused_until_somebody_says_it_is_meant(world)
     assert world.backup().returncode == 0
 
 
-def test_a_fall_within_bounds_and_a_small_mailbox_are_nothing(world):
+def test_a_fall_within_bounds_and_one_of_a_small_mailbox_are_accepted(world):
     made = fill(world.root / "mail", ALICE, 100)
     few = fill(world.root / "mail", SPAM, 10)
     assert world.backup().returncode == 0
@@ -150,9 +150,9 @@ def test_mail_that_moves_and_arrives_while_it_is_saved_is_in_the_backup(world):
 
 
 def test_a_file_that_cannot_be_read_fails_the_backup(world):
-    """Root reads everything, so the job runs as somebody else here."""
+    """Root reads everything, so the job runs as another user here."""
     fill(world.root / "mail", ALICE, 5)
-    subprocess.run(["chown", "-R", "nobody", str(world.root), str(world.repository.parent), str(world.scratch), str(world.key)], check=True)
+    subprocess.run(["chown", "-R", "65534", str(world.root), str(world.repository.parent), str(world.scratch), str(world.key)], check=True)
     for parent in world.root.parents:
         if str(parent).startswith("/tmp/pytest"):
             parent.chmod(0o755)
@@ -209,7 +209,7 @@ def test_damage_that_was_found_stays_found_when_another_part_has_its_day(world):
     assert world.value("backup_verified") == 1
 
 
-def test_a_repository_that_cannot_even_be_looked_at_is_a_failure_that_is_told(world):
+def test_a_repository_that_cannot_be_read_is_reported_as_a_failure(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     shutil.rmtree(world.repository)
@@ -268,7 +268,7 @@ def test_another_programs_work_on_the_repository_is_waited_for(world):
     assert "killed" not in done.stdout
 
 
-def test_a_wrong_key_is_said_and_changes_nothing(world):
+def test_a_wrong_key_is_reported_and_changes_nothing(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     before = sorted(world.repository.rglob("*"))
@@ -284,7 +284,7 @@ def test_a_wrong_key_is_said_and_changes_nothing(world):
     assert world.backup().returncode == 0
 
 
-def test_a_repository_that_lost_its_config_is_not_begun_anew(world):
+def test_a_repository_that_lost_its_config_is_not_recreated(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     (world.repository / "config").unlink()

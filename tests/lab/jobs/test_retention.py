@@ -29,7 +29,7 @@ TABLE = {
     "bulk": ("Precedence: bulk", 15 * DAY, False, False),
     "list": ("Precedence: list", 15 * DAY, False, False),
     "junk": ("precedence: JUNK", 15 * DAY, False, False),
-    "first-class is no bulk": ("Precedence: first-class", 15 * DAY, False, True),
+    "first-class is not bulk": ("Precedence: first-class", 15 * DAY, False, True),
     "folded bulk": ("Precedence:\n bulk", 15 * DAY, False, False),
     "folded unsubscribe": ("List-Unsubscribe:\n <mailto:x@y>,\n <https://x>", 15 * DAY, False, False),
     "auto-generated": ("Auto-Submitted: auto-generated", 15 * DAY, False, False),
@@ -117,7 +117,7 @@ def test_above_the_share_nothing_is_deleted_and_the_run_fails(imap, gateway, kee
     assert "spam_retention_auto_deleted_total" not in gateway.groups["spam-retention"]
 
 
-def test_above_the_number_the_oldest_go_first_and_the_rest_is_told(imap, gateway, keep):
+def test_above_the_number_the_oldest_go_first_and_the_rest_is_reported(imap, gateway, keep):
     """An external sender could otherwise stop retention for good, with one message more than the limit."""
     for number in range(40):
         imap.deliver(SPAM, message("Precedence: bulk", f"m{number}"), age=(60 - number) * DAY // 2 - HOURS)
@@ -180,7 +180,7 @@ def test_a_server_that_lacks_an_ability_is_refused(tmp_path, authority, job, gat
         assert len(server.messages(SPAM)) == 3
 
 
-def test_a_deadline_is_told(imap, gateway, job, passwords):
+def test_a_deadline_is_reported(imap, gateway, job, passwords):
     with silent_server() as port:
         place = ("--job", "spam-retention", "--name", NAME, "--address", "127.0.0.1", "--port", str(port), "--passwords", str(passwords))
         command = [sys.executable, "-B", str(SCRIPTS / "retention.py"), *place, *RULES, "--max-messages", "5", "--max-share", "50"]
@@ -243,7 +243,7 @@ def test_mail_that_arrives_meanwhile_is_not_lost(imap, keep):
     assert subjects(imap) == set(delivered)
 
 
-def test_many_scattered_messages_go_in_commands_of_bearable_length(imap, keep):
+def test_many_scattered_messages_go_in_commands_that_the_server_accepts(imap, keep):
     for number in range(1300):  # every other one stays, so that no range joins two
         imap.deliver(SPAM, message("Precedence: bulk" if number % 2 else "X-Nothing: special", f"m{number}"), age=20 * DAY)
     assert keep(**{"max-messages": 5000}).returncode == 0
@@ -259,7 +259,7 @@ def test_many_scattered_messages_go_in_commands_of_bearable_length(imap, keep):
         ("server", "IMAP: "),
     ],
 )
-def test_what_cannot_be_done_is_said_and_counted(imap, gateway, keep, passwords, change, words):
+def test_what_cannot_be_done_is_reported_and_counted(imap, gateway, keep, passwords, change, words):
     fill(imap, 2)
     rules = RULES
     if change == "password":
