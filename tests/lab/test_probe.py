@@ -8,7 +8,6 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from components.jobs.job import SCRIPTS
 from components.listeners import LISTENERS
 from tests.lab.support import Log
 from tools.lab.client import Client, message
@@ -60,8 +59,8 @@ class Edge:
 @pytest.fixture
 def edge(lab: Lab) -> Iterator[Edge]:
     edge = Edge(lab)
-    for script in SCRIPTS:
-        lab.world.write(f"/scripts/{script}", (ROOT / "scripts" / "pod" / script).read_text("utf-8"))
+    for program in (ROOT / "scripts" / "pod").glob("*.py"):
+        lab.world.write(f"/scripts/{program.name}", program.read_text("utf-8"))
     lab.world.write("/etc/ssl/certs/lab-ca.pem", lab.authority.certificate)
     lab.world.write("/etc/hosts", f"127.0.0.1 localhost\n{lab.site.edge.address} {lab.site.hostname}\n{EDGE_IPV6} {lab.site.hostname}\n")
     servers = []
