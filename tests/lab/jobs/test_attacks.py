@@ -13,6 +13,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +224,16 @@ def test_noise_of_the_right_size_is_found_by_the_drill(world):
     assert world.gateway.value(DRILL, "mail_restore_success") == 0
 
 
+def test_noise_among_mail_is_found_by_the_drill(world):
+    """Two messages of twelve are enough: the sample of a small folder is the whole folder."""
+    made = fill(world.root / "mail", ALICE, 10)
+    for path in made[2:4]:
+        path.write_bytes(bytes(path.stat().st_size))  # zeros, as a file system leaves them after a crash
+    assert world.backup().returncode == 0
+    done = world.drill()
+    assert (done.returncode, "8 are mail" in done.stderr) == (1, True), done.stderr
+
+
 def test_a_message_that_dovecot_complains_of_fails_the_drill(world):
     made = fill(world.root / "mail", ALICE, 1)
     made[0].write_bytes(made[0].read_bytes()[:-50])
@@ -424,6 +435,43 @@ def test_a_backup_that_could_not_be_reported_is_a_failure(world):
     world.gateway.broken = 100
     done = world.backup()
     assert (done.returncode, "Pushgateway: failed" in done.stderr) == (1, True)
+
+
+def test_a_drill_that_could_not_be_reported_is_a_failure(world):
+    fill(world.root / "mail", ALICE, 4)
+    assert world.backup().returncode == 0
+    world.gateway.broken = 100
+    done = world.drill()
+    assert (done.returncode, "Pushgateway: failed" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("program", ["drill", "restore"])
+def test_a_deadline_ends_drill_and_restore_in_order(world, program):
+    """The drill reports its failure; both stop restic, and leave nothing in their scratch space."""
+    fill(world.root / "mail", ALICE, 4)
+    assert world.backup().returncode == 0
+    restic, _ = world.slow_restic({"drill": "dump", "restore": "restore"}[program])
+    with ThreadPoolExecutor() as pool:
+        arguments = () if program == "drill" else ("--what", "mailbox", "--mailbox", ALICE, "--go")
+        running = pool.submit(getattr(world, program), *arguments, "--restic", restic)
+        while not (world.scratch / "waiting").exists():
+            assert not running.done(), running.result().stderr
+            time.sleep(0.02)
+        (pid,) = [int(path.name) for path in Path("/proc").glob("[0-9]*") if _runs(path, f"/{program}.py", str(world.scratch))]
+        os.kill(pid, signal.SIGTERM)
+        done = running.result()
+    assert (done.returncode, "ended from outside" in done.stderr) == (1, True), done.stderr
+    assert not (world.scratch / "restored").exists()
+    if program == "drill":
+        assert world.gateway.value(DRILL, "mail_restore_success") == 0
+
+
+def _runs(process: Path, *words: str) -> bool:
+    try:
+        line = (process / "cmdline").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return all(word in line for word in words)
 
 
 def test_snapshots_of_runs_that_did_not_end_are_forgotten(world):
@@ -662,6 +710,32 @@ def test_no_uid_is_given_out_twice(world, tmp_path, authority, what, live):
     assert all(remembered[uid] == seen[uid] for uid in remembered.keys() & seen.keys())
 
 
+@pytest.mark.parametrize("what", [("--what", "whole"), ("--what", "mailbox", "--mailbox", ALICE, "--replace")])
+def test_no_uid_is_given_out_twice_after_a_restore_that_broke_off(world, what):
+    """What the first attempt had brought back is what the second one finds, and knows nothing of the UIDs since the snapshot."""
+    fill(world.root / "mail", ALICE, 5)
+    lists = [box(world) / "dovecot-uidlist", box(world) / ".Lost" / "dovecot-uidlist"]
+    fill(world.root / "mail", ALICE, 1, folder=".Lost")
+    for path in lists:
+        path.write_text("3 V1 N7 G1\n", encoding="utf-8")
+    assert world.backup().returncode == 0
+    lists[0].write_text("3 V1 N900 G1\n", encoding="utf-8")
+    lists[1].unlink()
+    programs = world.key.with_name("programs")
+    shutil.copytree(SCRIPTS, programs)
+    program = programs / "restore.py"
+    program.write_text(program.read_text("utf-8").replace(" raise_next_uids(", " raise ProblemError('broke off') if True else ("))
+    world.programs = programs
+    assert "broke off" in world.restore(*what, "--go").stderr
+    assert lists[0].read_text() == "3 V1 N7 G1\n"
+    world.programs = SCRIPTS
+    time.sleep(1)  # what is moved aside has a second in its name
+    done = world.restore(*what, "--go")
+    assert done.returncode == 0, done.stderr
+    assert lists[0].read_text() == "3 V1 N900 G1\n"
+    assert lists[1].read_text() == "3 V1 N100007 G1\n"
+
+
 def test_a_message_that_was_marked_deleted_does_not_go_with_the_next_expunge(world):
     made = fill(world.root / "mail", ALICE, 4, flags="ST")
     assert world.backup().returncode == 0
@@ -725,6 +799,21 @@ def test_one_damaged_message_does_not_keep_the_others(world, what):
     there = [path for part in ("cur", "new") for path in (box(world) / part).iterdir()]
     assert len(there) == 59
     assert all("Message-ID" in path.read_text("utf-8") for path in there)
+
+
+@pytest.mark.parametrize("what", [("--what", "mailbox", "--mailbox", ALICE), ("--what", "whole")])
+def test_a_large_message_of_which_a_part_is_damaged_does_not_come_back_with_a_hole(world, what):
+    """restic fills the hole with zeros: a file of the right size and with the right header, which every later backup would call good."""
+    made = fill(world.root / "mail", ALICE, 5)
+    large = fill(world.root / "mail", ALICE, 1, folder=".Large", size=40_000_000)[0]
+    assert world.backup().returncode == 0
+    damage(world, place=0.9)
+    for path in (*made, large):
+        path.unlink()
+    done = world.restore(*what, "--go")
+    assert (done.returncode, f"not restored: {large}" in done.stderr) == (1, True), done.stderr
+    assert [path.name for path in (box(world) / ".Large").rglob("*S=*")] == []
+    assert len([path for part in ("cur", "new") for path in (box(world) / part).iterdir()]) == 5
 
 
 def test_a_wait_for_a_lock_of_another_program_ends(world, monkeypatch):

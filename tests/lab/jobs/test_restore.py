@@ -21,7 +21,7 @@ def mailbox_view(port: int, authority, address: str) -> dict:
     context = ssl.create_default_context(cadata=authority.certificate)
     context.check_hostname = False
     view: dict = {}
-    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context, timeout=20) as session:
+    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context) as session:
         session.login(address, PASSWORD)
         view["subscribed"] = sorted(session.lsub()[1])
         for folder in ("INBOX", "Archive"):

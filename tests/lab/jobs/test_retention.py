@@ -51,11 +51,11 @@ def passwords(tmp_path):
 
 @pytest.fixture
 def keep(job, imap, gateway, passwords):
-    def run(*arguments, rules=RULES, **others):
+    def run(*arguments, rules=RULES, environment=None, **others):
         limits = {"max-messages": 500, "max-share": 90, **others}
         options = [text for name, value in limits.items() for text in (f"--{name}", value)]
         place = ("--job", "spam-retention", "--name", NAME, "--address", "127.0.0.1", "--port", imap.port, "--passwords", passwords)
-        done = job("retention.py", *place, *rules, "--pushgateway", gateway.url, *options, *arguments)
+        done = job("retention.py", *place, *rules, "--pushgateway", gateway.url, *options, *arguments, environment=environment)
         assert PASSWORD not in done.stdout + done.stderr
         return done
 
@@ -153,6 +153,25 @@ def test_a_message_under_two_rules_is_counted_once(imap, gateway, keep):
         gateway.value("spam-retention", f"spam_retention_{kind}_total", mailbox=SPAM) for kind in ("auto_deleted", "human_deleted", "kept")
     ]
     assert values == [5, 0, 20]
+
+
+@pytest.mark.parametrize(("days", "left"), [(-30, 5), (30, 5), (0, 0)])
+def test_one_wrong_clock_makes_no_mail_old(imap, keep, tmp_path, days, left):
+    """With a clock that is years ahead, the server or this node would find everything due."""
+    for number in range(5):
+        imap.deliver(SPAM, message("Precedence: bulk", f"m{number}"), age=(20 if days <= 0 else 5) * DAY)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import time; real = time.time; time.time = lambda: real() + {days} * 86400", encoding="utf-8"
+    )
+    done = keep(environment={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stdout
+    assert len(imap.messages(SPAM)) == left
+
+
+def test_a_run_that_could_not_be_reported_is_a_failure(imap, gateway, keep):
+    gateway.broken = 100
+    done = keep()
+    assert (done.returncode, "Pushgateway: failed" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("password", ["geheimnisvoll-ä ñ", "ends with a line break"])
