@@ -94,7 +94,8 @@ def selector(rendered: Rendered) -> Found:
     """A Service, NetworkPolicy or workload selects pods by labels that no declared pod has."""
     for thing in rendered.declared:
         kind, spec = thing.manifest["kind"], thing.manifest.get("spec", {})
-        if kind == "Deployment" and not spec["selector"]["matchLabels"].items() <= _template(thing)["metadata"]["labels"].items():
+        labels = spec.get("selector", {}).get("matchLabels", {})
+        if kind == "Deployment" and not (labels and labels.items() <= _template(thing)["metadata"]["labels"].items()):
             yield thing.label, "its selector does not match the labels of its own pods"
         if kind in {"Service", "NetworkPolicy"} and not _selected(rendered, _selector(thing.manifest)):
             yield thing.label, "selects no declared pod"
@@ -107,7 +108,7 @@ def affinity(rendered: Rendered) -> Found:
     for thing in _workloads(rendered):
         pods = _template(thing)["spec"].get("affinity", {}).get("podAffinity", {})
         for term in pods.get("requiredDuringSchedulingIgnoredDuringExecution", []):
-            wanted = term["labelSelector"]["matchLabels"]
+            wanted = term["labelSelector"].get("matchLabels", {})
             if not _selected(rendered, wanted) and wanted not in foreign:
                 yield (
                     thing.label,
@@ -190,7 +191,7 @@ def _template(thing: Declared) -> Json:
 
 
 def _selector(thing: Json) -> Json:
-    return thing["spec"]["podSelector"]["matchLabels"] if thing["kind"] == "NetworkPolicy" else thing["spec"]["selector"]
+    return thing["spec"]["podSelector"].get("matchLabels", {}) if thing["kind"] == "NetworkPolicy" else thing["spec"]["selector"]
 
 
 def _selected(rendered: Rendered, wanted: Json) -> list[Json]:
