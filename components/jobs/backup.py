@@ -4,18 +4,20 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from components.jobs.job import Claim, Container, Job, Mount, Root, Scratch, SecretFiles, Volume, option, python
-from components.names import MAIL_SERVER
+from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.jobs import Backup, BackupTarget, WebmailBackup
 from components.settings.site import Site
 from components.settings.types import Image
+from components.webmail.config import DATABASE_FILE
+from components.webmail.image import FOLDERS
 
 MAIL = "mailserver-backup"
-WEBMAIL = "roundcube-backup"
+WEBMAIL_JOB = "roundcube-backup"
+DATABASE = "database"  # of the webmail's volumes, the one with the SQLite file
 MAILDIRS = "mail"  # the archive's name for the source that holds Maildirs
 MAIL_FOLDERS = {MAILDIRS: "data", "state": "state"}  # name in the archive to the volume's folder; logs are not saved
 
 SOURCE_DIR = "/source"
-MANIFEST = "manifest"  # the one folder beside the sources, so no source can have its name
 REPOSITORY_DIR = "/backup/restic"  # beside the yearly-weekly folders of an older backup, which stay as they are
 KEY_FILE = "/key/password"
 TOOLS_DIR = "/tools"
@@ -34,14 +36,17 @@ def backup_jobs(site: Site) -> Iterator[Job]:
         claims: dict[str, Volume] = {"data": Claim(site.mail.storage.claim, read_only=True)}
         yield _job(site, MAIL, backup, beside=MAIL_SERVER, mounts=mounts, claims=claims, maildirs=MAILDIRS)
     if webmail:
-        mounts, claims = webmail_sources(webmail, read_only=True)
-        yield _job(site, WEBMAIL, webmail, beside=webmail.app, mounts=mounts, claims=claims)
-
-
-def webmail_sources(webmail: WebmailBackup, *, read_only: bool) -> tuple[list[Mount], dict[str, Volume]]:
-    """By names that none of a job's own volumes has, whatever the settings call a claim."""
-    mounts = [Mount(f"source-{name}", f"{SOURCE_DIR}/{name}", read_only=read_only) for name in webmail.claims]
-    return mounts, {f"source-{name}": Claim(claim, read_only) for name, claim in webmail.claims.items()}
+        assert site.webmail is not None  # noqa: S101 - checks.py
+        used = site.webmail.claims
+        claims = {use: Claim(claim, read_only=True) for use, claim in used.items()}
+        mounts = [Mount(use, f"{SOURCE_DIR}/{use}", folder=FOLDERS.get(use)) for use in used if use != DATABASE]
+        before = ()
+        if DATABASE in used:
+            # A file that is being written is not a backup: the job saves a copy.
+            mounts.append(Mount("copy", f"{SOURCE_DIR}/{DATABASE}"))
+            claims["copy"] = Scratch(site.webmail.storage.size)
+            before = (_database_copy(site),)
+        yield _job(site, WEBMAIL_JOB, webmail, beside=WEBMAIL, mounts=mounts, claims=claims, before=before)
 
 
 def restic_binary(image: Image) -> Container:
@@ -69,6 +74,17 @@ def repository_options() -> tuple[str, ...]:
     return ("--repository", REPOSITORY_DIR, "--key-file", KEY_FILE, "--restic", f"{TOOLS_DIR}/restic")
 
 
+def _database_copy(site: Site) -> Container:
+    live, copy = f"/live/{DATABASE_FILE}", f"/copy/{DATABASE_FILE}"
+    return Container(
+        name="database",
+        image=site.jobs.python_image,
+        command=python("database.py", live, copy),
+        root=Root("the copy keeps its owner, for whom it is restored", ("CHOWN", "DAC_READ_SEARCH", "FOWNER")),
+        mounts=(Mount(DATABASE, "/live"), Mount("copy", "/copy", read_only=False)),
+    )
+
+
 def _job(
     site: Site,
     name: str,
@@ -77,6 +93,7 @@ def _job(
     beside: str,
     mounts: list[Mount],
     claims: dict[str, Volume],
+    before: tuple[Container, ...] = (),
     maildirs: str | None = None,
 ) -> Job:
     jobs, shared = site.jobs, site.jobs.backup
@@ -90,6 +107,7 @@ def _job(
         beside=beside,
         containers=(
             restic_binary(jobs.restic_image),
+            *before,
             Container(
                 name="backup",
                 image=jobs.python_image,
@@ -106,8 +124,10 @@ def _job(
                 ),
                 memory="512Mi",
                 root=READER,
-                mounts=(*mounts, Mount(MANIFEST, f"{SOURCE_DIR}/{MANIFEST}", read_only=False), *repository_mounts(read_only=False)),
+                mounts=(*mounts, Mount("manifest", f"{SOURCE_DIR}/manifest", read_only=False), *repository_mounts(read_only=False)),
             ),
         ),
-        volumes=claims | repository_volumes(site, backup.target, read_only=False) | {MANIFEST: Scratch("16Mi"), "scratch": Scratch("2Gi")},
+        volumes=claims
+        | repository_volumes(site, backup.target, read_only=False)
+        | {"manifest": Scratch("16Mi"), "scratch": Scratch("2Gi")},
     )
