@@ -13,7 +13,6 @@ from components.jobs.probe import probe_jobs
 from components.jobs.restore import restore_jobs
 from components.jobs.retention import retention_jobs
 from components.mail.component import POD_SCRIPTS, MailServer
-from components.mail.files import SCRIPTS
 from components.settings.jobs import BackupTarget, Nfs
 from components.settings.site import Site
 
@@ -36,7 +35,7 @@ class Jobs(Component):
             programs = k8s.core.v1.ConfigMap(
                 self.named("programs"),
                 metadata=self.metadata(CONFIG_MAP),
-                data={path.name: path.read_text("utf-8") for path in sorted(POD_SCRIPTS.glob("*.py")) if path.name not in SCRIPTS},
+                data={path.name: path.read_text("utf-8") for path in sorted(POD_SCRIPTS.glob("*.py"))},
                 opts=self.child("ConfigMap", CONFIG_MAP),
             )
             targets = self.site.jobs.backup, self.site.jobs.webmail_backup
