@@ -235,7 +235,7 @@ def test_thunderbird_finds_the_services(server: Server):
     }
 
 
-def test_nothing_was_complained_of(server: Server):
+def test_the_server_logged_no_error(server: Server):
     """Last: what the server said about all the requests above."""
     log = (server.folder / "log").read_text()
     for level in ("warn", "error", "crit", "alert", "emerg"):

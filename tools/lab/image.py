@@ -324,8 +324,14 @@ class MailServer:
     def wait_until_ready(self) -> None:
         ports = [port for twin in self.site.listeners for port in (twin.port, twin.proxy_port)] + [11332]
         ports += [MANAGESIEVE_PORT] if self.on("ENABLE_MANAGESIEVE") else []
-        wait_for(f"ports {ports} of the mail server", lambda: self.listening(*ports), 60)
+        wait_for(f"ports {ports} of the mail server", lambda: self._ended() or self.listening(*ports), 120)
+        if ended := self._ended():
+            raise UserError(f"{ended} ended: {self.daemons[ended].output.read_text(errors='replace')[-1000:]}")
         self._patterns(keep=True)
+
+    def _ended(self) -> str | None:
+        """A daemon that is not running any more."""
+        return next((name for name, daemon in self.daemons.items() if not daemon.running()), None)
 
     def listening(self, *ports: int) -> bool:
         rows = self.host.run("ss", "-Hltn").stdout.splitlines()
