@@ -67,10 +67,11 @@ def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys,
         assert YAML(typ="safe").load(written[name]) == resource["inputs"]
 
 
-def test_a_render_without_any_credential_is_the_same_to_the_byte(tmp_path):
-    """Once in a bare environment with another order of hashing, once here."""
+def test_a_render_without_any_credential_is_the_same_to_the_byte(tmp_path, monkeypatch):
+    """Once in a bare environment with another order of hashing, once here, both at the same time of day."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1780000000")
     command = [sys.executable, "-m", "tools", "render", "--stack", "prod", "--out", str(tmp_path / "bare")]
-    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONHASHSEED": "1"}
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONHASHSEED": "1", "SOURCE_DATE_EPOCH": os.environ["SOURCE_DATE_EPOCH"]}
     subprocess.run(command, cwd=ROOT, env=bare, check=True, capture_output=True)
     assert run_render(ROOT, tmp_path / "here") == 0
     assert files_of(tmp_path / "bare") == files_of(tmp_path / "here")

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,11 +107,16 @@ def summary(recording: Recording, stack: Stack, console: Console) -> None:
         console.print(f"{'note' if level == 'info' else level}: {message}", markup=False, soft_wrap=True)
 
 
+def _now() -> datetime:
+    """The time that zone serials are made of; SOURCE_DATE_EPOCH fixes it (https://reproducible-builds.org/specs/source-date-epoch/)."""
+    return datetime.fromtimestamp(float(os.environ.get("SOURCE_DATE_EPOCH") or time.time()), UTC)
+
+
 def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
     recording = run(stack)
     site = site_of(stack)
-    write([*artefacts(recording), *zone_files(site, datetime.now(UTC)), *edge_artefacts(site), *monitoring_artefacts(site)], out)
+    write([*artefacts(recording), *zone_files(site, _now()), *edge_artefacts(site), *monitoring_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
         console.print(dns_table(site))
