@@ -26,7 +26,7 @@ def declare(
     announcements: dict[str, cloudflare.DnsRecord] = {}
     for record in sorted(records, key=lambda record: record.type == "MX"):
         zone = zones[record.zone]
-        if zone.zone_id is None:
+        if zone.cloudflare is None:
             continue
         waits_for: list[pulumi.Resource] = []
         if announces := record.name.startswith(f"_{POLICY_HOST}."):
@@ -35,7 +35,7 @@ def declare(
             waits_for.append(announcements[record.name])
         resource = cloudflare.DnsRecord(
             f"{record.zone}/{record.key}",
-            zone_id=zone.zone_id,
+            zone_id=zone.cloudflare,
             name=record.name,
             type=record.type,
             ttl=ttl_of(component.site, record),
@@ -45,7 +45,7 @@ def declare(
                 pulumi.ResourceOptions(
                     parent=component,
                     protect=record.carries_mail and not zone.releases(record.key),
-                    import_=f"{zone.zone_id}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
+                    import_=f"{zone.cloudflare}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
                     aliases=[pulumi.Alias(name=f"{record.zone}/{record.former}")] if record.former else None,
                     depends_on=waits_for,
                 ),

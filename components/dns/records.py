@@ -41,7 +41,7 @@ class Record:
     priority: int | None = None
     data: tuple[tuple[str, str | int], ...] = ()
     proxied: bool = False
-    carries_mail: bool = False  # without it mail is lost or refused: protected in production
+    carries_mail: bool = False  # without it mail is lost or refused: protected
     unit: str | None = None  # key of the record with which this one is replaced: a name has either addresses or a CNAME
     former: str | None = None
     setting: str = ""  # that makes it, for messages

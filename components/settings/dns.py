@@ -132,11 +132,6 @@ class Zone(Model):
         description="keys of protected records that may be deleted, `*` for all; needs an `up` of its own first",
     )
 
-    @property
-    def zone_id(self) -> RecordId | None:
-        """Where Cloudflare keeps the records; None where it does not, or where the id is a placeholder of zeros."""
-        return self.cloudflare if self.cloudflare and self.cloudflare.strip("0") else None
-
     @model_validator(mode="after")
     def _one_key_for_each_id(self) -> "Zone":
         keys: dict[str, str] = {}

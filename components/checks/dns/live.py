@@ -59,10 +59,10 @@ def look(site: Site) -> Iterator[LiveZone]:
     """
     token = os.environ.get(TOKEN)
     for zone, settings in zones(site).items():
-        if settings.zone_id is None:
+        if settings.cloudflare is None:
             continue
         try:
-            yield LiveZone(site, zone, read_zone(zone, settings.zone_id, token) if token else None)
+            yield LiveZone(site, zone, read_zone(zone, settings.cloudflare, token) if token else None)
         except RefusedError as refusal:
             yield LiveZone(site, zone, None, refusal=str(refusal))
         except SilentError as silence:
@@ -176,7 +176,7 @@ def vanishing(subject: LiveZone) -> Found:
     """A record that mail depends on is live, ours and no longer in the settings. It goes in two steps, so that no slip removes it."""
     site, declared = subject.site, {record.key for record in subject.records()}
     hosts = site.dns.hosts if site.dns else {}
-    for row in subject.rows if site.production else ():
+    for row in subject.rows:
         mail = row.name in site.domains if row.type == "MX" else row.name in hosts
         key = _key(row, subject.zone) if row.ours and mail else None
         if key and key not in declared and not subject.settings.releases(key):
