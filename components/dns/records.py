@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from components.dns.content import txt
-from components.dns.mta_sts import POLICY_HOST, mail_exchangers, policy_id
-from components.dns.web_pages import AUTOCONFIG_HOST
+from components.dns.mta_sts import mail_exchangers, policy_id
+from components.dns.web_pages import web_hosts
 from components.settings.dkim import DkimKey
 from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
 from components.settings.site import Domain, Site
@@ -194,9 +194,8 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
         yield "tlsrpt", f"_smtp._tls.{name}", "TXT", txt(f"v=TLSRPTv1; rua={','.join(dns.tls_reports)}"), {}
     if dns.mta_sts:
         yield "mta-sts", f"_mta-sts.{name}", "TXT", txt(f"v=STSv1; id={policy_id(site, name)}"), {}
-        yield from _web_host(POLICY_HOST, f"{POLICY_HOST}.{name}", web)
-    if dns.autoconfig:
-        yield from _web_host(AUTOCONFIG_HOST, f"{AUTOCONFIG_HOST}.{name}", web)
+    for label in web_hosts(dns):
+        yield from _web_host(label, f"{label}.{name}", web)
     for label, former, code in _labelled(dns.verification):
         yield f"verification-{label}-{_digest(code)}", name, "TXT", txt(code), {"former": f"verification-{former}"}
     yield from _services(site, name, domain)

@@ -147,7 +147,7 @@ class Zone(Model):
 
 
 class PolicyServer(Model):
-    """The small web server behind `mta-sts.<domain>` and `autoconfig.<domain>`."""
+    """The small web server behind `mta-sts.<domain>`, `autoconfig.<domain>` and `autodiscover.<domain>`."""
 
     image: Image = Field(default="docker.io/library/nginx:1.28.0-alpine", description="nginx image; it runs as user 101")
     replicas: int = Field(default=2, ge=1, le=10, description="number of pods; two survive the loss of a node")
@@ -166,7 +166,7 @@ class PolicyServer(Model):
 
 
 class Certificate(Model):
-    """The certificate of `mta-sts.<domain>` or `autoconfig.<domain>`: a Secret, renewed elsewhere or by cert-manager."""
+    """The certificate of a host of the policy server: a Secret, renewed elsewhere or by cert-manager."""
 
     secret: ObjectName = Field(description="Secret of type kubernetes.io/tls in the stack's namespace", examples=["mta-sts-tls"])
     cluster_issuer: ObjectName | None = Field(
@@ -284,7 +284,12 @@ class DomainRecords(Model):
     caa: tuple[Caa, ...] = Field(default=(), description="who may issue certificates; empty: any authority")
     autoconfig: Certificate | None = Field(
         default=None,
-        description="certificate of `autoconfig.<domain>`, which the policy server serves for Thunderbird; null: not served",
+        description="certificate of `autoconfig.<domain>`, which the policy server serves for Thunderbird and, as a profile, for Apple's "
+        "devices; null: not served",
+    )
+    autodiscover: Certificate | None = Field(
+        default=None,
+        description="certificate of `autodiscover.<domain>`, which the policy server serves for Outlook; null: not served",
     )
 
 
@@ -304,7 +309,7 @@ class Dns(Model):
         description="every mail host that the MX of a domain names",
         examples=[{"mail.example.org": {"addresses": ["192.0.2.25"]}}],
     )
-    web: WebHost | None = Field(default=None, description="where `mta-sts.<domain>` and `autoconfig.<domain>` are reached")
+    web: WebHost | None = Field(default=None, description="where the hosts of the policy server are reached")
     zones: dict[Fqdn, Zone] = Field(
         default={}, description="zones by name; a domain that lies in none of them is a zone of its own", examples=[{"example.org": {}}]
     )
@@ -313,7 +318,7 @@ class Dns(Model):
         default=None, description="seconds; null: Cloudflare's automatic value (300)", examples=[3600]
     )
     policy_server: PolicyServer = Field(
-        default=PolicyServer(), description="web server for MTA-STS policies and autoconfig, where a domain has them"
+        default=PolicyServer(), description="web server for MTA-STS policies and the settings of mail programs, where a domain has them"
     )
     external_report_addresses: tuple[MailAddress, ...] = Field(
         default=(),

@@ -156,7 +156,9 @@ def test_a_middleware_that_would_hide_the_policy_is_refused(name: str, recording
 def test_the_certificate_is_named_per_domain(recording: Callable[..., Recording]):
     ingress = server(recording("dev"))["Ingress"].inputs
     assert ingress["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] == "letsencrypt"
-    assert ingress["spec"]["tls"] == [{"hosts": ["mta-sts.example.org", "autoconfig.example.org"], "secretName": "mta-sts-tls"}]
+    assert ingress["spec"]["tls"] == [
+        {"hosts": [f"{label}.example.org" for label in ("mta-sts", "autoconfig", "autodiscover")], "secretName": "mta-sts-tls"}
+    ]
     assert server(recording("prod"))["Ingress"].inputs["spec"]["tls"] == [
         {"hosts": ["mta-sts.viktorbarzin.me"], "secretName": "tls-secret"}
     ]
