@@ -1,16 +1,22 @@
 """The records at Cloudflare. Nothing else imports its SDK."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_cloudflare as cloudflare
 
 from components.base import Component
-from components.dns.live import COMMENT
+from components.dns.live import COMMENT, TOKEN
 from components.dns.mta_sts import POLICY_HOST, enforced
 from components.dns.records import Record, ttl_of
+from components.errors import UserError
 from components.settings.dns import Zone
 from components.settings.types import Fqdn
+
+# Other credentials that the provider takes. With one of them an `up` would publish without a look at the live zone before.
+_IN_CONFIGURATION = ("apiToken", "apiKey", "apiUserServiceKey")
+_IN_ENVIRONMENT = ("CLOUDFLARE_API_KEY", "CLOUDFLARE_API_USER_SERVICE_KEY")
 
 
 def declare(
@@ -22,6 +28,7 @@ def declare(
     keeps that for as long as max_age says (RFC 8461 section 3.3). Where the policy is enforced, a new MX waits for the
     announcement of the policy that names it, because senders refuse an MX that theirs does not name.
     """
+    _refuse_other_credentials()
     declared: dict[tuple[Fqdn, str], cloudflare.DnsRecord] = {}
     announcements: dict[str, cloudflare.DnsRecord] = {}
     for record in sorted(records, key=lambda record: record.type == "MX"):
@@ -57,6 +64,14 @@ def declare(
         if announces:
             announcements[record.name.removeprefix(f"_{POLICY_HOST}.")] = resource
     return list(declared.values())
+
+
+def _refuse_other_credentials() -> None:
+    configuration = pulumi.Config("cloudflare")
+    found = [f"cloudflare:{name}" for name in _IN_CONFIGURATION if configuration.get(name)]
+    found += [name for name in _IN_ENVIRONMENT if os.environ.get(name)]
+    if found:
+        raise UserError(f"{found[0]}: remove it, and set {TOKEN} in the environment, by which live zones are read before a change")
 
 
 def _unit(record: Record, declared: Mapping[tuple[Fqdn, str], cloudflare.DnsRecord]) -> pulumi.ResourceOptions:

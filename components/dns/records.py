@@ -189,7 +189,7 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
             role, owner = f"dkim-{key.selector}-{fingerprint(key)}", f"{key.selector}._domainkey.{name}"
             yield role, owner, "TXT", txt(dkim_value(key)), {"carries_mail": key.stage in {"signing", "retiring"}}
     for selector, target in dns.dkim_cnames.items():
-        yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {}
+        yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {"carries_mail": True}
     if dns.tls_reports:
         yield "tlsrpt", f"_smtp._tls.{name}", "TXT", txt(f"v=TLSRPTv1; rua={','.join(dns.tls_reports)}"), {}
     if dns.mta_sts:

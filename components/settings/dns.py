@@ -325,3 +325,11 @@ class Dns(Model):
         description="mailboxes and aliases that receive reports but are not in the settings, such as aliases in the secret store",
         examples=[["dmarc@example.org"]],
     )
+
+    @model_validator(mode="after")
+    def _one_zone_for_each_id(self) -> "Dns":
+        names: dict[str, Fqdn] = {}
+        for name, zone in self.zones.items():
+            if zone.cloudflare and names.setdefault(zone.cloudflare, name) != name:
+                raise ValueError(f"zones.{name}.cloudflare: is the id of {names[zone.cloudflare]} too; each zone has its own")
+        return self
