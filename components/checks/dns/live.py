@@ -122,10 +122,10 @@ def unadopted(subject: LiveZone) -> Found:
     """A live record that ours would duplicate: receivers ignore two SPF or DMARC records, and two MX share the mail."""
     for record, found in _rivals(subject):
         if not any(row.ours for row in found):
-            yield f"{subject.path}.adopt", f"{record.name} already has {_shown(found)}", _way_out(record, found)
+            yield f"{subject.path}.adopt", f"{record.name} already has {_shown(found)}", _remedy(record, found)
 
 
-def _way_out(record: Record, found: list[Live]) -> str:
+def _remedy(record: Record, found: list[Live]) -> str:
     row = next((row for row in found if takes_over(record, row)), None)
     if row is None:
         return "delete it in the zone; it is of another type, so it cannot become ours"
