@@ -13,6 +13,7 @@ from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
 from components.settings.site import KEY
+from components.webmail.component import Webmail
 
 
 def main() -> None:
@@ -29,6 +30,8 @@ def main() -> None:
         if site.edge.access:
             Edge("edge", context, site.edge.access, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)
+        if site.webmail:
+            Webmail("webmail", context, site.webmail, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
         refuse(run([adoption.AREA], adoption.Adoption(site, context.declared)))
 

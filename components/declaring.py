@@ -33,18 +33,26 @@ class Declaring:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
-            findings = run(OBJECT_AREAS, Rendered(self._site, self._declared))
-            if findings:
-                error = Refused(findings)
+            error = self._judged()
         if error is None:
             self._end.set_result([])
             return
-        refusal = pulumi.RunError(str(error)) if isinstance(error, UserError) else error
+        refusal = error
+        if isinstance(error, UserError):
+            refusal = pulumi.RunError(str(error))
+            refusal.__cause__ = error
         self._end.set_exception(refusal)
         # Every resource now fails with the same error, which is printed once; the rest would be asyncio's own complaints.
         self._end.get_loop().set_exception_handler(lambda _loop, _context: None)
         if kind is None:
-            raise refusal from error
+            raise refusal
+
+    def _judged(self) -> Exception | None:
+        try:
+            findings = run(OBJECT_AREAS, Rendered(self._site, self._declared))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the resources must not wait for an end that never comes
+            return error
+        return Refused(findings) if findings else None
 
     def _see(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult:
         if args.type_.startswith("kubernetes:"):

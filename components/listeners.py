@@ -108,6 +108,8 @@ IMAPS = Listener(
 
 LISTENERS = (SMTP, SUBMISSIONS, SUBMISSION, IMAPS)
 
+MANAGESIEVE_PORT = 4190  # RFC 5804; for the webmail alone, so it is neither a NodePort nor at the edge
+
 # A second inbound path to the smtp service, to try the PROXY path while the live one still uses the legacy address.
 TEST_FRONTEND = "mailserver_proxy_test"
 TEST_POOL = "mailserver_nodes"

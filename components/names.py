@@ -4,3 +4,5 @@ MAIL_SERVER = "mailserver"  # the Deployment, its Service, its NetworkPolicy, an
 SELECTOR = {"app": MAIL_SERVER}  # of the live Deployment: changing it replaces the object
 PROXY_SERVICE = f"{MAIL_SERVER}-proxy"
 LEGACY_SERVICE = f"{MAIL_SERVER}-legacy"
+WEBMAIL = "roundcubemail"  # the Deployment, its Service, and `app` of its pods
+WEBMAIL_SELECTOR = {"app": WEBMAIL}

@@ -12,7 +12,13 @@ JOB_LABEL = {"app.kubernetes.io/component": "job"}  # on every pod of a job, and
 BESIDE = "mailserver/beside"  # label of pods that mount the volume of the workload they name
 
 
-def pod_spec(more: PodFields, *, tolerations: Sequence[k8s.core.v1.TolerationArgs] = (), **fields: Any) -> k8s.core.v1.PodSpecArgs:
+def pod_spec(
+    more: PodFields,
+    *,
+    tolerations: Sequence[k8s.core.v1.TolerationArgs] = (),
+    sysctls: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> k8s.core.v1.PodSpecArgs:
     """A pod with no access to the API server and with the runtime's system-call filter; `more` are the site's own fields.
 
     Sets no fsGroup: it would change the group of every file in a mail volume.
@@ -23,7 +29,10 @@ def pod_spec(more: PodFields, *, tolerations: Sequence[k8s.core.v1.TolerationArg
         tolerations=[*tolerations, *map(_toleration, more.tolerations)] or None,
         image_pull_secrets=[k8s.core.v1.LocalObjectReferenceArgs(name=name) for name in more.image_pull_secrets] or None,
         enable_service_links=False,
-        security_context=k8s.core.v1.PodSecurityContextArgs(seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault")),
+        security_context=k8s.core.v1.PodSecurityContextArgs(
+            seccomp_profile=k8s.core.v1.SeccompProfileArgs(type="RuntimeDefault"),
+            sysctls=[k8s.core.v1.SysctlArgs(name=name, value=value) for name, value in (sysctls or {}).items()] or None,
+        ),
         **fields,
     )
 

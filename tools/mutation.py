@@ -1,11 +1,13 @@
-"""Breaks random lines of components/ and scripts/pod one at a time, and lists those that no test notices: `make mutation`.
+"""Breaks random lines of components/ and scripts/ one at a time, and lists those that no test notices: `make mutation`.
 
 Texts with a space in them are left alone: they are words for people. A survivor is either a change without effect or a missing test.
 """
 
 import ast
 import copy
+import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import click
 
 from tools.offline.stackfile import ROOT
 
-SECONDS = 600  # a mutant that hangs is noticed
+SECONDS = 3600  # a mutant that hangs is noticed, a slow machine is not taken for one
 FOR_PEOPLE = {"description", "encoding", "examples", "help", "remedy", "source"}  # keywords whose loss changes words only
 
 _OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
@@ -35,6 +37,11 @@ _OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
+
+
+# The same for PHP, by the text of a token.
+_PHP_OPPOSITE = {"===": "!==", "!==": "===", "==": "!=", "!=": "==", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "&&": "||", "||": "&&"}
+_PHP_OPPOSITE |= {"!": "", "true": "false", "false": "true"}
 
 
 @dataclass(frozen=True)
@@ -102,47 +109,69 @@ def _changes(node: ast.expr) -> Iterator[ast.expr]:
                 yield changed
 
 
+def php_mutants(file: str, text: str) -> Iterator[Mutant]:
+    """The same for PHP, with PHP's own tokens."""
+    code = "echo json_encode(array_map(fn ($t) => is_array($t) ? $t : [0, $t, 0], token_get_all(stream_get_contents(STDIN))));"
+    tokens = [token for _, token, _ in json.loads(subprocess.check_output(["php", "-r", code], input=text, text=True))]
+    line = 1
+    for index, token in enumerate(tokens):
+        changed = _PHP_OPPOSITE.get(token)
+        if token.isdigit():
+            changed = str(int(token) + 1)
+        elif re.fullmatch(r"'[^'\\\s]+'", token):
+            changed = f"{token[:-1]}x'"
+        if changed is not None:
+            yield Mutant(file, line, "".join(tokens[index : index + 4]), changed, "".join([*tokens[:index], changed, *tokens[index + 1 :]]))
+        line += token.count("\n")
+
+
 def drawn(seed: int, count: int) -> list[Mutant]:
     """One change in each of `count` lines, the same for the same seed and tree."""
     by_line: dict[tuple[str, int], list[Mutant]] = {}
-    for path in sorted([*ROOT.glob("components/**/*.py"), *ROOT.glob("scripts/pod/*.py")]):
+    for path in sorted([*ROOT.glob("components/**/*.py"), *ROOT.glob("scripts/*/*.p[yh]*")]):
         file = str(path.relative_to(ROOT))
-        for mutant in mutants(file, path.read_text("utf-8")):
+        for mutant in (php_mutants if path.suffix == ".php" else mutants)(file, path.read_text("utf-8")):
             by_line.setdefault((file, mutant.line), []).append(mutant)
     choice = random.Random(seed)  # noqa: S311 - a draw, not a secret
     return [choice.choice(by_line[line]) for line in choice.sample(sorted(by_line), count)]
 
 
 def tests_for(file: str) -> Iterator[list[str]]:
-    """Tests that can see a file, the quick ones first."""
-    if file.startswith("scripts/pod/"):
-        name = Path(file).stem
-        yield ["tests/unit/pod"]
-        yield ["tests/lab/jobs", "tests/lab/test_set_up.py"] if name in {"assemble", "common", "repository"} else ["tests/lab/jobs"]
+    """Tests that can see a file, the nearest first."""
+    path = Path(file)
+    if file.startswith("scripts/"):
+        suite, units = ("tests/contract", []) if path.suffix == ".php" else ("tests/lab/jobs", ["tests/unit/pod"])
+        own = sorted(str(test.relative_to(ROOT)) for test in (ROOT / suite).glob(f"test_{path.stem}*.py"))
+        yield [*units, *own, suite]
+        if path.stem in {"assemble", "common", "repository"}:
+            yield ["tests/lab/test_set_up.py"]
         return
     area = file.split("/")[1].removesuffix(".py")
-    yield ["tests/program/test_golden.py", "tests/program/test_order.py"]
-    own = [f"tests/unit/{area}"] if (ROOT / "tests/unit" / area).exists() else []
-    yield [*own, "tests/program"]
+    if (ROOT / "tests/unit" / area).exists():
+        yield [f"tests/unit/{area}"]
+    yield ["tests/program/test_golden.py", "tests/program/test_order.py", "tests/program"]
     yield ["tests/unit", "tests/tools"]
     if area in {"edge", "listeners", "names"}:
         yield ["tests/contract"]
 
 
-def survives(mutant: Mutant, checkout: Path) -> bool:
+def noticed(mutant: Mutant, checkout: Path) -> str | None:
+    """The first test that fails, None where none does."""
     target = checkout / mutant.file
     original = target.read_text("utf-8")
     target.write_text(mutant.text, encoding="utf-8")
     try:
         for tests in tests_for(mutant.file):
-            command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-            if subprocess.run(command, cwd=checkout, capture_output=True, check=False, timeout=SECONDS).returncode:
-                return False
+            command = [sys.executable, "-B", "-m", "pytest", "-x", "-rfE", "--tb=no", "-o", "addopts=", "-p", "no:cacheprovider", *tests]
+            result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, timeout=SECONDS)
+            if result.returncode:
+                failed = (line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR")))
+                return next(failed, "ERROR in the run itself")[:150]
     except subprocess.TimeoutExpired:
-        return False
+        return f"no end in {SECONDS} s"
     finally:
         target.write_text(original, encoding="utf-8")
-    return True
+    return None
 
 
 @click.command(help=__doc__)
@@ -157,10 +186,9 @@ def main(seed: int, count: int) -> None:
         (checkout / ".venv").symlink_to(ROOT / ".venv")
         survivors = 0
         for mutant in drawn(seed, count):
-            survived = survives(mutant, checkout)
-            survivors += survived
-            verdict = "SURVIVED" if survived else "killed"
-            print(f"{verdict} {mutant.file}:{mutant.line}: {mutant.before[:100]!r} -> {mutant.after[:100]!r}", flush=True)
+            test = noticed(mutant, checkout)
+            survivors += test is None
+            print(f"{mutant.file}:{mutant.line}: {mutant.before[:100]!r} -> {mutant.after[:100]!r}: {test or 'SURVIVED'}", flush=True)
     print(f"{count - survivors} of {count} killed")
 
 

@@ -34,7 +34,8 @@ def _sources(site: Site) -> Iterator[str]:
         "jobs.backup.key": jobs.backup and jobs.backup.key.source,
         "jobs.heartbeats.uptime_kuma": jobs.heartbeats and jobs.heartbeats.uptime_kuma,
         "jobs.heartbeats.urls": jobs.heartbeats and jobs.heartbeats.urls,
-        "webmail.database": site.webmail and site.webmail.database.source,
+        "webmail.session_key": site.webmail and site.webmail.session_key.source,
+        "webmail.database.password": site.webmail and site.webmail.database.password.source,
     }
     for name, domain in site.domains.items():
         named |= {f"domains.{name}.dkim.{key.selector}": key.source for key in domain.dkim}

@@ -1,5 +1,8 @@
 """Rules for the edge: addresses, redirects, nodes in HAProxy's pools."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from components.checks.finding import Area, Found
 from components.settings.site import Site
 
@@ -75,3 +78,25 @@ def not_managed(site: Site) -> Found:
 def no_bans(_site: Site) -> Found:
     """Fail2ban is off, because behind HAProxy it would ban the firewall, and no list of attackers reaches the firewall yet."""
     yield "edge", "nothing bans attackers yet: Fail2ban is off, and CrowdSec's decisions do not reach the firewall"
+
+
+@dataclass(frozen=True)
+class NodePortMove:
+    """NodePorts by service name, as declared last and now: the pair in use (mail, checks), then a previous pair if any."""
+
+    before: Mapping[str, list[str]]
+    after: Mapping[str, list[str]]
+
+
+MOVES = Area[NodePortMove]("node-ports", "changes of NodePorts in a preview of a live stack")
+
+
+@MOVES.error("in-use")
+def in_use(move: NodePortMove) -> Found:
+    """The Service changes before HAProxy does, so a NodePort that HAProxy still uses would close."""
+    for service, ports in move.before.items():
+        used = ports[:2]
+        if not set(used) <= set(move.after.get(service, used)):
+            pair = ", ".join(used)
+            remedy = f"add `previous: [{pair}]` for one `up` (a pair changes as a whole)"
+            yield f"cluster.node_ports.{service}", f"HAProxy still uses {pair}, which would close before it moves on", remedy

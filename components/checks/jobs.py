@@ -10,14 +10,14 @@ from components.settings.types import domain_of, is_pinned
 
 AREA = Area[Site]("jobs", "probe, backup, restore drill, retention")
 
-_RESERVED = {"manifest", "scratch", "repository", "key", "tools", "scripts", "sources"}
 
-
-@AREA.error("webmail-backup-alone", remedy="set jobs.backup")
+@AREA.error("webmail-backup-alone", remedy="set it, or remove jobs.webmail_backup")
 def webmail_backup_alone(site: Site) -> Found:
-    """The webmail's backup shares key and retention with the mail's."""
+    """The webmail's backup shares key and retention with the mail's, and saves the volumes of the webmail."""
     if site.jobs.webmail_backup and site.jobs.backup is None:
         yield "jobs.webmail_backup", "needs jobs.backup, whose key and retention it shares"
+    if site.jobs.webmail_backup and not (site.webmail and site.webmail.claims):
+        yield "jobs.webmail_backup", "needs webmail, with a volume to save"
 
 
 @AREA.error("shared-repository", remedy="give each repository a volume of its own")
@@ -26,14 +26,6 @@ def shared_repository(site: Site) -> Found:
     mail, webmail = site.jobs.backup, site.jobs.webmail_backup
     if mail and webmail and mail.target.claim == webmail.target.claim:
         yield "jobs.webmail_backup.target.claim", f"{mail.target.claim} is already that of jobs.backup"
-
-
-@AREA.error("reserved-name", remedy="use another name")
-def reserved_name(site: Site) -> Found:
-    """Names in the archive are folders of the job's pod, some of which the job uses itself."""
-    webmail = site.jobs.webmail_backup
-    for name in sorted(_RESERVED & webmail.claims.keys()) if webmail else ():
-        yield f"jobs.webmail_backup.claims.{name}", "the job itself uses this name"
 
 
 @AREA.warning("no-backup", remedy="set jobs.backup")

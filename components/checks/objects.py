@@ -81,7 +81,7 @@ def secret_in_environment(rendered: Rendered) -> Found:
 def secret_by_subpath(rendered: Rendered) -> Found:
     """A Secret mounted by subPath is never updated in a running pod, so a renewed certificate would not be served."""
     for label, pod in rendered.pods():
-        secrets = {volume["name"] for volume in pod.get("volumes", []) if "secret" in volume}
+        secrets = {volume["name"] for volume in pod.get("volumes", []) if "secret" in volume or "projected" in volume}
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
             for mount in container.get("volumeMounts", []):
                 if mount["name"] in secrets and "subPath" in mount:

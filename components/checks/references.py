@@ -94,7 +94,8 @@ def selector(rendered: Rendered) -> Found:
     """A Service, NetworkPolicy or workload selects pods by labels that no declared pod has."""
     for thing in rendered.declared:
         kind, spec = thing.manifest["kind"], thing.manifest.get("spec", {})
-        if kind == "Deployment" and not spec["selector"]["matchLabels"].items() <= _template(thing)["metadata"]["labels"].items():
+        labels = spec.get("selector", {}).get("matchLabels", {})
+        if kind == "Deployment" and not (labels and labels.items() <= _template(thing)["metadata"]["labels"].items()):
             yield thing.label, "its selector does not match the labels of its own pods"
         if kind in {"Service", "NetworkPolicy"} and not _selected(rendered, _selector(thing.manifest)):
             yield thing.label, "selects no declared pod"
@@ -103,12 +104,11 @@ def selector(rendered: Rendered) -> Found:
 @AREA.error("affinity", remedy="use the labels of the pod that holds the volume")
 def affinity(rendered: Rendered) -> Found:
     """A pod must run beside a pod that no workload here has, so it is never scheduled."""
-    foreign = [{"app": backup.app}] if (backup := rendered.site.jobs.webmail_backup) else []
     for thing in _workloads(rendered):
         pods = _template(thing)["spec"].get("affinity", {}).get("podAffinity", {})
         for term in pods.get("requiredDuringSchedulingIgnoredDuringExecution", []):
-            wanted = term["labelSelector"]["matchLabels"]
-            if not _selected(rendered, wanted) and wanted not in foreign:
+            wanted = term["labelSelector"].get("matchLabels", {})
+            if not _selected(rendered, wanted):
                 yield (
                     thing.label,
                     f"must run beside a pod labelled {', '.join(f'{k}={v}' for k, v in wanted.items())}, which does not exist",
@@ -190,7 +190,7 @@ def _template(thing: Declared) -> Json:
 
 
 def _selector(thing: Json) -> Json:
-    return thing["spec"]["podSelector"]["matchLabels"] if thing["kind"] == "NetworkPolicy" else thing["spec"]["selector"]
+    return thing["spec"]["podSelector"].get("matchLabels", {}) if thing["kind"] == "NetworkPolicy" else thing["spec"]["selector"]
 
 
 def _selected(rendered: Rendered, wanted: Json) -> list[Json]:
@@ -229,6 +229,8 @@ def _sources(rendered: Rendered) -> Iterator[tuple[str, str, str, Sequence[str]]
                 yield label, "ConfigMap", source["name"], [item["key"] for item in source.get("items", [])]
             if source := volume.get("secret"):
                 yield label, "Secret", source["secretName"], [item["key"] for item in source.get("items", [])]
+            for part in volume.get("projected", {}).get("sources", []):
+                yield label, "Secret", part["secret"]["name"], [item["key"] for item in part["secret"].get("items", [])]
         for container in _containers(pod):
             for variable in container.get("env", []):
                 for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
@@ -258,5 +260,4 @@ def _existing_claims(rendered: Rendered) -> set[str]:
     """Claims that the settings name and nothing here makes."""
     jobs = rendered.site.jobs
     targets = [backup.target for backup in (jobs.backup, jobs.webmail_backup) if backup]
-    webmail = jobs.webmail_backup.claims.values() if jobs.webmail_backup else ()
-    return {target.claim for target in targets if target.nfs is None} | set(webmail)
+    return {target.claim for target in targets if target.nfs is None}

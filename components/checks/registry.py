@@ -22,6 +22,7 @@ from components.checks import (
     references,
     settings,
     values,
+    webmail,
 )
 from components.checks.finding import Area, Finding, Level, Rule, errors_first, run
 from components.errors import UserError
@@ -35,6 +36,7 @@ SITE_AREAS: tuple[Area[Site], ...] = (
     mail.AREA,
     edge.AREA,
     jobs.AREA,
+    webmail.AREA,
     credentials.AREA,
     placeholders.AREA,
 )
@@ -78,7 +80,7 @@ def judge(site: Site) -> list[Finding]:
 
 def every_area() -> list[Area]:
     """All areas, in the order of the page of codes."""
-    return [settings.AREA, *SITE_AREAS, *_dns_areas(), adoption.AREA, *OBJECT_AREAS, acknowledged.AREA]
+    return [settings.AREA, *SITE_AREAS, *_dns_areas(), adoption.AREA, edge.MOVES, *OBJECT_AREAS, acknowledged.AREA]
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[tuple[Level, str]]:
@@ -130,7 +132,7 @@ def _dns_findings(site: Site) -> list[Finding]:
 
 
 def _site_and_object_areas() -> list[Area]:
-    return [settings.AREA, *SITE_AREAS, adoption.AREA, *OBJECT_AREAS, acknowledged.AREA]
+    return [settings.AREA, *SITE_AREAS, adoption.AREA, edge.MOVES, *OBJECT_AREAS, acknowledged.AREA]
 
 
 def _rules(areas: Iterable[Area]) -> dict[str, Rule]:

@@ -129,6 +129,9 @@ def _records(site: Site, hosts: Mapping[Fqdn, MailHost], web: WebHost | None) ->
     for name, domain in site.domains.items():
         for kind, owner, type_, content, more in _domain_records(site, name, domain, web):
             add(name, kind, owner, type_, content, **more)
+    if site.webmail and site.webmail.host not in hosts:
+        for kind, owner, type_, content, more in _web_host(WEBMAIL_HOST, site.webmail.host, web):
+            add(owner, kind, owner, type_, content, **more)
     for name in site.dns.parked if site.dns else ():
         # Null MX (RFC 7505), a policy that everyone can apply, and no key that a forger could claim to be missing.
         add(name, "mx-null", name, "MX", ".", priority=0)
@@ -174,6 +177,8 @@ def dmarc_policies(site: Site) -> dict[Fqdn, Dmarc]:
         )
     return policies
 
+
+WEBMAIL_HOST = "webmail"  # begins the keys of its records
 
 _Row = tuple[str, str, str, str, dict[str, Any]]
 

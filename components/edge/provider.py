@@ -20,6 +20,8 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
+from components.checks.edge import MOVES, NodePortMove
+from components.checks.finding import run
 from components.edge.connection import SSH_KEY, Connection
 from components.errors import UserError
 
@@ -80,17 +82,9 @@ class HaproxySetProvider(_EdgeProvider):
     parts = ("pools", "frontends")
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Refuse, in the preview, to close NodePorts that HAProxy still uses: the Service changes before HAProxy does."""
-        before, after = (props.get("wanted", {}).get("node_ports", {}) for props in (_olds, news))
-        failures = [
-            CheckFailure(
-                "wanted",
-                f"cluster.node_ports.{service}: HAProxy still uses {', '.join(ports[:2])}, which would close before it moves on; "
-                f"add `previous: [{', '.join(ports[:2])}]` for one `up` (a pair changes as a whole)",
-            )
-            for service, ports in before.items()
-            if not set(ports[:2]) <= set(after.get(service, ports))
-        ]
+        """Refuse, in the preview, to close NodePorts that HAProxy still uses."""
+        move = NodePortMove(*(props.get("wanted", {}).get("node_ports", {}) for props in (_olds, news)))
+        failures = [CheckFailure("wanted", str(finding)) for finding in run([MOVES], move)]
         return CheckResult(news, failures)
 
 

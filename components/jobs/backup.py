@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from components.jobs.job import Claim, Container, Job, Mount, Root, Scratch, SecretFiles, Volume, option, python
-from components.names import MAIL_SERVER
+from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.jobs import Backup, BackupTarget, WebmailBackup
 from components.settings.site import Site
 from components.settings.types import Image
+from components.webmail.config import DATABASE_FILE
+from components.webmail.image import FOLDERS
 
 MAIL = "mailserver-backup"
-WEBMAIL = "roundcube-backup"
+WEBMAIL_JOB = "roundcube-backup"
+DATABASE = "database"  # of the webmail's volumes, the one with the SQLite file
 MAILDIRS = "mail"  # the archive's name for the source that holds Maildirs
 MAIL_FOLDERS = {MAILDIRS: "data", "state": "state"}  # name in the archive to the volume's folder; logs are not saved
 
@@ -33,9 +36,17 @@ def backup_jobs(site: Site) -> Iterator[Job]:
         claims: dict[str, Volume] = {"data": Claim(site.mail.storage.claim, read_only=True)}
         yield _job(site, MAIL, backup, beside=MAIL_SERVER, mounts=mounts, claims=claims, maildirs=MAILDIRS)
     if webmail:
-        mounts = [Mount(name, f"{SOURCE_DIR}/{name}") for name in webmail.claims]
-        claims = {name: Claim(claim, read_only=True) for name, claim in webmail.claims.items()}
-        yield _job(site, WEBMAIL, webmail, beside=webmail.app, mounts=mounts, claims=claims)
+        assert site.webmail is not None  # noqa: S101 - checks.py
+        used = site.webmail.claims
+        claims = {use: Claim(claim, read_only=True) for use, claim in used.items()}
+        mounts = [Mount(use, f"{SOURCE_DIR}/{use}", folder=FOLDERS.get(use)) for use in used if use != DATABASE]
+        before = ()
+        if DATABASE in used:
+            # A file that is being written is not a backup: the job saves a copy.
+            mounts.append(Mount("copy", f"{SOURCE_DIR}/{DATABASE}"))
+            claims["copy"] = Scratch(site.webmail.storage.size)
+            before = (_database_copy(site),)
+        yield _job(site, WEBMAIL_JOB, webmail, beside=WEBMAIL, mounts=mounts, claims=claims, before=before)
 
 
 def restic_binary(image: Image) -> Container:
@@ -63,6 +74,17 @@ def repository_options() -> tuple[str, ...]:
     return ("--repository", REPOSITORY_DIR, "--key-file", KEY_FILE, "--restic", f"{TOOLS_DIR}/restic")
 
 
+def _database_copy(site: Site) -> Container:
+    live, copy = f"/live/{DATABASE_FILE}", f"/copy/{DATABASE_FILE}"
+    return Container(
+        name="database",
+        image=site.jobs.python_image,
+        command=python("database.py", live, copy),
+        root=Root("the copy keeps its owner, for whom it is restored", ("CHOWN", "DAC_READ_SEARCH", "FOWNER")),
+        mounts=(Mount(DATABASE, "/live"), Mount("copy", "/copy", read_only=False)),
+    )
+
+
 def _job(
     site: Site,
     name: str,
@@ -71,6 +93,7 @@ def _job(
     beside: str,
     mounts: list[Mount],
     claims: dict[str, Volume],
+    before: tuple[Container, ...] = (),
     maildirs: str | None = None,
 ) -> Job:
     jobs, shared = site.jobs, site.jobs.backup
@@ -84,6 +107,7 @@ def _job(
         beside=beside,
         containers=(
             restic_binary(jobs.restic_image),
+            *before,
             Container(
                 name="backup",
                 image=jobs.python_image,

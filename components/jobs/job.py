@@ -11,6 +11,7 @@ SCRIPTS_DIR = "/scripts"
 SCRIPTS = (
     "backup.py",
     "common.py",
+    "database.py",
     "drill.py",
     "probe.py",
     "maildir.py",

@@ -9,7 +9,7 @@ from components.jobs.backup import (
     MAILDIRS,
     SCRATCH_DIR,
     SOURCE_DIR,
-    WEBMAIL,
+    WEBMAIL_JOB,
     repository_mounts,
     repository_options,
     repository_volumes,
@@ -19,11 +19,12 @@ from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, S
 from components.jobs.retention import retention_rules
 from components.listeners import IMAPS
 from components.mail.image import VMAIL
-from components.names import MAIL_SERVER
+from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.mail import QUEUE_HEADROOM
 from components.settings.quantity import in_bytes
 from components.settings.schedule import period
 from components.settings.site import Site
+from components.webmail.image import FOLDERS, service_host
 
 DRILL = "mail-restore-drill"
 MAIL_RESTORE = "mail-restore"
@@ -87,18 +88,19 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             | {"data": Claim(site.mail.storage.claim, read_only=False), "sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
     if webmail:
-        data = [Mount(name, f"{SOURCE_DIR}/{name}", read_only=False) for name in webmail.claims]
-        running = f"{webmail.app}.{site.namespace}.svc.cluster.local:80"
+        assert site.webmail is not None  # noqa: S101 - checks.py
+        used = site.webmail.claims
+        data = [Mount(use, f"{SOURCE_DIR}/{use}", read_only=False, folder=FOLDERS.get(use)) for use in used]
         yield Job(
             name=WEBMAIL_RESTORE,
             schedule=BY_HAND,
             suspended=True,
             deadline=timedelta(hours=6),
-            beside=webmail.app,
+            beside=WEBMAIL,
             only_beside=False,
-            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL, data, running)),
+            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL_JOB, data, f"{service_host(site)}:80")),
             volumes=repository_volumes(site, webmail.target, read_only=False)
-            | {name: Claim(claim, read_only=False) for name, claim in webmail.claims.items()}
+            | {use: Claim(claim, read_only=False) for use, claim in used.items()}
             | {"sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
 

@@ -1,5 +1,6 @@
 """Mailboxes and aliases as the image's files. Passwords are not here: the init container adds them in the pod."""
 
+from components.mail.image import SIEVE_FOLDER
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
 
@@ -15,5 +16,5 @@ def quotas(site: Site) -> str:
 
 
 def sieve_scripts(site: Site) -> dict[str, str]:
-    """`<mailbox>.dovecot.sieve` by file name: the image installs it as that mailbox's script."""
-    return {f"{address}.dovecot.sieve": f"{box.sieve.rstrip()}\n" for address, box in site.mail.mailboxes.items() if box.sieve}
+    """`sieve/<mailbox>.sieve` by path: Dovecot runs it before the script that the user has."""
+    return {f"{SIEVE_FOLDER}/{address}.sieve": f"{box.sieve.rstrip()}\n" for address, box in site.mail.mailboxes.items() if box.sieve}

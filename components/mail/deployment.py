@@ -6,7 +6,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components.base import Component
-from components.listeners import IMAPS, LISTENERS, SMTP
+from components.listeners import IMAPS, LISTENERS, MANAGESIEVE_PORT, SMTP
 from components.live import rolled_out
 from components.mail.files import SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
@@ -129,6 +129,7 @@ def _assemble(component: Component) -> k8s.core.v1.ContainerArgs:
 def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
     site = component.site
     resources = site.mail.resources
+    managesieve = [MANAGESIEVE_PORT] if site.managesieve else []
     return k8s.core.v1.ContainerArgs(
         name="docker-mailserver",
         image=site.mail.image,
@@ -137,6 +138,7 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
         ports=[
             *(k8s.core.v1.ContainerPortArgs(name=s.port_name, container_port=s.port, protocol="TCP") for s in LISTENERS),
             *(k8s.core.v1.ContainerPortArgs(name=s.proxy_port_name, container_port=s.proxy_port, protocol="TCP") for s in LISTENERS),
+            *(k8s.core.v1.ContainerPortArgs(name="sieve", container_port=port, protocol="TCP") for port in managesieve),
         ],
         resources=k8s.core.v1.ResourceRequirementsArgs(
             requests={"cpu": resources.cpu_request, "memory": resources.memory_request}, limits={"memory": resources.memory_limit}
@@ -148,7 +150,7 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
         # Without the filter all mail is deferred (76 s seen at a first start). First start: key files, DH parameters, filter
         # set-up; ten minutes before the kubelet gives up.
         startup_probe=_probe(
-            _listening(MILTER_PORT, *(port for s in LISTENERS for port in (s.port, s.proxy_port)), also=f"test -e {PATCHED}"),
+            _listening(MILTER_PORT, *(port for s in LISTENERS for port in (s.port, s.proxy_port)), *managesieve, also=f"test -e {PATCHED}"),
             period=5,
             failures=120,
         ),

@@ -1,6 +1,7 @@
 """Dovecot: what is put behind the image's own configuration (its local.conf, read last)."""
 
 from components.listeners import IMAPS
+from components.mail.image import CONFIG_DIR, SIEVE_FOLDER
 from components.mail.trust import edge_networks
 from components.settings.site import Site
 
@@ -23,5 +24,10 @@ service imap-login {{
     ssl = yes
     haproxy = yes
   }}
+}}
+
+# What the settings declare for a mailbox comes first, then the script that its user wrote.
+plugin {{
+  sieve_before2 = file:{CONFIG_DIR}/{SIEVE_FOLDER}/%u.sieve
 }}
 """

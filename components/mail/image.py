@@ -5,6 +5,7 @@ from components.settings.site import Site
 
 CONFIG_DIR = "/tmp/docker-mailserver"  # noqa: S108 - where the image reads its configuration
 DKIM_DIR = f"{CONFIG_DIR}/rspamd/dkim"
+SIEVE_FOLDER = "sieve"  # below CONFIG_DIR; under a name that the image does not install as a mailbox's own script
 VMAIL = 5000  # user and group that own all mail (DMS_VMAIL_UID)
 TLS_DIR = "/tmp/ssl"  # noqa: S108 - the live pod's path
 
@@ -36,6 +37,7 @@ def own_environment(site: Site) -> dict[str, str]:
         "RSPAMD_LEARN": _flag(mail.rspamd.redis),  # learning has nowhere to go without Redis
         "ENABLE_QUOTAS": _flag(mail.quotas),
         "ENABLE_SRS": _flag(site.srs),
+        "ENABLE_MANAGESIEVE": _flag(site.managesieve),
         "ENABLE_AMAVIS": "0",
         "ENABLE_CLAMAV": "0",
         "ENABLE_FAIL2BAN": "0",

@@ -3,8 +3,9 @@
 import pulumi_kubernetes as k8s
 
 from components.base import Component
+from components.listeners import MANAGESIEVE_PORT
 from components.mail.trust import Net, edge_networks, host_network
-from components.names import MAIL_SERVER, SELECTOR
+from components.names import MAIL_SERVER, SELECTOR, WEBMAIL_SELECTOR
 from components.pods import JOB_LABEL
 
 
@@ -24,10 +25,14 @@ def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
             ingress=[
                 _rule([listener.proxy_port for listener in site.listeners], edge),
                 _rule([listener.port for listener in site.listeners], stock),
+                *([_rule([MANAGESIEVE_PORT], [_WEBMAIL])] if site.managesieve else []),
             ],
         ),
         opts=component.child("NetworkPolicy", MAIL_SERVER),
     )
+
+
+_WEBMAIL = k8s.networking.v1.NetworkPolicyPeerArgs(pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=WEBMAIL_SELECTOR))
 
 
 def _clients(namespaces: tuple[str, ...] | None) -> list[k8s.networking.v1.NetworkPolicyPeerArgs]:
@@ -37,6 +42,7 @@ def _clients(namespaces: tuple[str, ...] | None) -> list[k8s.networking.v1.Netwo
     return [
         k8s.networking.v1.NetworkPolicyPeerArgs(namespace_selector=k8s.meta.v1.LabelSelectorArgs(match_expressions=[selector])),
         k8s.networking.v1.NetworkPolicyPeerArgs(pod_selector=k8s.meta.v1.LabelSelectorArgs(match_labels=JOB_LABEL)),  # our own jobs
+        _WEBMAIL,
     ]
 
 

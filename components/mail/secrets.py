@@ -35,7 +35,10 @@ def handmade_secrets(site: Site) -> dict[str, list[str]]:
     needed = {name: list(template or keys) for name, keys, template in _needed(site) if keys and name not in made}
     if site.tls.cluster_issuer is None:
         needed[site.tls.secret] = ["tls.crt", "tls.key"]
-    for pod in (site.mail.pod, site.jobs.pod, *([site.dns.policy_server.pod] if site.dns else [])):
+    if site.webmail and site.webmail.ingress.secret and site.webmail.ingress.cluster_issuer is None:
+        needed[site.webmail.ingress.secret] = ["tls.crt", "tls.key"]
+    others = [area.pod for area in (site.dns and site.dns.policy_server, site.webmail) if area]
+    for pod in (site.mail.pod, site.jobs.pod, *others):
         needed |= {name: [".dockerconfigjson"] for name in pod.image_pull_secrets}
     return needed
 
@@ -48,7 +51,8 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
         (mail.stored_aliases, ALIASES_KEY),
         (mail.relay and mail.relay.credentials, RELAY_KEY),
         (jobs.backup and jobs.backup.key, "password"),
-        (site.webmail and site.webmail.database, "password"),
+        (site.webmail and site.webmail.session_key, "des_key"),
+        (site.webmail.database.password if site.webmail and site.webmail.database.type != "sqlite" else None, "password"),
     ):
         if secret:
             yield secret.name, {key: secret.source}, {}

@@ -5,12 +5,16 @@ from typing import Any
 import pulumi_kubernetes as k8s
 
 from components.base import NO_WAIT, Component
+from components.listeners import MANAGESIEVE_PORT
 from components.names import LEGACY_SERVICE, MAIL_SERVER, PROXY_SERVICE, SELECTOR
 
 
 def cluster_service(component: Component) -> k8s.core.v1.Service:
-    """`mailserver`: 25, 465, 587 and 993 without PROXY, for pods."""
-    return _service(component, MAIL_SERVER, type="ClusterIP", ports=_stock_ports(component))
+    """`mailserver`: 25, 465, 587 and 993 without PROXY, for pods; 4190 for the webmail."""
+    ports = _stock_ports(component)
+    if component.site.managesieve:
+        ports.append(k8s.core.v1.ServicePortArgs(name="sieve", protocol="TCP", port=MANAGESIEVE_PORT, target_port=MANAGESIEVE_PORT))
+    return _service(component, MAIL_SERVER, type="ClusterIP", ports=ports)
 
 
 def proxy_service(component: Component) -> k8s.core.v1.Service:

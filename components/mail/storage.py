@@ -21,7 +21,9 @@ def mail_claim(component: Component) -> k8s.core.v1.PersistentVolumeClaim:
     return claim(component, storage.claim, storage.size, annotations)
 
 
-def claim(component: Component, name: str, size: Bytes, annotations: dict[str, str] | None = None) -> k8s.core.v1.PersistentVolumeClaim:
+def claim(
+    component: Component, name: str, size: Bytes, annotations: dict[str, str] | None = None, storage_class: str | None = None
+) -> k8s.core.v1.PersistentVolumeClaim:
     """A claim for one node at a time that outlives the stack. `size` counts at creation only: others grow it later."""
     return k8s.core.v1.PersistentVolumeClaim(
         component.named(f"claim-{name}"),
@@ -29,7 +31,7 @@ def claim(component: Component, name: str, size: Bytes, annotations: dict[str, s
         metadata=component.metadata(name, annotations=NO_WAIT | (annotations or {})),
         spec=k8s.core.v1.PersistentVolumeClaimSpecArgs(
             access_modes=["ReadWriteOnce"],
-            storage_class_name=component.site.mail.storage.storage_class,
+            storage_class_name=storage_class or component.site.mail.storage.storage_class,
             resources=k8s.core.v1.VolumeResourceRequirementsArgs(requests={"storage": size}),
         ),
         opts=component.child("PersistentVolumeClaim", name, keep=True),

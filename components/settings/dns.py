@@ -309,7 +309,7 @@ class Dns(Model):
         description="every mail host that the MX of a domain names",
         examples=[{"mail.example.org": {"addresses": ["192.0.2.25"]}}],
     )
-    web: WebHost | None = Field(default=None, description="where the hosts of the policy server are reached")
+    web: WebHost | None = Field(default=None, description="where the hosts of the policy server and the webmail are reached")
     zones: dict[Fqdn, Zone] = Field(
         default={}, description="zones by name; a domain that lies in none of them is a zone of its own", examples=[{"example.org": {}}]
     )

@@ -129,16 +129,12 @@ class Backup(Model):
 
 
 class WebmailBackup(Model):
-    """A restic repository of the webmail's volumes."""
+    """A restic repository of the webmail's volumes: PGP keys, plugin sets, an SQLite database."""
 
     schedule: Schedule = Field(default="10 3 * * *", description="ten minutes after the mail, so that both do not load the server at once")
     target: BackupTarget = Field(description="volume that holds the repository")
-    claims: dict[ObjectName, ObjectName] = Field(
-        min_length=1, description="claims to back up, by the name they have in the archive", examples=[{"html": "roundcube-html"}]
-    )
-    app: ObjectName = Field(default="roundcube", description="label `app` of the pod that mounts these claims; the job runs on its node")
     max_loss_percent: Percent = Field(
-        default=50, description="share of its files that a claim may lose between two backups; beyond it the backup is refused"
+        default=50, description="share of its files that a volume may lose between two backups; beyond it the backup is refused"
     )
 
 

@@ -13,8 +13,9 @@ from components.settings.dns import Dns, DomainRecords
 from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
-from components.settings.secrets import Secret, SecretStore, secret_name
+from components.settings.secrets import SecretStore
 from components.settings.types import CertificateName, Fqdn, Model, ObjectName, covers, domain_of
+from components.settings.webmail import Webmail
 
 KEY = "mailserver:site"
 
@@ -53,20 +54,6 @@ class Tls(Model):
         return covers(self.names, host)
 
 
-class DatabaseSecret(Secret):
-    """Key `password`: that of the webmail's database user."""
-
-    name: ObjectName = secret_name("roundcube-database")
-
-
-class Webmail(Model):
-    """The webmail beside the mail server."""
-
-    database: DatabaseSecret = Field(
-        default=DatabaseSecret(), description="Secret with the key `password`: that of the webmail's database user"
-    )
-
-
 class Site(Model):
     """Everything about one installation that is not secret."""
 
@@ -85,7 +72,7 @@ class Site(Model):
     tls: Tls = Field(description="certificate of the mail hosts")
     mail: Mail = Field(description="the mail server")
     jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
-    webmail: Webmail | None = Field(default=None, description="the webmail; null: none")
+    webmail: Webmail | None = Field(default=None, description="Roundcube in a browser; null: none")
     secret_store: SecretStore | None = Field(
         default=None, description="where external-secrets reads credentials from; null: you create every Secret"
     )
@@ -127,6 +114,11 @@ class Site(Model):
     def srs(self) -> bool:
         """Whether envelope senders are rewritten."""
         return bool(self.external_aliases) if self.mail.srs is None else self.mail.srs
+
+    @property
+    def managesieve(self) -> bool:
+        """Whether users write Sieve scripts, which they do in the webmail."""
+        return self.webmail is not None and "managesieve" in self.webmail.plugins
 
     @property
     def in_cluster_host(self) -> str:

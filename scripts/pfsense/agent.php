@@ -54,7 +54,7 @@ function edge_problem(bool $haproxy, array $wanted): ?string
 {
     return match (true) {
         !$haproxy => edge_pf_problem($wanted),
-        function_exists('haproxy_socket_command') => edge_foreign_haproxy() ?? edge_haproxy_problem($wanted),
+        function_exists('haproxy_check_and_run') => edge_foreign_haproxy() ?? edge_haproxy_problem($wanted),
         default => 'the HAProxy package is not installed',
     };
 }

@@ -30,6 +30,7 @@ const EDGE_EXIT = [
 // pf: how long it may take while the firewall reports progress, and once it reports none. The client's patience is in client.py.
 const EDGE_RELOAD_SECONDS = 90;
 const EDGE_IDLE_SECONDS = 15;
+const EDGE_ANSWER_SECONDS = 10;
 
 class EdgeRefusal extends Exception
 {

@@ -37,6 +37,7 @@ function edge_haproxy_precondition(): void
     if ($foreign !== null) {
         throw new EdgeRefusal('precondition', $foreign);
     }
+    edge_haproxy_ask('show info');
 }
 
 /**

@@ -36,10 +36,12 @@ function edge_haproxy_test(array $wanted): void
     $sections = edge_cfg_sections(edge_path('varetc_path') . '/haproxy_test/haproxy.cfg');
     foreach ($sections as $section => $lines) {
         foreach ($lines as $line) {
-            if (preg_match('/^bind (\S*):(\d+)(?: name \S+)?(?: (.*))?$/', $line, $match)) {
-                $endpoint = edge_write_endpoint($match[1] === '' ? '*' : $match[1], $match[2]);
-                $seen[$section][] = edge_write_bind($endpoint, $match[3] ?? '');
-                $taken[$match[2]][] = [$endpoint, $section];
+            if (preg_match('/^bind (\S*):(\d+)(?:-(\d+))?(?: name \S+)?(?: (.*))?$/', $line, $match)) {
+                $address = $match[1] === '' ? '*' : $match[1];
+                $seen[$section][] = edge_write_bind(edge_write_endpoint($address, $match[2]), $match[4] ?? '');
+                foreach (range((int) $match[2], (int) (($match[3] ?? '') ?: $match[2])) as $port) {
+                    $taken[$port][] = [edge_write_endpoint($address, (string) $port), $section];
+                }
             }
         }
     }
@@ -144,11 +146,30 @@ function edge_haproxy_is_live(array $wanted): bool
     return $live == $test && edge_haproxy_problem($wanted) === null;
 }
 
+/** HAProxy's answer on its control socket, or an empty text when it does not run. The package's reader would wait forever for one that hangs. */
+function edge_haproxy_ask(string $command): string
+{
+    $socket = @stream_socket_client('unix://' . edge_path('tmp_path') . '/haproxy.socket', $number, $error, 5);
+    if (!$socket) {
+        return '';
+    }
+    stream_set_timeout($socket, EDGE_ANSWER_SECONDS);
+    fwrite($socket, "{$command}\n");
+    $answer = (string) stream_get_contents($socket);
+    $hangs = stream_get_meta_data($socket)['timed_out'];
+    fclose($socket);
+    if ($hangs) {
+        throw new EdgeRefusal(edge_run()->step, 'HAProxy runs and does not answer on its control socket: mail that arrives now waits in vain. '
+            . 'Stop and start it (Status > Services > haproxy), then run this again');
+    }
+    return $answer;
+}
+
 /** @return array<string, array<string, array>> rows of `show stat` by proxy and server */
 function edge_haproxy_stat(): array
 {
     edge_haproxy_installed();
-    $lines = array_filter(array_map('trim', haproxy_socket_command('show stat') ?: []));
+    $lines = array_filter(array_map('trim', explode("\n", edge_haproxy_ask('show stat'))));
     $head = str_getcsv(ltrim((string) array_shift($lines), '# '), ',', '"', '\\');
     $rows = [];
     foreach ($lines as $line) {
@@ -192,7 +213,7 @@ function edge_haproxy_problem(array $wanted): ?string
             if ($program !== null) {
                 return "{$program} listens on {$endpoint} too, and gets a part of the connections of frontend {$name}";
             }
-            if (!isset($listeners[$endpoint])) {
+            if (!in_array('', $listeners[$endpoint] ?? [], true)) {
                 return "HAProxy does not listen on {$endpoint} (frontend {$name})";
             }
         }
@@ -256,6 +277,11 @@ function edge_haproxy_undo(array $previous, array $owned): void
     }
     if (edge_without_empty($own()) != edge_without_empty($now)) {
         edge_commit('mailserver: back to the HAProxy configuration before the failed change', $own);
+    }
+    try {
+        edge_haproxy_ask('show info');
+    } catch (EdgeRefusal) {
+        haproxy_kill();  // the package would wait for its answer
     }
     $messages = '';
     if (!haproxy_check_and_run($messages, true)) {

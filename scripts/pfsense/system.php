@@ -36,14 +36,18 @@ function edge_foreign_haproxy(): ?string
     return null;
 }
 
-/** @return array<string, array<int, string>> program by endpoint and process id, of every TCP listener. Raises nothing; empty when sockstat fails. */
+/**
+ * @return array<string, array<int, string>> program by endpoint and process id, of every TCP listener; the package's HAProxy has no name.
+ *     Raises nothing; empty when sockstat fails.
+ */
 function edge_listeners(): array
 {
+    $package = array_filter(edge_haproxy_processes(), 'edge_is_package');
     exec('sockstat -46lq -P tcp', $lines);
     $listeners = [];
     foreach ($lines as $line) {
         if (preg_match('/^\S+\s+(\S.*?)\s+(\d+)\s+\d+\s+tcp[46]+\s+(\S+):(\d+)\s/', $line, $match)) {
-            $listeners[edge_write_endpoint($match[3], $match[4])][(int) $match[2]] = $match[1];
+            $listeners[edge_write_endpoint($match[3], $match[4])][(int) $match[2]] = isset($package[(int) $match[2]]) ? '' : $match[1];
         }
     }
     return $listeners;
@@ -52,11 +56,8 @@ function edge_listeners(): array
 /** A program besides the package's HAProxy that listens on an endpoint, as `name (process 123)`, or null. */
 function edge_other_listener(array $listeners, string $endpoint): ?string
 {
-    $processes = edge_haproxy_processes();
-    foreach ($listeners[$endpoint] ?? [] as $pid => $program) {
-        if (!edge_is_package($processes[$pid] ?? '')) {
-            return "{$program} (process {$pid})";
-        }
+    foreach (array_filter($listeners[$endpoint] ?? []) as $pid => $program) {
+        return "{$program} (process {$pid})";
     }
     return null;
 }

@@ -42,15 +42,16 @@ while read -r service port name; do
   twin "$service" "$port" "$name"
 done <"$config/proxy-listeners.txt"
 
-# The image copies a mailbox's Sieve script in and never takes one away. A script that a user put there stays.
+# Declared Sieve scripts run before the mailbox's own. Compiled here, because mail's user may not write beside them; one that
+# cannot be compiled costs its mailbox the sorting, and no one else anything.
+for script in "$config"/sieve/*.sieve; do
+  [[ ! -e $script ]] || sievec "$script" || echo "user-patches: ${script##*/} is not valid Sieve" >&2
+done
+
+# They were once installed as the mailbox's own script, with a mark beside them. A script that a user put there stays.
 while IFS='|' read -r login _; do
   home=$mail/${login##*@}/${login%@*}/home
-  [[ -d $home ]] || continue
-  if [[ -e $config/$login.dovecot.sieve ]]; then
-    touch "$home/.dovecot.sieve.declared"
-  elif [[ -e $home/.dovecot.sieve.declared ]]; then
-    rm -f "$home"/.dovecot.{sieve,svbin,sieve.declared}
-  fi
+  [[ ! -e $home/.dovecot.sieve.declared ]] || rm -f "$home"/.dovecot.{sieve,svbin,sieve.declared}
 done <"$config/postfix-accounts.cf"
 
 touch "$ended"

@@ -166,7 +166,7 @@ class StandIn:
             leftover.unlink()
 
     def _keys(self) -> None:
-        for name in ("host", "client", "stranger"):
+        for name in ("host", "client", "unknown"):
             key = asyncssh.generate_private_key("ssh-ed25519")
             key.write_private_key(self.root / "ssh" / name)
             key.write_public_key(self.root / "ssh" / f"{name}.pub")

@@ -19,7 +19,6 @@ HAPROXY_POINTS = [
     "read",
     "test:before",
     "test:after",
-    "socket:show stat",
     "write_config:before",
     "write_config:after",
     "reload:before",
@@ -29,7 +28,6 @@ HAPROXY_POINTS = [
 ]
 RULES_POINTS = [
     "read",
-    "socket:show stat",
     "write_config:before",
     "write_config:after",
     "filter_configure:before",
@@ -239,3 +237,21 @@ def test_going_back_from_rules_that_changed_nothing_writes_nothing(firewall, edg
         firewall.client().call("apply", "rules", rule_set(edge_site()))
     assert (error.value.step, error.value.rolled_back) == ("verify", True)
     assert firewall.config_file.read_bytes() == config
+
+
+def test_a_haproxy_that_hangs_is_named_and_waited_for_ten_seconds_only(firewall, applied):
+    """It takes connections to its control socket and says nothing; the package's own reader would wait without end, and hold the mutex."""
+    firewall.shell("pkill -STOP -x haproxy")
+    for verb in ("plan", "apply", "health", "read"):
+        assert "does not answer on its control socket" in refused(firewall, applied, "precondition", verb=verb)
+    firewall.shell("pkill -CONT -x haproxy")
+    assert not firewall.client().call("apply", "haproxy", applied)["changed"]
+
+
+def test_a_new_haproxy_that_hangs_is_replaced_by_one_with_the_old_configuration(firewall, applied, edge_site):
+    firewall.fault("started|exec('pkill -STOP -x haproxy');")
+    with pytest.raises(AgentError) as error:
+        firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"edge/test_frontend": True})))
+    assert (error.value.step, error.value.rolled_back) == ("verify", True), str(error.value)
+    assert on_path(firewall)
+    assert (firewall.address, 2525) not in firewall.listeners()

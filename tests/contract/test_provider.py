@@ -201,7 +201,7 @@ def test_moving_the_target_is_an_update_and_moving_the_firewall_a_replacement(en
     elsewhere = json.loads(json.dumps(legacy))
     elsewhere["connection"]["host"] = "192.0.2.1"
     assert list(engine.diff(legacy, elsewhere).replaces) == [], "the same machine under another address"
-    elsewhere["connection"]["host_key"] = " ".join((firewall.root / "ssh/stranger.pub").read_text().split()[:2])
+    elsewhere["connection"]["host_key"] = " ".join((firewall.root / "ssh/unknown.pub").read_text().split()[:2])
     assert list(engine.diff(legacy, elsewhere).replaces) == ["connection"]
 
 
@@ -236,7 +236,7 @@ def test_no_secret_is_in_state_log_or_error(firewall, haproxy, rules, tmp_path):
         for bad in ("host_key", "port"):
             broken = haproxy()
             broken["connection"] |= {
-                "host_key": " ".join((firewall.root / "ssh/stranger.pub").read_text().split()[:2]),
+                "host_key": " ".join((firewall.root / "ssh/unknown.pub").read_text().split()[:2]),
                 "port": "2223" if bad == "port" else "22",
             }
             with pytest.raises(grpc.RpcError) as error:

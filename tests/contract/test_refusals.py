@@ -43,13 +43,23 @@ def test_it_is_refused_before_anything_is_written(firewall, applied, name):
     assert firewall.banner(25).startswith("220 ")
 
 
-def test_an_address_of_a_frontend_that_is_not_ours_is_refused(firewall, applied):
+@pytest.mark.parametrize(
+    ("key", "ports"),
+    [
+        ("any_ipv4", "587"),
+        ("opt1_ipv4", "587"),
+        ("any_ipv4", "submission"),
+        ("any_ipv4", "500:600"),
+        ("any_ipv4", "586,587"),
+    ],
+)
+def test_an_address_of_a_frontend_that_is_not_ours_is_refused(firewall, applied, key, ports):
     def take(root):
         item = ET.SubElement(root.find("installedpackages/haproxy/ha_backends"), "item")
         item.extend(copy.deepcopy(list(frontend_item(root, "internal_https_443"))))
         item.find("name").text = "webgui_traefik_2525"
-        item.find("a_extaddr/item/extaddr").text = "any_ipv4"
-        item.find("a_extaddr/item/extaddr_port").text = "587"
+        item.find("a_extaddr/item/extaddr").text = key
+        item.find("a_extaddr/item/extaddr_port").text = ports
 
     firewall.edit(take)
     assert "webgui_traefik_2525" in refused(firewall, changed(applied, lambda w: w["frontends"].pop("mailserver_proxy_25")), "binds")

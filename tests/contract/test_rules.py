@@ -320,13 +320,13 @@ def greets(address: str, text: bytes):
         (b"220 mail.example.org ESMTP\r\n", "465 (submissions) answers nothing"),
     ],
 )
-def test_a_legacy_address_that_is_no_mail_server_is_warned_of(through, edge_site, text, warning):
+def test_a_legacy_address_that_is_not_a_mail_server_is_warned_of(through, edge_site, text, warning):
     """Another service may have it by now: a plan, a health check and the flip itself say so."""
     through.address_on("vtnet2", LEGACY["address"])
     server = greets(LEGACY["address"], text) if text else None
     try:
-        standing_by, target = (rule_set(edge_site({"edge/legacy": LEGACY, "edge/target": target})) for target in ("haproxy", "legacy"))
-        calls = [("plan", standing_by), ("health", standing_by), ("plan", target), ("apply", target)]
+        not_used, target = (rule_set(edge_site({"edge/legacy": LEGACY, "edge/target": target})) for target in ("haproxy", "legacy"))
+        calls = [("plan", not_used), ("health", not_used), ("plan", target), ("apply", target)]
         answers = [through.client().call(verb, "rules", wanted)["warnings"][-1] for verb, wanted in calls]
     finally:
         if server:

@@ -25,7 +25,7 @@ def line(part: str) -> str:
 
 
 class Operator:
-    """Somebody with the runbook, a checkout and a home; the firewall's first set-up is done as it says there."""
+    """An administrator with the runbook, a checkout and a home; the firewall's first set-up is done as it says there."""
 
     def __init__(self, firewall, folder):
         self.firewall, self.checkout, self.home = firewall, copy_checkout(folder / "checkout"), folder / "home"

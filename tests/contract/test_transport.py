@@ -29,7 +29,7 @@ def fails(firewall: Firewall, wanted, verb="read") -> str:
 
 
 def test_another_host_key_is_never_spoken_to(firewall, wanted):
-    other = " ".join((firewall.root / "ssh/stranger.pub").read_text().split()[:2])
+    other = " ".join((firewall.root / "ssh/unknown.pub").read_text().split()[:2])
     assert "another host key" in fails(firewall.client(host_key=other), wanted)
     assert firewall.logins() == 0
 
@@ -48,10 +48,10 @@ def test_a_firewall_with_keys_of_many_kinds_is_asked_for_the_pinned_one(firewall
 
 
 def test_a_key_that_is_not_welcome(firewall, wanted):
-    stranger = (firewall.root / "ssh/stranger").read_text()
-    message = fails(firewall.client(key=stranger), wanted)
+    unknown = (firewall.root / "ssh/unknown").read_text()
+    message = fails(firewall.client(key=unknown), wanted)
     assert "refuses the key" in message
-    assert stranger.splitlines()[1] not in message
+    assert unknown.splitlines()[1] not in message
 
 
 def test_a_text_that_is_not_a_key(firewall, wanted):

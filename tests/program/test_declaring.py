@@ -57,6 +57,13 @@ def test_a_fault_of_the_program_itself_keeps_its_own_traceback(registered, monke
     assert registered == []
 
 
+def test_a_fault_in_a_rule_ends_the_run_and_leaves_no_resource_waiting(registered, monkeypatch):
+    monkeypatch.setattr(declaring, "Rendered", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        up({})
+    assert registered == []
+
+
 def test_what_is_judged_is_what_is_sent(registered, monkeypatch):
     judged = []
 

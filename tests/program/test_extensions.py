@@ -91,7 +91,7 @@ def test_cert_manager_issues_the_certificate_of_the_mail_hosts_before_the_pod_is
     (certificate,) = [r for r in run.resources if r.inputs.get("kind") == "Certificate"]
     assert certificate.inputs["spec"] == {
         "secretName": "mail-tls",
-        "dnsNames": ["mail.example.org"],
+        "dnsNames": ["mail.example.org", "webmail.example.org"],
         "issuerRef": {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": "letsencrypt"},
         "privateKey": {"rotationPolicy": "Always"},
     }

@@ -97,7 +97,7 @@ def test_every_config_file_reaches_the_pod_under_its_own_path(recording):
     data = find(dev, "ConfigMap", "mailserver-config")["data"]
     assert sorted(item["key"] for item in volume["configMap"]["items"]) == sorted(data)
     paths = [item["path"] for item in volume["configMap"]["items"]]
-    assert {"postfix-main.cf", "rspamd/override.d/dkim_signing.conf", "bob@example.org.dovecot.sieve"} <= set(paths)
+    assert {"postfix-main.cf", "rspamd/override.d/dkim_signing.conf", "sieve/bob@example.org.sieve"} <= set(paths)
 
 
 def test_a_changed_credential_restarts_the_pod_and_a_renewed_certificate_does_not(recording):
@@ -110,7 +110,7 @@ def test_the_pod_counts_as_started_and_ready_only_while_the_filter_listens(recor
         return [int(port) for port in re.findall(r"sport = :(\d+)'", container(recording("prod"))[probe]["exec"]["command"][-1])]
 
     milter = 11332
-    assert sorted(ports("startupProbe")) == sorted([25, 465, 587, 993, 2525, 4465, 5587, 10993, milter])
+    assert sorted(ports("startupProbe")) == sorted([25, 465, 587, 993, 4190, 2525, 4465, 5587, 10993, milter])
     assert sorted(ports("readinessProbe")) == [25, 993, milter]
 
 

@@ -179,7 +179,7 @@ def test_each_source_has_a_place_of_its_own_and_logs_have_none(prod):
     assert mounts == {"/source/mail": "data", "/source/state": "state"}
     assert set(MAIL_FOLDERS.values()) <= MOUNTS.keys()
     webmail = {m["mountPath"] for m in containers(prod["roundcube-backup"])[-1]["volumeMounts"] if m["mountPath"].startswith("/source/")}
-    assert webmail == {"/source/html", "/source/enigma", "/source/manifest"}
+    assert webmail == {"/source/plugins", "/source/enigma", "/source/manifest"}
 
 
 def test_the_drill_touches_no_mail_and_fills_no_nodes_disk(prod):
@@ -237,7 +237,7 @@ def test_what_is_off_leaves_nothing_behind(recording):
 def test_jobs_may_reach_the_stock_ports_when_clients_are_narrowed_down(recording):
     (policy,) = [t for t in recording("prod", {"mail/allowed_namespaces": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
     stock = next(rule for rule in policy["spec"]["ingress"] if any(port["port"] == 993 for port in rule["ports"]))
-    (ours,) = [source["podSelector"]["matchLabels"] for source in stock["from"] if "podSelector" in source]
+    ours, _webmail = [source["podSelector"]["matchLabels"] for source in stock["from"] if "podSelector" in source]
     for name, thing in cron_jobs(recording("prod", {"mail/allowed_namespaces": ["ebooks"]})).items():
         assert ours.items() <= thing["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"].items(), name
 

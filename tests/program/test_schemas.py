@@ -22,6 +22,7 @@ SITES = {
             "mail/priority_class": None,
             "mail/rspamd": {"oletools": "olefy:11343"},
             "mail/relay": None,
+            "tls/cluster_issuer": "letsencrypt",
         },
     ),
 }

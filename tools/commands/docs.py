@@ -5,7 +5,7 @@ import re
 
 import click
 
-from components.listeners import LISTENERS
+from components.listeners import LISTENERS, MANAGESIEVE_PORT
 from components.settings.schema import stack_schema
 from tools.offline import checks_page, settings_page
 from tools.offline.stackfile import ROOT
@@ -27,7 +27,9 @@ def picture() -> str:
 flowchart LR
     internet([Internet]) --> haproxy["pfSense HAProxy<br/>{external}"]
     haproxy -- "PROXY v2: the client's address" --> nodes["NodePorts of mailserver-proxy<br/>{node_ports}"]
-    pods([pods: webmail, probe, apps]) --> service["Service mailserver<br/>{stock}"]
+    browser([browser]) --> ingress["Ingress, login"] --> webmail[Roundcube]
+    webmail -- "and filters :{MANAGESIEVE_PORT}" --> service
+    pods([pods: probe, apps]) --> service["Service mailserver<br/>{stock}"]
     subgraph pod [mail server pod]
         twins["PROXY listeners<br/>{twins}"]
         stocks["stock listeners<br/>{stock}"]

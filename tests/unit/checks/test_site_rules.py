@@ -114,7 +114,6 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         {"jobs/webmail_backup/target/claim": "mailserver-backup-host"},
         "jobs.webmail_backup.target.claim",
     ),
-    "jobs.reserved-name": ("prod", {"jobs/webmail_backup/claims": {"manifest": "x"}}, "jobs.webmail_backup.claims.manifest"),
     "jobs.no-backup": ("prod", {"jobs/backup": None}, "jobs.backup"),
     "jobs.no-drill": ("prod", {"jobs/backup/drill": None}, "jobs.backup.drill"),
     "jobs.image-not-pinned": (
@@ -142,6 +141,35 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "jobs.retention-mailbox": ("prod", {"jobs/retention/rules/0/mailbox": "no@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-secret-key": ("prod", {"jobs/retention/rules/0/mailbox": "a=b@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-folder": ("prod", {"jobs/retention/rules/0/folder": "Gelöscht"}, "jobs.retention.rules.0.folder"),
+    "webmail.image-untested": ("prod", {"webmail/image": "docker.io/roundcube/roundcubemail:1.7.3-apache"}, "webmail.image"),
+    "webmail.image-not-pinned": (
+        "prod",
+        {},
+        "webmail.image",
+        {"webmail/image": f"docker.io/roundcube/roundcubemail:1.6.18-apache{PINNED}"},
+    ),
+    "webmail.certificate": ("dev", {"webmail/host": "post.example.org"}, "webmail.host"),
+    "webmail.issuer-without-secret": ("dev", {"webmail/ingress": {"cluster_issuer": "letsencrypt"}}, "webmail.ingress.cluster_issuer"),
+    "webmail.no-login": (
+        "dev",
+        {"webmail/auth": "required"},
+        "webmail.auth",
+        {"webmail/auth": "required", "webmail/ingress": {"annotations": {"nginx.ingress.kubernetes.io/auth-url": "https://login"}}},
+    ),
+    "webmail.login-unused": ("prod", {"webmail/auth": "app"}, "webmail.ingress.auth_middleware"),
+    "webmail.no-groups": ("prod", {"webmail/ingress/annotations": {}}, "webmail.ingress.annotations"),
+    "webmail.protected-by": ("prod", {}, "webmail.auth", {"webmail": None, "jobs/webmail_backup": None}),
+    "webmail.plugin-twice": (
+        "dev",
+        {"webmail/composer_plugins": {"a/x-y": "1.0", "b/x_y": "2.0"}},
+        "webmail.composer_plugins",
+        {"webmail/composer_plugins": {"a/x-y": "1.0", "b/x_z": "2.0"}},
+    ),
+    "webmail.database-host": ("prod", {"webmail/database/host": None}, "webmail.database.host"),
+    "webmail.database-unused": ("prod", {"webmail/database/type": "sqlite"}, "webmail.database.host"),
+    "webmail.no-backup": ("prod", {"jobs/webmail_backup": None}, "jobs.webmail_backup"),
+    "webmail.database-elsewhere": ("prod", {}, "webmail.database", {"webmail/database": {}}),
+    "webmail.no-address": ("dev", {"webmail/host": "post.example.biz"}, "webmail.host"),
     "credentials.store-without-external-secrets": ("prod", {"cluster/external_secrets": None}, "secret_store"),
     "credentials.source-without-store": ("prod", {"secret_store": ...}, "mail.accounts"),
     "credentials.probe-without-accounts": ("prod", {"mail/accounts/source": None}, "jobs.probe.credentials"),
@@ -210,7 +238,9 @@ def test_secrets_that_nothing_creates_are_named_with_their_keys():
         findings = run(SITE_AREAS, parse_site(json.dumps(base)))
         return next(finding.text for finding in findings if finding.code == "credentials.made-by-hand")
 
-    assert by_hand("dev", {}).endswith("mailserver-accounts (accounts), mailserver-dkim (example.org.mail), mail-tls (tls.crt, tls.key)")
+    assert by_hand("dev", {}).endswith(
+        "mailserver-accounts (accounts), roundcubemail-session (des_key), mailserver-dkim (example.org.mail), mail-tls (tls.crt, tls.key)"
+    )
     assert "mailserver-accounts" not in by_hand("prod", {})
     named = ("mail/accounts", "mail/relay/credentials", "jobs/probe/credentials")
     alone = by_hand("prod", {f"{name}/source": None for name in named})

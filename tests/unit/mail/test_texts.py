@@ -140,7 +140,7 @@ def test_every_signing_key_of_every_domain_is_in_rspamds_file_and_in_the_list_of
 
 
 def test_a_sieve_script_goes_to_its_mailbox_only(site):
-    assert list(sieve_scripts(site("dev"))) == ["bob@example.org.dovecot.sieve"]
+    assert list(sieve_scripts(site("dev"))) == ["sieve/bob@example.org.sieve"]
 
 
 def test_the_probe_secret_has_exactly_two_keys(site):
