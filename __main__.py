@@ -12,6 +12,7 @@ from components.edge.component import Edge
 from components.errors import UserError
 from components.jobs.component import Jobs
 from components.mail.component import MailServer
+from components.monitoring.component import Monitoring
 from components.settings.site import KEY
 from components.webmail.component import Webmail
 
@@ -33,6 +34,8 @@ def main() -> None:
         if site.webmail:
             Webmail("webmail", context, site.webmail, mail)
         dns = Dns("dns", context, mail.namespace) if site.dns else None
+        if site.monitoring:
+            Monitoring("monitoring", context, mail, site.monitoring)
         refuse(run([adoption.AREA], adoption.Adoption(site, context.declared)))
 
     for level, line in lines(findings):

@@ -163,6 +163,7 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
             k8s.core.v1.VolumeMountArgs(name="tls", mount_path=TLS_DIR, read_only=True),
+            k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),  # the pulse runs in place
             *(k8s.core.v1.VolumeMountArgs(name="data", mount_path=path, sub_path=folder) for folder, path in MOUNTS.items()),
         ],
     )

@@ -2,20 +2,25 @@
 
 import re
 
+from components.listeners import LISTENERS
 from components.mail import accounts, dovecot, postfix, rspamd
+from components.names import MAIL_SERVER
 from components.settings.site import Site
+
+SRS_PORT = 10001  # where postsrsd rewrites senders, in the image
 
 # Where the init container sees the files of this configuration, the Secrets (a folder for each) and its programs.
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = ("assemble.py", "user-patches.sh")
+SCRIPTS = ("assemble.py", "common.py", "pulse.py", "user-patches.sh")
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
 DOMAIN_LIST = "domains.txt"
 DKIM_LIST = "dkim-keys.txt"
 PROXY_LIST = "proxy-listeners.txt"
+PULSE_ARGUMENTS = "pulse.txt"
 
 
 def config_files(site: Site) -> dict[str, str]:
@@ -31,11 +36,21 @@ def config_files(site: Site) -> dict[str, str]:
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }
+    if site.monitoring and site.jobs.pushgateway:
+        files[PULSE_ARGUMENTS] = pulse_arguments(site, site.jobs.pushgateway)
     if site.mail.quotas:
         files["dovecot-quotas.cf"] = accounts.quotas(site)
     files |= {f"rspamd/override.d/{name}": text for name, text in (rspamd.overrides(site) | extra.rspamd).items()}
     files |= accounts.sieve_scripts(site)
     return files
+
+
+def pulse_arguments(site: Site, pushgateway: str) -> str:
+    """What pulse.py is told, one argument a line."""
+    listeners = {name: port for s in LISTENERS for name, port in ((s.name, s.port), (f"{s.name}-proxy", s.proxy_port))}
+    listeners |= {"rspamd": rspamd.MILTER_PORT} | ({"postsrsd": SRS_PORT} if site.srs else {})
+    arguments = [f"--job={MAIL_SERVER}", f"--pushgateway={pushgateway}"]
+    return "".join(f"{line}\n" for line in (*arguments, *(f"--listener={name}:{port}" for name, port in listeners.items())))
 
 
 _ESCAPES = {"_": "__", "/": "_.", "@": "_-"}

@@ -10,9 +10,11 @@ from components.names import MAIL_SERVER
 from components.settings.cluster import Cluster
 from components.settings.dkim import DkimKey
 from components.settings.dns import Dns, DomainRecords
+from components.settings.doctor import Doctor
 from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
+from components.settings.monitoring import Monitoring
 from components.settings.secrets import SecretStore
 from components.settings.types import CertificateName, Fqdn, Model, ObjectName, covers, domain_of
 from components.settings.webmail import Webmail
@@ -72,11 +74,13 @@ class Site(Model):
     tls: Tls = Field(description="certificate of the mail hosts")
     mail: Mail = Field(description="the mail server")
     jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
+    monitoring: Monitoring | None = Field(default=None, description="alerts and what belongs to them; null: none")
     webmail: Webmail | None = Field(default=None, description="Roundcube in a browser; null: none")
     secret_store: SecretStore | None = Field(
         default=None, description="where external-secrets reads credentials from; null: you create every Secret"
     )
     dns: Dns | None = Field(default=None, description="the records of all domains; null: you manage DNS yourself")
+    doctor: Doctor = Field(default=Doctor(), description="where `make doctor` looks from")
     adopt: tuple[str, ...] = Field(
         default=(),
         description="existing objects to adopt instead of creating them, as Kind/name; remove again after the `up`",

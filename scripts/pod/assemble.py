@@ -342,6 +342,7 @@ def main() -> int:
         said, code = str(problem).splitlines(), 1
     else:
         code = 0
+        write(options.target / "assemble.txt", "".join(f"{line}\n" for line in said), 0o644)
     for line in said:
         print(f"assemble: {line}", file=sys.stderr)
     return code

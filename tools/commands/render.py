@@ -19,6 +19,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from components.checks.finding import Finding
 from components.checks.registry import Refused, judge, refuse
 from components.errors import UserError
+from components.monitoring.texts import artefacts as monitoring_artefacts
 from components.names import MAIL_SERVER
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.dns_view import dns_table, zone_files
@@ -108,7 +109,7 @@ def render(root: Path, stack_name: str, out: Path, console: Console) -> None:
     stack = load_stack(root, stack_name)
     recording = run(stack)
     site = site_of(stack)
-    write([*artefacts(recording), *zone_files(site, datetime.now(UTC)), *edge_artefacts(site)], out)
+    write([*artefacts(recording), *zone_files(site, datetime.now(UTC)), *edge_artefacts(site), *monitoring_artefacts(site)], out)
     summary(recording, stack, console)
     if site.dns:
         console.print(dns_table(site))

@@ -18,6 +18,10 @@ SECOND = {"domains/example.org": {"host": "mail.viktorbarzin.me"}}
 
 # Code: where it fires (stack and changes), the setting that it names, and where it does not, if that is not the stack as it is.
 CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]] = {
+    "monitoring.off": ("dev", {}, "monitoring", {"monitoring": {"loki": {}}}),
+    "monitoring.no-pushgateway": ("prod", {"jobs/pushgateway": None}, "monitoring.prometheus"),
+    "monitoring.by-mail-alone": ("prod", {"monitoring/channels": ["mail"]}, "monitoring.channels"),
+    "monitoring.second-mx-not-watched": ("prod", {"monitoring/second_mx": None}, "monitoring.second_mx"),
     "cluster.address-used-twice": ("prod", {"cluster/nodes/k8s-node2/address": "10.0.20.101"}, "cluster.nodes.k8s-node2.address"),
     "cluster.tunnel-outside-pod-networks": (
         "prod",

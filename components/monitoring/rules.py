@@ -1,0 +1,68 @@
+"""The table of alerts as files: for Prometheus, for Loki's ruler, and what silences what in Alertmanager."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from components.monitoring import backup_alerts, log_alerts, probe_alerts, server_alerts
+from components.monitoring.alert import Alert
+from components.settings.site import Site
+
+PROMETHEUS: dict[str, Sequence[Alert]] = {
+    "mail-server": server_alerts.ALERTS,
+    "mail-probe": probe_alerts.ALERTS,
+    "mail-backup": backup_alerts.ALERTS,
+}
+LOKI: dict[str, Sequence[Alert]] = {"mail-logs": log_alerts.ALERTS}
+PAGE = "docs/runbooks/alerts.md"
+
+# A cause to the alerts that say nothing new beside it. The first four are the cluster's own.
+SILENCES: dict[str, tuple[str, ...]] = {
+    "NodeDown": ("MailServerDown", "EmailRoundtrip.*", "EmailProbe.*"),
+    "NFSServerUnresponsive": ("MailServerDown", "EmailRoundtrip.*", "EmailProbe.*"),
+    "NodeMaintenanceInProgress": ("MailServerDown", "EmailRoundtripFailing", "EmailProbe.*"),
+    "WANGatewayUnreachable|InternetEgressDown": ("EmailRoundtrip.*", "EmailProbe.*", "EmailOutbound.*", "MailEdge.*", "BackupMxDown"),
+    "MailServerDown": ("MailPulseLost", "MailListenerMissing", "EmailProbe.*", "EmailOutbound.*", "MailEdge.*"),
+    "MailFilterDown|MailVolumeNearlyFull|MailSrsDown": (
+        "EmailProbeNotDelivered",
+        "EmailProbeBounced",
+        "MailQueueGrowing",
+        "QueueFileWriteError",
+    ),
+    "EmailRoundtripFailing": ("EmailRoundtripStale",),
+    "MailCertificateExpired": ("MailCertificateExpiring", "EmailProbeCertificate", "MailEdgeTlsBroken"),
+    "BackupRepositoryDamaged": ("BackupFailed", "BackupCronJobFailed"),
+    "BackupFailed": ("BackupCronJobFailed",),
+}
+
+
+def groups(site: Site, table: dict[str, Sequence[Alert]]) -> dict[str, Any]:
+    """A rule file of Prometheus or Loki; also the `spec` of a PrometheusRule."""
+    found = {name: [_rule(site, alert, query) for alert in alerts if (query := alert.query(site))] for name, alerts in table.items()}
+    return {"groups": [{"name": name, "rules": rules} for name, rules in found.items() if rules]}
+
+
+def _rule(site: Site, alert: Alert, query: str) -> dict[str, Any]:
+    detail = f" ({alert.detail})" if alert.detail else ""
+    page = (site.monitoring and site.monitoring.runbooks) or PAGE
+    return {
+        "alert": alert.name,
+        "expr": query,
+        "for": alert.hold,
+        "labels": {"severity": alert.severity, "subsystem": "mail"},
+        "annotations": {"summary": alert.impact + detail, "description": alert.remedy, "runbook_url": f"{page}#{alert.anchor}"},
+    }
+
+
+def inhibitions() -> list[dict[str, list[str]]]:
+    """Alertmanager's `inhibit_rules`."""
+    return [
+        {"source_matchers": [f'alertname=~"{cause}"'], "target_matchers": [f'alertname=~"{"|".join(targets)}"', 'subsystem="mail"']}
+        for cause, targets in SILENCES.items()
+    ]
+
+
+def every_alert() -> Iterator[tuple[str, Alert]]:
+    """Each alert with its group."""
+    for name, alerts in (PROMETHEUS | LOKI).items():
+        for alert in alerts:
+            yield name, alert
