@@ -6,6 +6,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from components.monitoring import crowdsec
 from components.monitoring.rules import LOKI, PROMETHEUS, groups, inhibitions
 from components.settings.site import Site
 
@@ -26,6 +27,8 @@ def artefacts(site: Site) -> Iterator[tuple[str, str]]:
     """Path and text of what a render writes beside the objects."""
     if site.monitoring and site.monitoring.prometheus:
         yield "monitoring/prometheus-values.yaml", as_yaml(chart_values(site))
+    if site.monitoring and site.monitoring.crowdsec:
+        yield "monitoring/crowdsec-values.yaml", as_yaml(crowdsec.chart_values(site, site.monitoring.crowdsec))
 
 
 def chart_values(site: Site) -> dict[str, Any]:

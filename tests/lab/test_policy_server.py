@@ -322,7 +322,7 @@ def test_apples_devices_get_a_profile_with_every_key_that_apple_requires(server:
     assert not {"EmailAddress", "IncomingMailServerUsername", "OutgoingMailServerUsername", "IncomingPassword"} & account.keys()
 
 
-def test_nothing_was_complained_of(server: Server):
+def test_the_server_logged_no_error(server: Server):
     """What the server said about all the requests above."""
     log = (server.folder / "log").read_text()
     for level in ("warn", "error", "crit", "alert", "emerg"):
