@@ -8,7 +8,7 @@ import pulumi_kubernetes as k8s
 from components.base import MANAGED_BY, NO_WAIT, Component, Context
 from components.jobs.backup import backup_jobs
 from components.jobs.cronjob import CONFIG_MAP, cron_job
-from components.jobs.job import SCRIPTS, Job, SecretFiles
+from components.jobs.job import Job, SecretFiles
 from components.jobs.probe import probe_jobs
 from components.jobs.restore import restore_jobs
 from components.jobs.retention import retention_jobs
@@ -35,7 +35,7 @@ class Jobs(Component):
             programs = k8s.core.v1.ConfigMap(
                 self.named("programs"),
                 metadata=self.metadata(CONFIG_MAP),
-                data={script: (POD_SCRIPTS / script).read_text("utf-8") for script in SCRIPTS},
+                data={path.name: path.read_text("utf-8") for path in sorted(POD_SCRIPTS.glob("*.py"))},
                 opts=self.child("ConfigMap", CONFIG_MAP),
             )
             targets = self.site.jobs.backup, self.site.jobs.webmail_backup

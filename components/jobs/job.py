@@ -8,19 +8,6 @@ from components.settings.schedule import Schedule
 from components.settings.types import Image
 
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = (
-    "backup.py",
-    "common.py",
-    "database.py",
-    "drill.py",
-    "probe.py",
-    "maildir.py",
-    "repository.py",
-    "restore.py",
-    "retention.py",
-    "sight.py",
-    "survey.py",
-)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from repository import ASIDE
+
 # Where the live list of UIDs is lost, so many are skipped: more than arrive between two backups.
 UID_MARGIN = 100_000
 UID_LIST = "dovecot-uidlist"
@@ -102,23 +104,25 @@ def copy_rights(source: Path, target: Path) -> None:
         shutil.copystat(source, target)
 
 
-def raise_next_uids(restored: Path, before: Path | None) -> None:
+def raise_next_uids(restored: Path, before: Path | None, source: Path) -> None:
     """See that no UID that was given out since the snapshot is given out again under the same UIDVALIDITY (RFC 9051, 2.3.1.1).
 
-    `before` is where the mail was moved to that was there until now. Where its list of UIDs is gone, or of another
-    UIDVALIDITY, how far it had come is unknown.
+    `before` is where the mail was moved to that was there until now. How far its UIDs had come is known where it has a list of
+    the same UIDVALIDITY, and so has everything else that was moved aside in the source: `before` may be what a restore that
+    broke off had brought back.
     """
     for folder, _, names in os.walk(restored):
         if UID_LIST not in names:
             continue
         path = Path(folder) / UID_LIST
-        lived = before / Path(folder).relative_to(restored) / UID_LIST if before else None
-        saved, last = _header(path), _header(lived) if lived else None
+        saved, place = _header(path), path.relative_to(source)
         if saved is None:
             print(f"{path}: not a list of UIDs of Dovecot 2; clients may show old messages for new ones until they read it again")
             continue
-        known = last is not None and last[0] == saved[0]
-        _write_next_uid(path, max(saved[1], last[1]) if known and last else saved[1] + UID_MARGIN)
+        lived = [_header(aside / place) for aside in source.glob(f"{ASIDE}*") if (aside / place.parent).is_dir()]
+        numbers = [header[1] for header in lived if header and header[0] == saved[0]]
+        known = before is not None and (before / Path(folder).relative_to(restored)).is_dir() and len(numbers) == len(lived)
+        _write_next_uid(path, max([saved[1] + (0 if known else UID_MARGIN), *numbers]))
 
 
 def _header(path: Path) -> tuple[int, int] | None:

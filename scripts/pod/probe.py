@@ -83,7 +83,7 @@ class Submission(smtplib.SMTP):
 
 
 def credential(variable: str) -> str:
-    value = os.environ.get(variable, "")
+    value = os.environ.get(variable, "").rstrip("\r\n")  # as an editor leaves it
     if not value:
         raise VerdictError("misconfigured", f"{variable} is not set or empty")
     return value
@@ -165,7 +165,7 @@ def look(options: argparse.Namespace, marker: str, message_id: str | None) -> tu
 
     Raises VerdictError where a bounce is there and the message is not.
     """
-    password = credential("EMAIL_MONITOR_IMAP_PASSWORD").rstrip("\r\n")  # as an editor leaves it
+    password = credential("EMAIL_MONITOR_IMAP_PASSWORD")
     found, leftovers, bounced = None, 0, False
     with Imap(options.address, options.imap_port, options.name, options.timeout) as imap:
         try:

@@ -147,16 +147,24 @@ def whole(restic: Restic, snapshot: Snapshot, options: argparse.Namespace) -> li
         paths = [argument for name in options.source for argument in ("--include", str(options.root / name))]
         errors = restore(restic, snapshot, "/", paths)
         if options.maildirs:
-            raise_next_uids(options.root / options.maildirs, aside[options.maildirs])
+            mail = options.root / options.maildirs
+            raise_next_uids(mail, aside[options.maildirs], mail)
     return errors
 
 
 def restore(restic: Restic, snapshot: Snapshot, target: str, includes: list[str]) -> list[str]:
-    """Run restic; the paths that it could not restore, because their part of the repository is damaged."""
+    """Run restic; the paths that it could not restore, because their part of the repository is damaged.
+
+    Of a file in several parts restic writes the sound ones and zeros for the others, in its right size: such a file goes.
+    """
     code, _, errors = restic.run("restore", snapshot.id, "--target", target, *includes, allowed=(0, 1))
     damaged = damaged_paths(errors)
     if code and not damaged:
         raise ProblemError(f"restic restore failed: {' / '.join(errors[-4:])}")
+    for path in damaged:
+        place = Path(target) / path.removeprefix(target).lstrip("/")
+        if not place.is_dir():
+            place.unlink(missing_ok=True)
     return damaged
 
 
@@ -167,8 +175,6 @@ def restored_maildir(restic: Restic, snapshot: Snapshot, options: argparse.Names
     target = options.scratch / "restored"
     shutil.rmtree(target, ignore_errors=True)
     errors = restore(restic, snapshot, str(target), ["--include", str(live)])
-    for path in errors:  # of a damaged file some parts may have come back
-        (target / path.removeprefix(str(target)).lstrip("/")).unlink(missing_ok=True)
     saved = target / str(live).lstrip("/")
     if not saved.is_dir():
         raise ProblemError(f"the snapshot has no mailbox {options.mailbox}; `list` shows what it has")
@@ -239,7 +245,7 @@ def replace(saved: Path, live: Path, total: int, options: argparse.Namespace) ->
         for path in sorted(saved.iterdir()):
             copy_as_it_is(path, live / path.name)
         copy_rights(saved, live)
-        raise_next_uids(live, aside)
+        raise_next_uids(live, aside, options.root / options.maildirs)
 
 
 def parse() -> argparse.Namespace:

@@ -24,13 +24,19 @@ AUTOMATED = (
 )
 CRITERIA = {"automated": f" ({AUTOMATED})", "human": f" NOT ({AUTOMATED})", "any": ""}
 COUNTER = {"automated": "auto", "human": "human", "any": "human"}
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]  # in any locale (RFC 3501, date-month)
 SMALL = 20  # so few are no reason to refuse, whatever their share: a mailbox of three messages with two old ones is ordinary
 COMMAND_RANGES = 500  # ranges in one command; Dovecot takes lines of 64 KiB, and two UIDs of ten digits make 22 bytes
 
 
 def query(kind: str, days: int) -> str:
-    """The search for what a rule deletes; OLDER counts seconds since arrival (RFC 5032), unlike BEFORE, which knows days only."""
-    return f"UNFLAGGED OLDER {days * 86400}{CRITERIA[kind]}"
+    """The search for what a rule deletes; OLDER counts seconds since arrival (RFC 5032), unlike BEFORE, which knows days only.
+
+    OLDER goes by the server's clock and BEFORE by this node's: neither of them alone can make new mail old. The day after
+    tomorrow's, because BEFORE goes by the server's time zone, which may be a day ahead.
+    """
+    day = time.gmtime(time.time() - (days - 2) * 86400)
+    return f"UNFLAGGED OLDER {days * 86400} BEFORE {day.tm_mday}-{MONTHS[day.tm_mon - 1]}-{day.tm_year}{CRITERIA[kind]}"
 
 
 def ranges(uids: list[int]) -> Iterator[str]:

@@ -12,7 +12,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from components.edge.client import COMMAND, Firewall, program
 from components.edge.connection import Connection
 from components.listeners import LISTENERS
 from tools.lab.certificates import Authority, server_context
-from tools.lab.hosts import PATH, Daemon, Host
+from tools.lab.hosts import PATH, Daemon, Host, wait_for
 
 TREE = Path(__file__).parent / "pfsense"
 PROGRAMS = ("php", "haproxy", "sshd", "ip", "ss", "pgrep", "unshare", "nsenter", "setpriv")
@@ -36,12 +35,7 @@ _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
 def wait(holds: Any, seconds: float = 10) -> Any:
-    end = time.monotonic() + seconds
-    while not (result := holds()):
-        if time.monotonic() > end:
-            raise AssertionError("did not come to pass")
-        time.sleep(0.02)
-    return result
+    return wait_for("what the test expects", holds, seconds)
 
 
 def missing() -> str:

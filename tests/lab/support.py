@@ -48,7 +48,7 @@ def lab_site(changes: dict[str, Any] | None = None) -> Site:
 
 
 class Known:
-    """Clients that postscreen has met: a stranger waits six seconds. Each serves for as many connections as the rate limit allows."""
+    """Clients that postscreen has met: an unknown one waits six seconds. Each serves for as many connections as the rate limit allows."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self._fresh, self._uses = lab, [], 0

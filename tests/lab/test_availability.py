@@ -54,8 +54,8 @@ def test_the_predecessors_checks_on_the_proxy_listeners_killed_submission(lab: L
 
 
 @pytest.mark.parametrize("fault", ["refuse", "black_hole"])
-def test_a_dead_node_fails_nobody(lab: Lab, log: Log, edge, fault: str) -> None:
-    """The measured table's best row: nobody fails, and nobody waits longer than the second that a connection may take."""
+def test_a_dead_node_fails_no_connection(lab: Lab, log: Log, edge, fault: str) -> None:
+    """The measured table's best row: no connection fails, and none takes longer than the second that a connection may take."""
     log.expect(r"haproxy read: EOF")
     node = lab.nodes.names[1]
     seen = during(lab, lambda: getattr(lab.nodes, fault)(node), seconds=12)

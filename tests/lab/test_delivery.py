@@ -25,7 +25,7 @@ from tools.lab.hosts import wait_for
         pytest.param("ALICE@Example.ORG", ["alice@example.org"], id="capitals"),
     ],
 )
-def test_mail_from_the_world_reaches(lab: Lab, known: Known, to: str, mailboxes: list[str]) -> None:
+def test_mail_from_the_internet_reaches(lab: Lab, known: Known, to: str, mailboxes: list[str]) -> None:
     mail = message(to=to)
     known().send(mail, [to])
     for mailbox in mailboxes:

@@ -17,7 +17,7 @@ from tools.doctor.patient import Patient
 from tools.lab.edge import Lab
 from tools.lab.paths import NAMESERVER
 
-# What needs a cluster, and the image's supervisor; recorded answers stand for these in tests/tools/test_doctor.py.
+# What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
 ELSEWHERE = {"mail.programs", "edge.drift", "edge.servers"}
 SERVICES = {"smtp", "submissions", "submission", "imaps"}
 
@@ -76,7 +76,7 @@ def look(lab: Lab, patient: Patient) -> dict[str, set[str]]:
     for result in results:
         if result.seen.verdict != "ok":
             found.setdefault(f"{result.seen.verdict} {result.check.id}", set()).add(result.seen.about)
-    # The lab's client stands where HAProxy does, so the PROXY ports must believe it; from elsewhere a network policy refuses.
+    # The lab's client is where HAProxy is, so the PROXY ports must believe it; from elsewhere a network policy refuses.
     assert found.pop("broken edge.forged-client") == {f"{name} 30125" for name in lab.site.cluster.nodes}
     return found
 
@@ -156,7 +156,7 @@ def test_a_message_that_waits_is_told_with_its_reason(lab: Lab, patient: Patient
     assert [seen.text for seen in mail.queue.look(patient)] == ["empty"], "and the real command is understood"
 
 
-def test_a_disk_without_room_for_the_largest_message(lab: Lab, patient: Patient):
+def test_a_disk_without_free_space_for_the_largest_message(lab: Lab, patient: Patient):
     pod = lab.pod.host
     pod.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/var/mail-state")
     try:

@@ -1,4 +1,4 @@
-"""What Rspamd says about mail from the world, and what happens while it is away."""
+"""What Rspamd says about mail from the Internet, and what happens while it is away."""
 
 import smtplib
 from email.message import EmailMessage
@@ -59,7 +59,7 @@ def test_mail_in_our_own_name_from_outside_is_refused(lab: Lab, known: Known) ->
         known().send(message("bob@example.org"), ["alice@example.org"])
 
 
-def test_a_server_without_a_reverse_name_is_put_off(lab: Lab, known: Known, log: Log) -> None:
+def test_a_server_without_a_reverse_name_is_deferred(lab: Lab, known: Known, log: Log) -> None:
     client = known()
     nameless = Client(lab, "198.51.100.200")
     with nameless.smtp() as smtp:
@@ -72,7 +72,7 @@ def test_a_server_without_a_reverse_name_is_put_off(lab: Lab, known: Known, log:
         assert smtp.rcpt("alice@example.org")[0] == 250
 
 
-def test_a_mail_server_of_the_world_delivers_by_mx(lab: Lab) -> None:
+def test_a_mail_server_on_the_internet_delivers_by_mx(lab: Lab) -> None:
     mail = message(f"joe@{SENDER_DOMAIN}")
     lab.sender.submit(mail["From"], ["alice@example.org"], mail.as_string())
     stored = arrives(lab, "alice@example.org", mail, seconds=30)
@@ -114,7 +114,7 @@ class TestTrustedRelay:
         assert log.lines(rf"postscreen.*ALLOWLISTED \[{MX2}\]")
 
 
-def test_with_rspamd_down_mail_is_put_off_and_not_passed(lab: Lab, known: Known, log: Log) -> None:
+def test_with_rspamd_down_mail_is_deferred_and_not_passed(lab: Lab, known: Known, log: Log) -> None:
     log.expect(r"milter|Milter", r"Connection refused")
     client = known()
     lab.pod.stop("rspamd")

@@ -8,7 +8,6 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from components.jobs.job import SCRIPTS
 from components.listeners import LISTENERS
 from tests.lab.support import Log
 from tools.lab.client import Client, message
@@ -23,7 +22,7 @@ PUBLIC = "77.32.148.25"  # routed to nowhere but the lab: documentation addresse
 
 
 class Edge:
-    """The probe's world: servers of the world's network, and the probe as a program on its host."""
+    """What surrounds the probe: servers on the lab's Internet host, and the probe as a program there."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.gateway = lab, Gateway()
@@ -60,8 +59,8 @@ class Edge:
 @pytest.fixture
 def edge(lab: Lab) -> Iterator[Edge]:
     edge = Edge(lab)
-    for script in SCRIPTS:
-        lab.world.write(f"/scripts/{script}", (ROOT / "scripts" / "pod" / script).read_text("utf-8"))
+    for program in (ROOT / "scripts" / "pod").glob("*.py"):
+        lab.world.write(f"/scripts/{program.name}", program.read_text("utf-8"))
     lab.world.write("/etc/ssl/certs/lab-ca.pem", lab.authority.certificate)
     lab.world.write("/etc/hosts", f"127.0.0.1 localhost\n{lab.site.edge.address} {lab.site.hostname}\n{EDGE_IPV6} {lab.site.hostname}\n")
     servers = []
@@ -105,8 +104,8 @@ def test_a_client_address_that_is_not_public_is_told_apart(edge: Edge) -> None:
     assert json.dumps(edge.brevo.sent[0]["to"]) == '[{"email": "smoke-test@example.org"}]'
 
 
-def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_back(lab: Lab, edge: Edge, log: Log) -> None:
-    """The stranger is this test: it forwards what the relay was given to the probe's mailbox."""
+def test_outbound_goes_through_submission_and_the_relay_to_an_external_address_and_comes_back(lab: Lab, edge: Edge, log: Log) -> None:
+    """The external address is this test: it forwards what the relay was given to the probe's mailbox."""
     stop = threading.Event()
 
     def forward() -> None:
@@ -122,8 +121,9 @@ def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_
     thread.start()
     try:
         where = ("--job", "email-outbound-monitor", "--name", lab.site.hostname, "--address", POD, "--mailbox", BOX)
-        who = ("--sender", BOX, "--recipient", "loop@stranger.example", "--polls", "20", "--interval", "1")
-        variables = {"EMAIL_MONITOR_IMAP_PASSWORD": lab.passwords[BOX], "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
+        who = ("--sender", BOX, "--recipient", "loop@external.example", "--polls", "20", "--interval", "1")
+        # With a line break at its end, as an editor leaves it in a store.
+        variables = {"EMAIL_MONITOR_IMAP_PASSWORD": f"{lab.passwords[BOX]}\n", "SSL_CERT_FILE": "/etc/ssl/certs/lab-ca.pem"}
         command = ("python3", "-B", "/scripts/probe.py", "outbound", *where, *who, "--pushgateway", edge.gateway.url)
         done = lab.world.run(*command, check=False, env=variables, seconds=120)
         wrong = lab.world.run(*command, check=False, env=variables | {"EMAIL_MONITOR_IMAP_PASSWORD": "wrong"}, seconds=120)
@@ -132,7 +132,7 @@ def test_outbound_goes_through_submission_and_the_relay_to_a_stranger_and_comes_
         thread.join()
     log.expect(r"SASL (PLAIN|LOGIN) authentication failed")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "verdict private_client" in done.stdout  # the lab's stranger has a documentation address
+    assert "verdict private_client" in done.stdout  # the lab's forwarder has a documentation address
     assert "submission answers 535" in wrong.stdout
     assert edge.gateway.verdict("email-outbound-monitor", "email_outbound_verdict") == "send_failed"
     assert edge.gateway.value("email-outbound-monitor", "email_outbound_success") == 0

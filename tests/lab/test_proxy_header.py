@@ -54,11 +54,11 @@ def test_a_connection_that_talks_without_a_header_is_refused_at_once(lab: Lab, l
 
 def test_a_header_from_an_untrusted_network_gets_nothing_on_imaps(lab: Lab, log: Log) -> None:
     log.expect(r"haproxy: Client not trusted")
-    stranger = Client(lab, "198.51.100.250", inside=True)
-    with stranger.raw(IMAPS.proxy_port, timeout=10) as connection:
+    other = Client(lab, "198.51.100.250", inside=True)
+    with other.raw(IMAPS.proxy_port, timeout=10) as connection:
         connection.sendall(v2("127.0.0.1", IMAPS.port))
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            stranger.context().wrap_socket(connection, server_hostname=lab.site.hostname)
+            other.context().wrap_socket(connection, server_hostname=lab.site.hostname)
 
 
 @pytest.mark.parametrize("claimed", ["127.0.0.1", POD, "192.0.2.11", "10.0.0.1", "192.168.1.1"])
@@ -67,7 +67,7 @@ def test_no_forged_header_opens_a_relay_on_smtp(lab: Lab, log: Log, claimed: str
     _assert_no_relay(lab, v2(claimed, SMTP.port))
 
 
-def test_neither_does_the_word_that_there_is_no_client(lab: Lab) -> None:
+def test_neither_does_a_header_without_a_client(lab: Lab) -> None:
     _assert_no_relay(lab, V2_LOCAL)
 
 

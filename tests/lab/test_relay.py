@@ -38,7 +38,7 @@ def test_mail_to_the_outside_goes_to_the_relay_with_password_and_checked_tls(lab
 
 
 def test_a_relay_with_another_name_in_its_certificate_gets_neither_mail_nor_password(lab: Lab, log: Log) -> None:
-    lab.relay.certify(lab.authority.issue("somebody.else.example"))
+    lab.relay.certify(lab.authority.issue("another.example"))
     logins = lab.relay.log().count("sasl_username=")
     try:
         mail = _send(lab)
@@ -84,7 +84,7 @@ def test_the_signature_of_outgoing_mail_verifies_against_the_published_key(lab: 
 
 
 def test_the_signature_verifies_against_the_rendered_zone(lab: Lab) -> None:
-    """The record as it would stand at the DNS provider: quoted, and split where the provider splits it."""
+    """The record as the DNS provider shows it: quoted, and split where the provider splits it."""
     _, public = lab.dkim["example.org.mail"]
     site = lab_site({"domains/example.org/dkim": [{"selector": "mail", "public_key": public}]})
     contents = {record.name: record.content for record in records(site) if record.type == "TXT"}
@@ -98,7 +98,7 @@ def test_the_signature_verifies_against_the_rendered_zone(lab: Lab) -> None:
     assert dkim.verify(raw, dnsfunc=txt)
 
 
-def test_a_stranger_does_not_get_our_signature(lab: Lab, known: Known) -> None:
+def test_mail_of_an_external_sender_does_not_get_our_signature(lab: Lab, known: Known) -> None:
     mail = message(to="forward@example.org")
     known().send(mail, ["forward@example.org"])
     assert b"DKIM-Signature" not in wait_for("the forward", lambda: _kept(lab, mail))[0]

@@ -55,7 +55,7 @@ def _mode(pod: MailServer, path: str) -> tuple[int, str]:
     return stat.S_IMODE(status.st_mode), owner
 
 
-def test_every_password_however_odd_opens_its_mailbox_and_no_other_does(fresh: MailServer) -> None:
+def test_every_password_opens_its_own_mailbox_only(fresh: MailServer) -> None:
     fresh.assemble()
     for line in fresh.host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text().splitlines():
         address, hashed = line.split("|")
@@ -67,7 +67,7 @@ def test_every_password_however_odd_opens_its_mailbox_and_no_other_does(fresh: M
         assert fresh.host.run("doveadm", "pw", "-t", hashed, "-p", "wrong", check=False).returncode != 0
 
 
-def test_secrets_are_readable_for_those_alone_who_need_them(fresh: MailServer) -> None:
+def test_only_those_who_need_a_secret_can_read_it(fresh: MailServer) -> None:
     fresh.assemble()
     assert _mode(fresh, f"{CONFIG_DIR}/postfix-accounts.cf") == (0o600, "root")
     assert _mode(fresh, f"{CONFIG_DIR}/postfix-sasl-password.cf") == (0o600, "root")
@@ -151,7 +151,7 @@ class TestUserPatches:
         fresh.user_patches()
         assert fresh.fingerprint(*files) == once
 
-    def test_a_mailbox_without_a_home_keeps_nothing_else_from_being_done(self, fresh: MailServer) -> None:
+    def test_a_mailbox_without_a_home_stops_nothing_else(self, fresh: MailServer) -> None:
         fresh.assemble()
         fresh.set_up()
         fresh.host.run("rm", "-rf", "/var/mail/example.org/bob/home", "/usr/local/sbin/postsrsd", "/run/user-patches.ended")
@@ -179,18 +179,22 @@ class TestUserPatches:
             assert ours == theirs | added | {"syslog_name": ours["syslog_name"]}
             assert ours["syslog_name"].startswith("postfix/smtpd-proxy")
 
-    def test_a_sieve_script_that_left_the_settings_leaves_its_mailbox(self, fresh: MailServer) -> None:
+    def test_a_declared_sieve_script_that_an_earlier_version_installed_leaves_the_mailbox(self, fresh: MailServer) -> None:
         fresh.assemble()
+        home = "/var/mail/example.org/bob/home"
+        for name in (".dovecot.sieve", ".dovecot.sieve.declared"):
+            fresh.host.write(f"{home}/{name}", "")
         fresh.set_up()
-        home = fresh.host.path("/var/mail/example.org/bob/home")
-        assert (home / ".dovecot.sieve").exists()
-        fresh.render(lab_site({"mail/mailboxes/bob@example.org": {}}))
+        assert [path.name for path in fresh.host.path(home).glob(".dovecot*")] == []
+
+    def test_a_declared_sieve_script_with_a_mistake_stops_nothing(self, fresh: MailServer) -> None:
+        fresh.render(lab_site({"mail/mailboxes/bob@example.org/sieve": "no such command;"}))
         fresh.assemble()
         fresh.set_up()
         fresh.render(lab_site())
-        assert not (home / ".dovecot.sieve").exists()
+        assert fresh.host.path("/run/user-patches.ended").exists()
 
-    def test_a_sieve_script_of_somebody_else_stays(self, fresh: MailServer) -> None:
+    def test_a_sieve_script_of_another_origin_stays(self, fresh: MailServer) -> None:
         fresh.assemble()
         home = "/var/mail/example.org/alice/home"
         fresh.host.write(f"{home}/.dovecot.sieve", "keep;\n")

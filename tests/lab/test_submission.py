@@ -1,4 +1,4 @@
-"""Nobody sends through us without a password, nor under another's name."""
+"""No one sends through us without a password or under another's name."""
 
 import imaplib
 import smtplib
@@ -129,7 +129,7 @@ def test_a_wrong_imap_password_costs_time(lab: Lab) -> None:
 @PASSWORD_PORTS
 @pytest.mark.parametrize("sender", ["bob@example.org", "boss@example.org", "someone@sender.example"])
 def test_a_spoofed_sender_is_refused(lab: Lab, listener, sender: str) -> None:
-    """Not another mailbox, not an invented address of ours, not a stranger's."""
+    """Not another mailbox, not an invented address of ours, not an external one."""
     with Client(lab).smtp(listener.port, "alice@example.org") as smtp:
         smtp.mail(sender)
         code, text = smtp.rcpt("bob@example.org")

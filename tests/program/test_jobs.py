@@ -1,6 +1,7 @@
 """The rendered CronJobs: what holds for all of them, and what each of them may touch."""
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -10,7 +11,6 @@ import pytest
 
 from components.errors import UserError
 from components.jobs.backup import MAIL_FOLDERS
-from components.jobs.job import SCRIPTS
 from components.mail.storage import MOUNTS
 from components.settings.schedule import period
 from tests.conftest import settings
@@ -131,19 +131,26 @@ def test_every_program_gets_arguments_that_it_knows(prod):
                 assert argument in known, f"{name}: {argument}"
 
 
-def test_programs_use_the_standard_library_and_each_other_only():
-    ours = {script.removesuffix(".py") for script in SCRIPTS}
-    for script in SCRIPTS:
-        tree = ast.parse((ROOT / "scripts" / "pod" / script).read_text("utf-8"))
-        for node in ast.walk(tree):
+def test_a_pod_has_every_program_that_a_job_runs_and_every_module_that_it_imports(recording, prod):
+    (config,) = [t for t in recording("prod").kubernetes() if (t["kind"], t["metadata"]["name"]) == ("ConfigMap", "mail-jobs")]
+    programs = config["data"]
+    run = {c["command"][2].rpartition("/")[2] for thing in prod.values() for c in containers(thing) if c["command"][0] == "python3"}
+    assert {"backup.py", "drill.py", "probe.py", "restore.py", "retention.py"} <= run <= programs.keys()
+    for script, text in programs.items():
+        for node in ast.walk(ast.parse(text)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert all(name.partition(".")[0] in sys.stdlib_module_names | ours for name in names), f"{script}: {names}"
+            ours = {f"{name}.py" for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
+            assert ours <= programs.keys(), f"{script}: {ours}"
 
 
-def test_every_program_reaches_the_pods_as_a_file(recording):
-    (programs,) = [t for t in recording("prod").kubernetes() if (t["kind"], t["metadata"]["name"]) == ("ConfigMap", "mail-jobs")]
-    assert programs["data"] == {script: (ROOT / "scripts" / "pod" / script).read_text("utf-8") for script in SCRIPTS}
+def test_programs_and_pods_agree_on_the_folders_of_a_backup(prod, monkeypatch):
+    """The programs cannot import the components, so what they know of the pod is compared."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "pod"))
+    repository = importlib.import_module("repository")
+    mounts = {mount["mountPath"]: mount for mount in containers(prod["mailserver-backup"])[-1]["volumeMounts"]}
+    assert not mounts[str(repository.SOURCE_ROOT / repository.MANIFEST.parent)].get("readOnly")
+    assert mounts[str(repository.SOURCE_ROOT / repository.QUEUE.parent)]["subPath"] == "state"
 
 
 def test_credentials_come_from_secrets_and_from_nowhere_else(recording, prod):

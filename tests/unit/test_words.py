@@ -22,7 +22,7 @@ INSTEAD = {
     r"\b[Ll]ook(s|ed)? after\b": "manages",
     r"\broom (for|left)\b|\b(enough|no|little|the) room\b": "free space",
 }
-NOT_TEXT = (".lock", ".zone", "tests/unit/test_words.py", "tests/crds/", "tests/program/golden/", "tests/contract/pfsense/")
+NOT_TEXT = (".lock", ".png", ".zone", "tests/unit/test_words.py", "tests/crds/", "tests/program/golden/", "tests/contract/pfsense/")
 
 
 def found():
@@ -36,12 +36,8 @@ def found():
                     yield f"{path}: {number}: {hit[0]!r}; write: {instead}"
 
 
-# Not edited yet; remove an entry with its last phrase.
-PENDING = ("tests/lab/",)
-
-
 def test_texts_are_written_in_the_fields_terms():
-    hits = [hit for hit in found() if not hit.startswith(PENDING)]
+    hits = list(found())
     assert hits == [], "\n".join(hits)
 
 

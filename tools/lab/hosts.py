@@ -17,7 +17,22 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as in the image; the order is what the postsrsd wrapper needs
 
-PROGRAMS = ("postfix", "dovecot", "haproxy", "rspamd", "redis-server", "postsrsd", "rsyslogd", "nft", "ip", "openssl", "unshare", "setpriv")
+PROGRAMS = (
+    "postfix",
+    "dovecot",
+    "haproxy",
+    "rspamd",
+    "redis-server",
+    "postsrsd",
+    "rsyslogd",
+    "nft",
+    "ip",
+    "openssl",
+    "unshare",
+    "setpriv",
+    "php",
+    "nginx",
+)
 
 # Debian's files below, a layer in memory above: daemons see their usual paths, and nothing is written to the machine. Mounted as
 # the new root, so that folders like /secrets can exist. PID 1 collects orphans.
@@ -53,15 +68,21 @@ def missing() -> str | None:
     return f"the lab needs Debian's packages (tools/packages.sh); not found: {', '.join(absent)}" if absent else None
 
 
+def slowness() -> float:
+    """How much longer things take than on an idle machine: the tasks of the last minute that wanted a core, over the cores."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait_for(what: str, check: Callable[[], Any], seconds: float = 15) -> Any:
-    """The first true result of `check`, asked 50 times a second for so long."""
-    end = time.monotonic() + seconds
-    while True:
-        if result := check():
-            return result
-        if time.monotonic() > end:
-            raise UserError(f"{what}: not within {seconds:g} s")
+    """The first true result of `check`, asked 50 times a second for as long as an idle machine's `seconds` are."""
+    left, before = seconds, time.monotonic()
+    while not (result := check()):
+        now = time.monotonic()
+        left, before = left - (now - before) / slowness(), now
+        if left < 0:
+            raise UserError(f"{what}: not within {seconds:g} s of an idle machine")
         time.sleep(0.02)
+    return result
 
 
 def set_back(path: Path, seconds: float) -> None:
@@ -92,7 +113,7 @@ class Daemon:
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15) -> None:
         self.send(number)
         try:
-            self.process.wait(seconds)
+            self.process.wait(seconds * slowness())
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
             self.process.wait(5)
@@ -139,7 +160,7 @@ class Host:
             capture_output=True,
             text=True,
             env={"PATH": PATH, **(env or {})},
-            timeout=seconds,
+            timeout=seconds * slowness(),
             check=False,
         )
         if check and result.returncode != 0:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from components.mail.image import VMAIL
 from tools.lab.certificates import server_context
+from tools.lab.hosts import slowness, wait_for
 
 NAME = "mail.example.org"
 PASSWORD = 'it\'s a "secret" pass'  # noqa: S105 - of mailboxes that last for seconds
@@ -142,30 +143,28 @@ def dovecot(folder: Path, certificate: tuple[str, str], addresses: list[str]) ->
     with (folder / "stdout").open("wb") as output:
         process = subprocess.Popen(["dovecot", "-F", "-c", str(config)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        wait_for(port, process)
+        wait_for(f"port {port}", lambda: process.poll() is not None or _answers(port), 60)
+        if process.poll() is not None:
+            raise RuntimeError(f"Dovecot ended: {(folder / 'stdout').read_text('utf-8')}")
         for address in addresses:
             make_maildir(mail / address.rpartition("@")[2] / address.rpartition("@")[0], mail / address.rpartition("@")[2])
         yield Dovecot(folder, mail, port, process)
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(10 * slowness())
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
         shutil.rmtree(run, ignore_errors=True)
 
 
-def wait_for(port: int, process: subprocess.Popen, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise RuntimeError(f"nothing listens on port {port}")
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_an_exclusion_that_catches_an_empty_folder_fails_the_backup(world, tmp_p
 # --- A repository that is not there -------------------------------------------------------------------------------------------
 
 
-def test_an_export_that_comes_back_empty_does_not_start_anew(world):
+def test_an_export_that_comes_back_empty_gets_no_new_repository(world):
     made = fill(world.root / "mail", ALICE, 100)
     assert world.backup().returncode == 0
     before = world.value("backup_repository", id=world.fingerprint())
@@ -187,7 +188,7 @@ def test_truncated_messages_are_refused_though_none_is_missing(world):
     assert "59 messages whose files are empty or not of the size in their names" in done.stderr
 
 
-def test_a_few_damaged_messages_are_told_and_more_are_refused_once(world):
+def test_a_few_damaged_messages_are_reported_and_more_are_refused_once(world):
     made = fill(world.root / "mail", ALICE, 60)
     assert world.backup().returncode == 0
     for path in made[:3]:
@@ -221,6 +222,16 @@ def test_noise_of_the_right_size_is_found_by_the_drill(world):
     done = world.drill()
     assert (done.returncode, "are mail" in done.stderr) == (1, True)
     assert world.gateway.value(DRILL, "mail_restore_success") == 0
+
+
+def test_noise_among_mail_is_found_by_the_drill(world):
+    """Two messages of twelve are enough: the sample of a small folder is the whole folder."""
+    made = fill(world.root / "mail", ALICE, 10)
+    for path in made[2:4]:
+        path.write_bytes(bytes(path.stat().st_size))  # zeros, as a file system leaves them after a crash
+    assert world.backup().returncode == 0
+    done = world.drill()
+    assert (done.returncode, "8 are mail" in done.stderr) == (1, True), done.stderr
 
 
 def test_a_message_that_dovecot_complains_of_fails_the_drill(world):
@@ -294,7 +305,7 @@ def test_a_restored_file_that_differs_from_the_list_fails_the_drill(world, chang
     assert (done.returncode, "1 files are not as in the snapshot's list" in done.stderr) == (1, True), done.stderr
 
 
-def test_dovecot_has_to_show_every_message_and_is_nobody_of_importance(world, tmp_path):
+def test_dovecot_has_to_show_every_message_and_runs_without_privileges(world, tmp_path):
     """An imap that hides a message: the drill counts what Dovecot says, and not files again."""
     made = fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
@@ -325,7 +336,7 @@ def test_a_drill_of_an_old_snapshot_fails(world):
     assert world.gateway.value(DRILL, "mail_restore_snapshot_timestamp") == pytest.approx(time.time() - 3 * 86400, abs=3600)
 
 
-# --- Names without manners ------------------------------------------------------------------------------------------------------
+# --- Malformed names -------------------------------------------------------------------------------------------------------------
 
 
 def test_odd_names_stop_neither_backup_nor_drill(world):
@@ -344,7 +355,7 @@ def test_odd_names_stop_neither_backup_nor_drill(world):
     assert world.gateway.value(DRILL, "mail_restore_messages") == 12
 
 
-def test_a_folder_that_is_a_link_is_told_and_stops_nothing(world, tmp_path):
+def test_a_folder_that_is_a_link_is_reported_and_stops_nothing(world, tmp_path):
     fill(world.root / "mail", ALICE, 4)
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "cur").mkdir(parents=True)
@@ -402,10 +413,10 @@ def test_a_snapshot_that_would_be_forgotten_at_once_is_not_a_success(world):
     assert world.value("backup_success") == 0
 
 
-# --- Ends that nobody wished for ------------------------------------------------------------------------------------------------
+# --- Runs that end early ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_deadline_is_told_and_leaves_no_lock(world):
+def test_a_deadline_is_reported_and_leaves_no_lock(world):
     fill(world.root / "mail", ALICE, 4)
     assert world.backup().returncode == 0
     restic, _ = world.slow_restic("backup")
@@ -419,11 +430,48 @@ def test_a_deadline_is_told_and_leaves_no_lock(world):
     assert list((world.repository / "locks").iterdir()) == []
 
 
-def test_a_backup_that_nobody_could_be_told_of_is_a_failure(world):
+def test_a_backup_that_could_not_be_reported_is_a_failure(world):
     fill(world.root / "mail", ALICE, 4)
     world.gateway.broken = 100
     done = world.backup()
     assert (done.returncode, "Pushgateway: failed" in done.stderr) == (1, True)
+
+
+def test_a_drill_that_could_not_be_reported_is_a_failure(world):
+    fill(world.root / "mail", ALICE, 4)
+    assert world.backup().returncode == 0
+    world.gateway.broken = 100
+    done = world.drill()
+    assert (done.returncode, "Pushgateway: failed" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("program", ["drill", "restore"])
+def test_a_deadline_ends_drill_and_restore_in_order(world, program):
+    """The drill reports its failure; both stop restic, and leave nothing in their scratch space."""
+    fill(world.root / "mail", ALICE, 4)
+    assert world.backup().returncode == 0
+    restic, _ = world.slow_restic({"drill": "dump", "restore": "restore"}[program])
+    with ThreadPoolExecutor() as pool:
+        arguments = () if program == "drill" else ("--what", "mailbox", "--mailbox", ALICE, "--go")
+        running = pool.submit(getattr(world, program), *arguments, "--restic", restic)
+        while not (world.scratch / "waiting").exists():
+            assert not running.done(), running.result().stderr
+            time.sleep(0.02)
+        (pid,) = [int(path.name) for path in Path("/proc").glob("[0-9]*") if _runs(path, f"/{program}.py", str(world.scratch))]
+        os.kill(pid, signal.SIGTERM)
+        done = running.result()
+    assert (done.returncode, "ended from outside" in done.stderr) == (1, True), done.stderr
+    assert not (world.scratch / "restored").exists()
+    if program == "drill":
+        assert world.gateway.value(DRILL, "mail_restore_success") == 0
+
+
+def _runs(process: Path, *words: str) -> bool:
+    try:
+        line = (process / "cmdline").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return all(word in line for word in words)
 
 
 def test_snapshots_of_runs_that_did_not_end_are_forgotten(world):
@@ -473,7 +521,7 @@ def damage(world, place: float = 0.3) -> None:
     pack.write_bytes(content)
 
 
-# --- A stranger's message ---------------------------------------------------------------------------------------------------------
+# --- Messages of any size ---------------------------------------------------------------------------------------------------------
 
 
 def huge(world, size: int) -> None:
@@ -485,25 +533,29 @@ def huge(world, size: int) -> None:
     os.chown(path, 5000, 5000)
 
 
+@pytest.mark.large
 def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the_pods_memory(world, memory_limit):
-    fill(world.root / "mail", ALICE, 3)
-    huge(world, 200 << 20)
-    many = box(world, SPAM) / "cur"
-    many.mkdir(parents=True)
-    (many.parent / "new").mkdir()
-    for number in range(250_000):
-        (many / f"1700000000.M{number}P1.host,S=21:2,S").write_bytes(b"Subject: %08d\n\nx\n" % number)
-    subprocess.run(["chown", "-R", "5000:5000", str(world.root / "mail")], check=True)
-    with memory_limit(512 << 20) as within:
-        world.within = within
-        done = world.backup("--verify-parts", 50)
-        assert done.returncode == 0, done.stderr[-500:]
-        done = world.drill()
-        assert done.returncode == 0, done.stderr[-500:]
-    assert world.gateway.value(DRILL, "mail_restore_messages") == 250_004
+    volume = small_volume(world, "3g")  # in memory, where so many files are made in seconds
+    try:
+        fill(volume, ALICE, 3)
+        huge(world, 200 << 20)
+        many = box(world, SPAM) / "cur"
+        many.mkdir(parents=True)
+        (many.parent / "new").mkdir()
+        for number in range(250_000):
+            (many / f"1700000000.M{number}P1.host,S=21:2,S").write_bytes(b"Subject: %08d\n\nx\n" % number)
+        subprocess.run(["chown", "-R", "5000:5000", str(volume)], check=True)
+        with memory_limit(512 << 20) as within:
+            world.within = within
+            for run in (lambda: world.backup("--verify-parts", 50), world.drill):
+                done = run()
+                assert done.returncode == 0, done.stderr[-500:]
+        assert world.gateway.value(DRILL, "mail_restore_messages") == 250_004
+    finally:
+        subprocess.run(["umount", "-l", str(volume)], check=True)
 
 
-def test_headers_without_an_end_are_read_in_part_only(world):
+def test_endless_headers_are_read_in_part_only(world):
     fill(world.root / "mail", ALICE, 3)
     path = box(world) / "cur" / "1800000000.M1P1.host:2,S"
     path.write_bytes(b"X-Long: " + b"a" * (3 << 20) + b"\nMessage-ID: <far@example.org>\n\nx\n")
@@ -658,6 +710,32 @@ def test_no_uid_is_given_out_twice(world, tmp_path, authority, what, live):
     assert all(remembered[uid] == seen[uid] for uid in remembered.keys() & seen.keys())
 
 
+@pytest.mark.parametrize("what", [("--what", "whole"), ("--what", "mailbox", "--mailbox", ALICE, "--replace")])
+def test_no_uid_is_given_out_twice_after_a_restore_that_broke_off(world, what):
+    """What the first attempt had brought back is what the second one finds, and knows nothing of the UIDs since the snapshot."""
+    fill(world.root / "mail", ALICE, 5)
+    lists = [box(world) / "dovecot-uidlist", box(world) / ".Lost" / "dovecot-uidlist"]
+    fill(world.root / "mail", ALICE, 1, folder=".Lost")
+    for path in lists:
+        path.write_text("3 V1 N7 G1\n", encoding="utf-8")
+    assert world.backup().returncode == 0
+    lists[0].write_text("3 V1 N900 G1\n", encoding="utf-8")
+    lists[1].unlink()
+    programs = world.key.with_name("programs")
+    shutil.copytree(SCRIPTS, programs)
+    program = programs / "restore.py"
+    program.write_text(program.read_text("utf-8").replace(" raise_next_uids(", " raise ProblemError('broke off') if True else ("))
+    world.programs = programs
+    assert "broke off" in world.restore(*what, "--go").stderr
+    assert lists[0].read_text() == "3 V1 N7 G1\n"
+    world.programs = SCRIPTS
+    time.sleep(1)  # what is moved aside has a second in its name
+    done = world.restore(*what, "--go")
+    assert done.returncode == 0, done.stderr
+    assert lists[0].read_text() == "3 V1 N900 G1\n"
+    assert lists[1].read_text() == "3 V1 N100007 G1\n"
+
+
 def test_a_message_that_was_marked_deleted_does_not_go_with_the_next_expunge(world):
     made = fill(world.root / "mail", ALICE, 4, flags="ST")
     assert world.backup().returncode == 0
@@ -723,6 +801,21 @@ def test_one_damaged_message_does_not_keep_the_others(world, what):
     assert all("Message-ID" in path.read_text("utf-8") for path in there)
 
 
+@pytest.mark.parametrize("what", [("--what", "mailbox", "--mailbox", ALICE), ("--what", "whole")])
+def test_a_large_message_of_which_a_part_is_damaged_does_not_come_back_with_a_hole(world, what):
+    """restic fills the hole with zeros: a file of the right size and with the right header, which every later backup would call good."""
+    made = fill(world.root / "mail", ALICE, 5)
+    large = fill(world.root / "mail", ALICE, 1, folder=".Large", size=40_000_000)[0]
+    assert world.backup().returncode == 0
+    damage(world, place=0.9)
+    for path in (*made, large):
+        path.unlink()
+    done = world.restore(*what, "--go")
+    assert (done.returncode, f"not restored: {large}" in done.stderr) == (1, True), done.stderr
+    assert [path.name for path in (box(world) / ".Large").rglob("*S=*")] == []
+    assert len([path for part in ("cur", "new") for path in (box(world) / part).iterdir()]) == 5
+
+
 def test_a_wait_for_a_lock_of_another_program_ends(world, monkeypatch):
     fill(world.root / "mail", ALICE, 3)
     assert world.backup().returncode == 0
@@ -743,7 +836,7 @@ def test_a_wait_for_a_lock_of_another_program_ends(world, monkeypatch):
         other.wait()
 
 
-def test_every_part_of_the_repository_has_its_day(monkeypatch):
+def test_every_part_of_the_repository_is_read_in_turn(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     part = importlib.import_module("backup").todays_part
     start = datetime(2026, 11, 21, tzinfo=UTC)

@@ -45,15 +45,15 @@ def test_the_first_backup_tells_what_it_holds(world):
     fill(world.root / "mail", ALICE, 10)
     fill(world.root / "mail", ALICE, 4, folder=".Sent")
     fill(world.root / "mail", SPAM, 20)
+    began = int(time.time())
     done = world.backup()
     assert done.returncode == 0, done.stderr
     assert world.value("backup_messages", mailbox=ALICE) == 14
     assert world.value("backup_messages", mailbox=SPAM) == 20
     assert world.value("backup_verified") == 1
     assert world.value("backup_snapshots") == 1
-    now = pytest.approx(time.time(), abs=60)
     for metric in ("backup_last_success_timestamp", "backup_newest_snapshot_timestamp", "backup_oldest_snapshot_timestamp"):
-        assert world.value(metric) == now
+        assert began <= world.value(metric) <= time.time()
     size = sum(path.stat().st_size for path in world.repository.rglob("*") if path.is_file())
     assert world.value("backup_output_bytes") == pytest.approx(size, rel=0.05)
     assert world.value("backup_written_bytes") > 34 * 400
@@ -81,11 +81,11 @@ def test_logs_queue_and_what_dovecot_rebuilds_stay_out_and_what_it_needs_goes_in
     assert not any("spool-postfix" in path for path in paths)
 
 
-def test_a_mailbox_that_shrank_is_refused_until_somebody_says_it_is_meant(world):
+def test_a_mailbox_that_shrank_is_refused_until_the_fall_is_accepted(world):
     made = fill(world.root / "mail", ALICE, 100)
     fill(world.root / "mail", SPAM, 100)
     assert world.backup().returncode == 0
-    for left in (40, 0):  # not only once: a refused backup is no new baseline
+    for left in (40, 0):  # not only once: a refused backup does not become the baseline
         for path in made[left:]:
             path.unlink(missing_ok=True)
         done = world.backup()
@@ -97,7 +97,7 @@ def test_a_mailbox_that_shrank_is_refused_until_somebody_says_it_is_meant(world)
     assert world.backup().returncode == 0
 
 
-def test_a_fall_within_bounds_and_a_small_mailbox_are_nothing(world):
+def test_a_fall_within_bounds_and_one_of_a_small_mailbox_are_accepted(world):
     made = fill(world.root / "mail", ALICE, 100)
     few = fill(world.root / "mail", SPAM, 10)
     assert world.backup().returncode == 0
@@ -150,9 +150,9 @@ def test_mail_that_moves_and_arrives_while_it_is_saved_is_in_the_backup(world):
 
 
 def test_a_file_that_cannot_be_read_fails_the_backup(world):
-    """Root reads everything, so the job runs as somebody else here."""
+    """Root reads everything, so the job runs as another user here."""
     fill(world.root / "mail", ALICE, 5)
-    subprocess.run(["chown", "-R", "nobody", str(world.root), str(world.repository.parent), str(world.scratch), str(world.key)], check=True)
+    subprocess.run(["chown", "-R", "65534", str(world.root), str(world.repository.parent), str(world.scratch), str(world.key)], check=True)
     for parent in world.root.parents:
         if str(parent).startswith("/tmp/pytest"):
             parent.chmod(0o755)
@@ -209,7 +209,7 @@ def test_damage_that_was_found_stays_found_when_another_part_has_its_day(world):
     assert world.value("backup_verified") == 1
 
 
-def test_a_repository_that_cannot_even_be_looked_at_is_a_failure_that_is_told(world):
+def test_a_repository_that_cannot_be_read_is_reported_as_a_failure(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     shutil.rmtree(world.repository)
@@ -257,20 +257,18 @@ def test_another_programs_work_on_the_repository_is_waited_for(world):
     place = ["--repo", str(world.repository), "--password-file", str(world.key), "--no-cache", "backup", "--stdin"]
     elsewhere = ["unshare", "--uts", "bash", "-c", 'hostname elsewhere; exec restic "$@"', "restic", *place]
     other = subprocess.Popen(elsewhere, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # at work for as long as its input is open
-    deadline = time.monotonic() + 30
-    while not any((world.repository / "locks").iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    world.wait_for(lambda: any((world.repository / "locks").iterdir()), other)
     with ThreadPoolExecutor() as pool:
         job = pool.submit(world.backup)
         assert not wait([job], timeout=8).done  # time enough to fail where it does not wait
         assert other.poll() is None
-        other.communicate(b"x", timeout=30)
+        other.communicate(b"x")
         done = job.result()
     assert done.returncode == 0, done.stderr
     assert "killed" not in done.stdout
 
 
-def test_a_wrong_key_is_said_and_changes_nothing(world):
+def test_a_wrong_key_is_reported_and_changes_nothing(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     before = sorted(world.repository.rglob("*"))
@@ -286,7 +284,7 @@ def test_a_wrong_key_is_said_and_changes_nothing(world):
     assert world.backup().returncode == 0
 
 
-def test_a_repository_that_lost_its_config_is_not_begun_anew(world):
+def test_a_repository_that_lost_its_config_is_not_recreated(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     (world.repository / "config").unlink()

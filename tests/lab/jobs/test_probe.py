@@ -44,7 +44,7 @@ A message of the round-trip probe.
 
 
 class Setting:
-    """One probe's world: what Brevo does with the message, and where the probe looks."""
+    """What surrounds one probe: what Brevo does with the message, and where the probe looks."""
 
     def __init__(self, server, gateway, job, api):
         self.server, self.gateway, self.job, self.api = server, gateway, job, api
@@ -65,14 +65,13 @@ class Setting:
             text = self.instead.decode().replace("SUBJECT", subject).replace("SENDER", sender)
 
         def arrive():
-            deadline = time.monotonic() + 30
-            while self.looks() < self.after_looks and time.monotonic() < deadline:
+            while self.looks() < self.after_looks:
                 time.sleep(0.02)
             self.server.deliver(BOX, text.encode(), folder=self.folder, flags=None, age=self.age)
             self.looks_before_arrival = self.looks()
 
         if self.after_looks:
-            threading.Thread(target=arrive).start()
+            threading.Thread(target=arrive, daemon=True).start()
         elif self.held is not None:
             self.held.append(arrive)
         else:
@@ -106,12 +105,13 @@ def world(imap, gateway, job):
 
 
 def test_a_message_in_the_inbox_is_ok_and_deleted(world):
+    began = time.time()
     done = world.probe()
     assert (done.returncode, world.verdict) == (0, "ok"), done.stdout
     assert world.value("email_roundtrip_success") == 1
     assert world.value("email_roundtrip_inbox") == 1
     assert world.value("email_roundtrip_client_public") == 1
-    assert world.value("email_roundtrip_last_success_timestamp") == pytest.approx(time.time(), abs=30)
+    assert began <= world.value("email_roundtrip_last_success_timestamp") <= time.time()
     passed = {method: world.value("email_roundtrip_authenticated", method=method) for method in ("spf", "dkim", "dmarc")}
     assert passed == {"spf": 0, "dkim": 1, "dmarc": 1}
     assert world.server.messages(BOX) == []
@@ -131,7 +131,7 @@ def test_the_verdict_comes_within_one_look_of_the_arrival(world):
 
 
 def test_mail_of_others_and_of_a_probe_under_way_stays(world):
-    world.server.deliver(BOX, b"From: a@b.example\nSubject: about e2e-probe-somebody\n\nkeep\n", age=86400)
+    world.server.deliver(BOX, b"From: a@b.example\nSubject: about e2e-probe-results\n\nkeep\n", age=86400)
     world.server.deliver(BOX, f"From: {SENDER}\nSubject: [E2E Monitor] e2e-probe-other\n\nyoung\n".encode())
     assert world.probe().returncode == 0
     assert len(world.server.messages(BOX)) == 2
@@ -210,7 +210,7 @@ def test_an_answer_to_the_message_is_not_its_arrival(world, instead):
     done = world.probe(polls=2)
     assert (done.returncode, world.verdict) == (1, "bounced"), done.stdout
     assert world.value("email_roundtrip_success") == 0
-    assert len(world.server.messages(BOX)) == 1  # for somebody to read
+    assert len(world.server.messages(BOX)) == 1  # for a person to read
 
 
 def test_mail_that_came_by_a_trusted_relay_names_it(world):
@@ -236,7 +236,7 @@ def test_a_probe_that_is_ended_from_outside_says_so(world):
     assert world.value("email_roundtrip_success") == 0
 
 
-def test_a_slow_server_does_not_keep_the_verdict_for_ever(world):
+def test_a_slow_server_does_not_delay_the_verdict_forever(world):
     world.deliver = lambda *_: None
     assert (world.probe("--deadline", 0, polls=10_000).returncode, world.verdict) == (1, "not_delivered")
 
@@ -245,6 +245,11 @@ def test_a_password_beyond_ascii_logs_in(world):
     (world.server.folder / "users").write_text(f"{BOX}:pä ß ñ\n", encoding="utf-8")
     world.environment["EMAIL_MONITOR_IMAP_PASSWORD"] = "pä ß ñ\n"
     assert (world.probe(polls=20).returncode, world.verdict) == (0, "ok")
+
+
+def test_the_relays_key_may_end_with_a_line_break(world):
+    world.environment["BREVO_API_KEY"] += "\n"
+    assert (world.probe().returncode, world.verdict) == (0, "ok")
 
 
 def test_a_blocked_recipient_is_unblocked_first(world):
@@ -268,7 +273,7 @@ def test_an_api_that_is_not_there_is_a_verdict(world):
 
 
 @pytest.mark.parametrize("missing", ["BREVO_API_KEY", "EMAIL_MONITOR_IMAP_PASSWORD"])
-@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize("value", [None, "", "\n"])
 def test_a_missing_variable_is_named_before_anything_is_sent(world, missing, value):
     world.environment.pop(missing)
     if value is not None:
@@ -325,7 +330,7 @@ def kuma(tmp_path):
 
 
 @pytest.fixture
-def nobody_answers():
+def closed_port():
     return f"http://127.0.0.1:{free_port()}"
 
 
@@ -345,27 +350,27 @@ def test_no_heartbeat_hears_of_a_failure(world, kuma):
     assert told == []
 
 
-def test_a_gateway_that_recovers_is_told_after_all(world):
+def test_a_gateway_that_recovers_gets_the_metrics_after_all(world):
     world.gateway.broken = 2
     assert world.probe().returncode == 0
     assert [method for method, _ in world.gateway.requests] == ["POST"] * 3
     assert world.verdict == "ok"
 
 
-def test_an_arrival_that_only_a_heartbeat_hears_of_is_a_success(world, kuma, nobody_answers):
+def test_an_arrival_that_only_a_heartbeat_hears_of_is_a_success(world, kuma, closed_port):
     folder, told = kuma
-    done = world.probe("--heartbeats", folder, gateway=nobody_answers)
+    done = world.probe("--heartbeats", folder, gateway=closed_port)
     assert done.returncode == 0
     assert told
     assert "Pushgateway: failed 4 times" in done.stderr
 
 
-def test_an_arrival_that_nobody_hears_of_is_a_failure(world, tmp_path, nobody_answers):
+def test_an_arrival_that_could_not_be_reported_is_a_failure(world, tmp_path, closed_port):
     folder = tmp_path / "heartbeats"
     folder.mkdir()
-    (folder / "uptime_kuma").write_text(f"{nobody_answers}/api/push/tokenInThePath\n", encoding="utf-8")
+    (folder / "uptime_kuma").write_text(f"{closed_port}/api/push/tokenInThePath\n", encoding="utf-8")
     (folder / "urls").write_text("not-a-url\n", encoding="utf-8")
-    done = world.probe("--heartbeats", folder, gateway=nobody_answers)
+    done = world.probe("--heartbeats", folder, gateway=closed_port)
     assert done.returncode == 1
     assert "tokenInThePath" not in done.stdout + done.stderr
 
@@ -407,7 +412,7 @@ def test_the_edge_is_seen_by_family_with_the_days_its_certificate_has_left(autho
             assert 29 < seen["days_left"] < 31
 
 
-def test_a_family_that_is_dark_does_not_hide_behind_the_other(authority, trusted, tmp_path):
+def test_a_family_that_is_down_does_not_hide_behind_the_other(authority, trusted, tmp_path):
     port = free_port()
     with tls_greeter(authority.issue(NAME), port, starttls=True):
         by_ipv4, by_ipv6 = edge(trusted, tmp_path, port, True)
@@ -421,7 +426,7 @@ def test_an_expired_certificate_at_the_edge_has_no_days_left(authority, trusted,
     assert (seen["up"], seen["secure"], seen["days_left"]) == (True, False, 0.0)
 
 
-def test_a_dark_edge_has_metrics_and_does_not_touch_the_verdict(world):
+def test_an_edge_that_is_down_has_metrics_and_does_not_change_the_verdict(world):
     done = world.probe("--edge", f"smtp:{free_port()}:starttls")
     assert (done.returncode, world.verdict) == (0, "ok")
     labels = {"service": "smtp", "host": NAME, "family": "ipv4", "seen_from": "inside"}
@@ -429,14 +434,14 @@ def test_a_dark_edge_has_metrics_and_does_not_touch_the_verdict(world):
     assert world.value("email_edge_tls", **labels) == 0
 
 
-def test_a_family_that_the_pod_does_not_have_is_not_seen_dark(trusted, tmp_path):
-    """A network namespace of its own, where nothing is up: connect() says that there is no way, not that nobody answers."""
+def test_a_family_that_the_pod_does_not_have_is_not_reported_as_down(trusted, tmp_path):
+    """A network namespace of its own, where nothing is up: connect() says that there is no route, not that nothing answers."""
     by_ipv4, by_ipv6 = edge(trusted, tmp_path, free_port(), True, "-n")
     assert (by_ipv4["blind"], by_ipv6["blind"]) == (True, True)
     assert not by_ipv6["up"]
 
 
-def test_what_cannot_be_seen_has_no_metric_that_says_dark(monkeypatch, capsys):
+def test_what_cannot_be_seen_has_no_metric_that_says_down(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     sight, common = importlib.import_module("sight"), importlib.import_module("common")
     futures = {("smtp", "mx2.example.org", "ipv4"): Future(), ("smtp", "mx2.example.org", "ipv6"): Future()}

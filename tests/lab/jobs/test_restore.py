@@ -21,7 +21,7 @@ def mailbox_view(port: int, authority, address: str) -> dict:
     context = ssl.create_default_context(cadata=authority.certificate)
     context.check_hostname = False
     view: dict = {}
-    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context, timeout=20) as session:
+    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context) as session:
         session.login(address, PASSWORD)
         view["subscribed"] = sorted(session.lsub()[1])
         for folder in ("INBOX", "Archive"):
@@ -89,7 +89,7 @@ def test_twenty_thousand_messages_come_back_file_by_file_and_dovecot_counts_them
     assert world.gateway.value("mail-restore-drill", "mail_restore_messages") == 20_000
 
 
-def test_a_whole_restore_puts_what_is_there_aside_and_waits_for_a_stopped_server(world, gateway):
+def test_a_whole_restore_moves_aside_what_is_there_and_needs_a_stopped_server(world, gateway):
     made = fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     made[0].write_text("Subject: changed since\n\nx\n", encoding="utf-8")
@@ -102,11 +102,11 @@ def test_a_whole_restore_puts_what_is_there_aside_and_waits_for_a_stopped_server
     (aside,) = (world.root / "mail").glob(".before-restore-*")
     assert "changed since" in (aside / made[0].relative_to(world.root / "mail")).read_text()
     assert world.backup().returncode == 0
-    assert world.value("backup_messages", mailbox=ALICE) == 5  # what was put aside is no mailbox
+    assert world.value("backup_messages", mailbox=ALICE) == 5  # what was moved aside does not count as a mailbox
 
 
 def test_a_whole_restore_leaves_the_live_queue_where_it_is(world):
-    """Its mail was accepted and is in no snapshot: put aside, it would never be delivered."""
+    """Its mail was accepted and is in no snapshot: moved aside, it would never be delivered."""
     fill(world.root / "mail", ALICE, 5)
     queue = world.root / "state" / "spool-postfix" / "deferred"
     queue.mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_a_whole_restore_leaves_the_live_queue_where_it_is(world):
     assert len(list((world.root / "state").glob(".before-restore-*/lib-rspamd"))) == 1
 
 
-def test_a_name_that_cannot_be_resolved_is_no_stopped_server(world):
+def test_a_name_that_cannot_be_resolved_does_not_count_as_a_stopped_server(world):
     fill(world.root / "mail", ALICE, 5)
     assert world.backup().returncode == 0
     done = world.restore("--what", "whole", "--go", running="mailserver.invalid:993")
@@ -125,7 +125,7 @@ def test_a_name_that_cannot_be_resolved_is_no_stopped_server(world):
     assert not list((world.root / "mail").glob(".before-restore-*"))
 
 
-def test_a_server_that_answers_nobody_and_still_runs_is_waited_for(world):
+def test_a_server_that_runs_without_answering_is_refused(world):
     fill(world.root / "mail", ALICE, 5)
     lock = world.root / "state" / "spool-postfix" / "pid" / "master.pid"
     lock.parent.mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_a_server_that_answers_nobody_and_still_runs_is_waited_for(world):
 
 
 @pytest.mark.parametrize("mailbox", ["example.org", "../state@.", "*@example.org", "alice/../bob@example.org", "@example.org", ".@."])
-def test_what_is_no_address_is_no_path_either(world, mailbox):
+def test_only_an_address_becomes_a_path(world, mailbox):
     done = world.restore("--what", "mailbox", "--mailbox", mailbox, "--replace", "--go")
     assert (done.returncode, "--mailbox: an address" in done.stderr) == (2, True)
 
@@ -240,7 +240,7 @@ def test_a_replaced_mailbox_is_what_it_was(world):
     assert after == {path: state for path, state in before.items() if path != name}
 
 
-def test_a_message_that_was_put_aside_is_not_there_already(world):
+def test_a_message_that_was_moved_aside_is_not_there_already(world):
     made = fill(world.root / "mail", ALICE, 6)
     made[5].unlink()
     assert world.backup().returncode == 0
@@ -262,13 +262,14 @@ def test_the_drill_counts_with_dovecot_and_leaves_nothing_behind(world):
     fill(world.root / "mail", ALICE, 3, folder=".Sent")
     fill(world.root / "mail", SPAM, 7)
     assert world.backup().returncode == 0
+    began = time.time()
     done = world.drill()
     assert done.returncode == 0, done.stderr
     assert f"{ALICE}: fetched its newest message" in done.stdout
     group = world.gateway.groups["mail-restore-drill"]
     assert group["mail_restore_messages"][()] == 22
     assert group["mail_restore_success"][()] == 1
-    assert group["mail_restore_last_success_timestamp"][()] == pytest.approx(time.time(), abs=60)
+    assert began <= group["mail_restore_last_success_timestamp"][()] <= time.time()
     assert group["mail_restore_seconds"][()] > 0
     assert not (world.scratch / "restored").exists()
 
@@ -315,7 +316,7 @@ def test_a_drill_without_a_backup_fails(world):
 
 
 def test_a_message_id_of_any_kind_does_not_stop_the_drill(world):
-    """A stranger writes it, and the catch-all mailbox takes it."""
+    """An external sender chooses it, and the catch-all mailbox takes it."""
     made = fill(world.root / "mail", ALICE, 5)
     newest = max(made, key=lambda path: path.stat().st_mtime)
     status = newest.stat()
@@ -329,7 +330,7 @@ def test_a_message_id_of_any_kind_does_not_stop_the_drill(world):
     assert world.gateway.value("mail-restore-drill", "mail_restore_messages") == 5
 
 
-def test_a_volume_without_room_is_said_before_anything_is_touched(world):
+def test_a_full_volume_is_reported_before_anything_is_touched(world):
     fill(world.root / "mail", ALICE, 5)
     volume = world.root / "state"
     shutil.rmtree(volume)

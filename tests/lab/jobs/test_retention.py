@@ -29,7 +29,7 @@ TABLE = {
     "bulk": ("Precedence: bulk", 15 * DAY, False, False),
     "list": ("Precedence: list", 15 * DAY, False, False),
     "junk": ("precedence: JUNK", 15 * DAY, False, False),
-    "first-class is no bulk": ("Precedence: first-class", 15 * DAY, False, True),
+    "first-class is not bulk": ("Precedence: first-class", 15 * DAY, False, True),
     "folded bulk": ("Precedence:\n bulk", 15 * DAY, False, False),
     "folded unsubscribe": ("List-Unsubscribe:\n <mailto:x@y>,\n <https://x>", 15 * DAY, False, False),
     "auto-generated": ("Auto-Submitted: auto-generated", 15 * DAY, False, False),
@@ -51,11 +51,11 @@ def passwords(tmp_path):
 
 @pytest.fixture
 def keep(job, imap, gateway, passwords):
-    def run(*arguments, rules=RULES, **others):
+    def run(*arguments, rules=RULES, environment=None, **others):
         limits = {"max-messages": 500, "max-share": 90, **others}
         options = [text for name, value in limits.items() for text in (f"--{name}", value)]
         place = ("--job", "spam-retention", "--name", NAME, "--address", "127.0.0.1", "--port", imap.port, "--passwords", passwords)
-        done = job("retention.py", *place, *rules, "--pushgateway", gateway.url, *options, *arguments)
+        done = job("retention.py", *place, *rules, "--pushgateway", gateway.url, *options, *arguments, environment=environment)
         assert PASSWORD not in done.stdout + done.stderr
         return done
 
@@ -117,7 +117,7 @@ def test_above_the_share_nothing_is_deleted_and_the_run_fails(imap, gateway, kee
     assert "spam_retention_auto_deleted_total" not in gateway.groups["spam-retention"]
 
 
-def test_above_the_number_the_oldest_go_first_and_the_rest_is_told(imap, gateway, keep):
+def test_above_the_number_the_oldest_go_first_and_the_rest_is_reported(imap, gateway, keep):
     """An external sender could otherwise stop retention for good, with one message more than the limit."""
     for number in range(40):
         imap.deliver(SPAM, message("Precedence: bulk", f"m{number}"), age=(60 - number) * DAY // 2 - HOURS)
@@ -155,6 +155,25 @@ def test_a_message_under_two_rules_is_counted_once(imap, gateway, keep):
     assert values == [5, 0, 20]
 
 
+@pytest.mark.parametrize(("days", "left"), [(-30, 5), (30, 5), (0, 0)])
+def test_one_wrong_clock_makes_no_mail_old(imap, keep, tmp_path, days, left):
+    """With a clock that is years ahead, the server or this node would find everything due."""
+    for number in range(5):
+        imap.deliver(SPAM, message("Precedence: bulk", f"m{number}"), age=(20 if days <= 0 else 5) * DAY)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import time; real = time.time; time.time = lambda: real() + {days} * 86400", encoding="utf-8"
+    )
+    done = keep(environment={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stdout
+    assert len(imap.messages(SPAM)) == left
+
+
+def test_a_run_that_could_not_be_reported_is_a_failure(imap, gateway, keep):
+    gateway.broken = 100
+    done = keep()
+    assert (done.returncode, "Pushgateway: failed" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("password", ["geheimnisvoll-ä ñ", "ends with a line break"])
 def test_any_password_logs_in(tmp_path, authority, gateway, job, passwords, password):
     with dovecot(tmp_path / "server", authority.issue(NAME), [SPAM]) as server:
@@ -180,7 +199,7 @@ def test_a_server_that_lacks_an_ability_is_refused(tmp_path, authority, job, gat
         assert len(server.messages(SPAM)) == 3
 
 
-def test_a_deadline_is_told(imap, gateway, job, passwords):
+def test_a_deadline_is_reported(imap, gateway, job, passwords):
     with silent_server() as port:
         place = ("--job", "spam-retention", "--name", NAME, "--address", "127.0.0.1", "--port", str(port), "--passwords", str(passwords))
         command = [sys.executable, "-B", str(SCRIPTS / "retention.py"), *place, *RULES, "--max-messages", "5", "--max-share", "50"]
@@ -243,7 +262,7 @@ def test_mail_that_arrives_meanwhile_is_not_lost(imap, keep):
     assert subjects(imap) == set(delivered)
 
 
-def test_many_scattered_messages_go_in_commands_of_bearable_length(imap, keep):
+def test_many_scattered_messages_go_in_commands_that_the_server_accepts(imap, keep):
     for number in range(1300):  # every other one stays, so that no range joins two
         imap.deliver(SPAM, message("Precedence: bulk" if number % 2 else "X-Nothing: special", f"m{number}"), age=20 * DAY)
     assert keep(**{"max-messages": 5000}).returncode == 0
@@ -259,7 +278,7 @@ def test_many_scattered_messages_go_in_commands_of_bearable_length(imap, keep):
         ("server", "IMAP: "),
     ],
 )
-def test_what_cannot_be_done_is_said_and_counted(imap, gateway, keep, passwords, change, words):
+def test_what_cannot_be_done_is_reported_and_counted(imap, gateway, keep, passwords, change, words):
     fill(imap, 2)
     rules = RULES
     if change == "password":
