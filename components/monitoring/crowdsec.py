@@ -36,15 +36,16 @@ def acquisition(site: Site, settings: Crowdsec) -> dict[str, Any]:
 def allow_list(site: Site, settings: Crowdsec) -> str:
     """A parser that drops lines about our own networks before a scenario counts them."""
     networks = [ip_network(str(network)) for network in _own(site, settings)]
-    ipv4 = collapse_addresses([network for network in networks if isinstance(network, IPv4Network)])
-    ipv6 = collapse_addresses([network for network in networks if isinstance(network, IPv6Network)])
+    ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+    cidrs = [str(network) for network in (*ipv4, *ipv6)]
     return "".join(
         (
             "name: mailserver/own-networks\n",
             "description: Clients that are never banned\n",
             f"filter: evt.Line.Labels.type == '{LABEL}'\n",
             "whitelist:\n  reason: one of our own networks\n  cidr:\n",
-            *(f"    - {cidr}\n" for cidr in (*ipv4, *ipv6)),
+            *(f"    - {cidr}\n" for cidr in cidrs),
         )
     )
 
