@@ -47,5 +47,5 @@ def host_key(site: Site) -> Found:
 def zone_id(site: Site) -> Found:
     """A zone id of zeros belongs to no zone; in a stack that has published its records it would plan to delete them."""
     for name, zone in site.dns.zones.items() if site.dns else ():
-        if zone.cloudflare and zone.zone_id is None:
+        if zone.cloudflare and not zone.cloudflare.strip("0"):
             yield f"dns.zones.{name}.cloudflare", "is a placeholder"

@@ -1,16 +1,22 @@
 """The records at Cloudflare. Nothing else imports its SDK."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_cloudflare as cloudflare
 
 from components.base import Component
-from components.dns.live import COMMENT
+from components.dns.live import COMMENT, TOKEN
 from components.dns.mta_sts import POLICY_HOST, enforced
 from components.dns.records import Record, ttl_of
+from components.errors import UserError
 from components.settings.dns import Zone
 from components.settings.types import Fqdn
+
+# Other credentials that the provider takes. With one of them an `up` would publish without a look at the live zone before.
+_IN_CONFIGURATION = ("apiToken", "apiKey", "apiUserServiceKey")
+_IN_ENVIRONMENT = ("CLOUDFLARE_API_KEY", "CLOUDFLARE_API_USER_SERVICE_KEY")
 
 
 def declare(
@@ -22,11 +28,12 @@ def declare(
     keeps that for as long as max_age says (RFC 8461 section 3.3). Where the policy is enforced, a new MX waits for the
     announcement of the policy that names it, because senders refuse an MX that theirs does not name.
     """
+    _refuse_other_credentials()
     declared: dict[tuple[Fqdn, str], cloudflare.DnsRecord] = {}
     announcements: dict[str, cloudflare.DnsRecord] = {}
     for record in sorted(records, key=lambda record: record.type == "MX"):
         zone = zones[record.zone]
-        if zone.zone_id is None:
+        if zone.cloudflare is None:
             continue
         waits_for: list[pulumi.Resource] = []
         if announces := record.name.startswith(f"_{POLICY_HOST}."):
@@ -35,7 +42,7 @@ def declare(
             waits_for.append(announcements[record.name])
         resource = cloudflare.DnsRecord(
             f"{record.zone}/{record.key}",
-            zone_id=zone.zone_id,
+            zone_id=zone.cloudflare,
             name=record.name,
             type=record.type,
             ttl=ttl_of(component.site, record),
@@ -45,7 +52,7 @@ def declare(
                 pulumi.ResourceOptions(
                     parent=component,
                     protect=record.carries_mail and not zone.releases(record.key),
-                    import_=f"{zone.zone_id}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
+                    import_=f"{zone.cloudflare}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
                     aliases=[pulumi.Alias(name=f"{record.zone}/{record.former}")] if record.former else None,
                     depends_on=waits_for,
                 ),
@@ -57,6 +64,14 @@ def declare(
         if announces:
             announcements[record.name.removeprefix(f"_{POLICY_HOST}.")] = resource
     return list(declared.values())
+
+
+def _refuse_other_credentials() -> None:
+    configuration = pulumi.Config("cloudflare")
+    found = [f"cloudflare:{name}" for name in _IN_CONFIGURATION if configuration.get(name)]
+    found += [name for name in _IN_ENVIRONMENT if os.environ.get(name)]
+    if found:
+        raise UserError(f"{found[0]}: remove it, and set {TOKEN} in the environment, by which live zones are read before a change")
 
 
 def _unit(record: Record, declared: Mapping[tuple[Fqdn, str], cloudflare.DnsRecord]) -> pulumi.ResourceOptions:

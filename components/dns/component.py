@@ -19,11 +19,11 @@ class Dns(Component):
         known = zones(self.site)
         self.policy_rollout = policy_server(self)
         self.records = []
-        if any(zone.zone_id for zone in known.values()):
+        if any(zone.cloudflare for zone in known.values()):
             # Here, because the SDK takes more than a second and 100 MiB to import, and sites with another DNS host need none of it.
             from components.dns.cloudflare import declare  # noqa: PLC0415
 
             self.records = declare(self, known, records(self.site), self.policy_rollout)
         self.policy_ids = {domain: policy_id(self.site, domain) for domain, settings in self.site.domains.items() if settings.dns.mta_sts}
-        self.zones = {zone: "cloudflare" if settings.zone_id else "zone file" for zone, settings in known.items()}
+        self.zones = {zone: "cloudflare" if settings.cloudflare else "zone file" for zone, settings in known.items()}
         self.register_outputs({"zones": self.zones, "policyIds": self.policy_ids})

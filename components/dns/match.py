@@ -8,6 +8,7 @@ from components.dns.live import Live
 from components.dns.records import Record
 
 _EXCLUDES_CNAME = {"A", "AAAA", "CNAME"}  # Cloudflare allows a CNAME beside other types, and answers with its target's (flattening)
+_SEVERAL = {"MX", "CAA"}  # a name may have several with other contents
 
 
 def matches(ours: Sequence[Record], live: Sequence[Live]) -> dict[str, Live]:
@@ -42,7 +43,7 @@ def same_role(ours: Record, live: Live) -> bool:
     if ours.type == "TXT":
         version = _version(ours.content)
         return "._domainkey." in ours.name or (version is not None and version == _version(live.content))
-    return ours.type not in {"MX", "CAA"}
+    return ours.type not in _SEVERAL
 
 
 def rivals(ours: Record, live: Sequence[Live]) -> list[Live]:
@@ -54,6 +55,11 @@ def rivals(ours: Record, live: Sequence[Live]) -> list[Live]:
         return row.name == ours.name and "CNAME" in {row.type, ours.type} and {row.type, ours.type} <= _EXCLUDES_CNAME
 
     return [row for row in live if rival(row)]
+
+
+def takes_over(ours: Record, live: Live) -> bool:
+    """Whether a live record can become ours by a change of what it says, and is not one that others rely on."""
+    return says_the_same(ours, live) or same_role(ours, live) or (ours.type in _SEVERAL and _same_place(ours, live))
 
 
 def stored(row: Live) -> str:

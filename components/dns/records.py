@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from components.dns.content import txt
-from components.dns.mta_sts import POLICY_HOST, mail_exchangers, policy_id
-from components.dns.web_pages import AUTOCONFIG_HOST
+from components.dns.mta_sts import mail_exchangers, policy_id
+from components.dns.web_pages import web_hosts
 from components.settings.dkim import DkimKey
 from components.settings.dns import Dmarc, MailHost, Spf, WebHost, Zone
 from components.settings.site import Domain, Site
@@ -41,7 +41,7 @@ class Record:
     priority: int | None = None
     data: tuple[tuple[str, str | int], ...] = ()
     proxied: bool = False
-    carries_mail: bool = False  # without it mail is lost or refused: protected in production
+    carries_mail: bool = False  # without it mail is lost or refused: protected
     unit: str | None = None  # key of the record with which this one is replaced: a name has either addresses or a CNAME
     former: str | None = None
     setting: str = ""  # that makes it, for messages
@@ -194,14 +194,13 @@ def _domain_records(site: Site, name: Fqdn, domain: Domain, web: WebHost | None)
             role, owner = f"dkim-{key.selector}-{fingerprint(key)}", f"{key.selector}._domainkey.{name}"
             yield role, owner, "TXT", txt(dkim_value(key)), {"carries_mail": key.stage in {"signing", "retiring"}}
     for selector, target in dns.dkim_cnames.items():
-        yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {}
+        yield f"dkim-{selector}", f"{selector}._domainkey.{name}", "CNAME", target, {"carries_mail": True}
     if dns.tls_reports:
         yield "tlsrpt", f"_smtp._tls.{name}", "TXT", txt(f"v=TLSRPTv1; rua={','.join(dns.tls_reports)}"), {}
     if dns.mta_sts:
         yield "mta-sts", f"_mta-sts.{name}", "TXT", txt(f"v=STSv1; id={policy_id(site, name)}"), {}
-        yield from _web_host(POLICY_HOST, f"{POLICY_HOST}.{name}", web)
-    if dns.autoconfig:
-        yield from _web_host(AUTOCONFIG_HOST, f"{AUTOCONFIG_HOST}.{name}", web)
+    for label in web_hosts(dns):
+        yield from _web_host(label, f"{label}.{name}", web)
     for label, former, code in _labelled(dns.verification):
         yield f"verification-{label}-{_digest(code)}", name, "TXT", txt(code), {"former": f"verification-{former}"}
     yield from _services(site, name, domain)

@@ -132,11 +132,6 @@ class Zone(Model):
         description="keys of protected records that may be deleted, `*` for all; needs an `up` of its own first",
     )
 
-    @property
-    def zone_id(self) -> RecordId | None:
-        """Where Cloudflare keeps the records; None where it does not, or where the id is a placeholder of zeros."""
-        return self.cloudflare if self.cloudflare and self.cloudflare.strip("0") else None
-
     @model_validator(mode="after")
     def _one_key_for_each_id(self) -> "Zone":
         keys: dict[str, str] = {}
@@ -152,7 +147,7 @@ class Zone(Model):
 
 
 class PolicyServer(Model):
-    """The small web server behind `mta-sts.<domain>` and `autoconfig.<domain>`."""
+    """The small web server behind `mta-sts.<domain>`, `autoconfig.<domain>` and `autodiscover.<domain>`."""
 
     image: Image = Field(default="docker.io/library/nginx:1.28.0-alpine", description="nginx image; it runs as user 101")
     replicas: int = Field(default=2, ge=1, le=10, description="number of pods; two survive the loss of a node")
@@ -171,7 +166,7 @@ class PolicyServer(Model):
 
 
 class Certificate(Model):
-    """The certificate of `mta-sts.<domain>` or `autoconfig.<domain>`: a Secret, renewed elsewhere or by cert-manager."""
+    """The certificate of a host of the policy server: a Secret, renewed elsewhere or by cert-manager."""
 
     secret: ObjectName = Field(description="Secret of type kubernetes.io/tls in the stack's namespace", examples=["mta-sts-tls"])
     cluster_issuer: ObjectName | None = Field(
@@ -289,7 +284,12 @@ class DomainRecords(Model):
     caa: tuple[Caa, ...] = Field(default=(), description="who may issue certificates; empty: any authority")
     autoconfig: Certificate | None = Field(
         default=None,
-        description="certificate of `autoconfig.<domain>`, which the policy server serves for Thunderbird; null: not served",
+        description="certificate of `autoconfig.<domain>`, which the policy server serves for Thunderbird and, as a profile, for Apple's "
+        "devices; null: not served",
+    )
+    autodiscover: Certificate | None = Field(
+        default=None,
+        description="certificate of `autodiscover.<domain>`, which the policy server serves for Outlook; null: not served",
     )
 
 
@@ -309,7 +309,7 @@ class Dns(Model):
         description="every mail host that the MX of a domain names",
         examples=[{"mail.example.org": {"addresses": ["192.0.2.25"]}}],
     )
-    web: WebHost | None = Field(default=None, description="where `mta-sts.<domain>`, `autoconfig.<domain>` and the webmail are reached")
+    web: WebHost | None = Field(default=None, description="where the hosts of the policy server and the webmail are reached")
     zones: dict[Fqdn, Zone] = Field(
         default={}, description="zones by name; a domain that lies in none of them is a zone of its own", examples=[{"example.org": {}}]
     )
@@ -318,10 +318,18 @@ class Dns(Model):
         default=None, description="seconds; null: Cloudflare's automatic value (300)", examples=[3600]
     )
     policy_server: PolicyServer = Field(
-        default=PolicyServer(), description="web server for MTA-STS policies and autoconfig, where a domain has them"
+        default=PolicyServer(), description="web server for MTA-STS policies and the settings of mail programs, where a domain has them"
     )
     external_report_addresses: tuple[MailAddress, ...] = Field(
         default=(),
         description="mailboxes and aliases that receive reports but are not in the settings, such as aliases in the secret store",
         examples=[["dmarc@example.org"]],
     )
+
+    @model_validator(mode="after")
+    def _one_zone_for_each_id(self) -> "Dns":
+        names: dict[str, Fqdn] = {}
+        for name, zone in self.zones.items():
+            if zone.cloudflare and names.setdefault(zone.cloudflare, name) != name:
+                raise ValueError(f"zones.{name}.cloudflare: is the id of {names[zone.cloudflare]} too; each zone has its own")
+        return self

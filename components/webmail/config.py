@@ -41,12 +41,6 @@ $config['managesieve_host'] = 'tls://{server}:{MANAGESIEVE_PORT}';
 $config['managesieve_conn_options'] = $config['imap_conn_options'];
 $config['managesieve_vacation'] = 1;
 """
-    if "markasjunk" in webmail.plugins:
-        text += """
-// A move to Junk and back is what the spam filter learns from.
-$config['markasjunk_move_spam'] = true;
-$config['markasjunk_move_ham'] = true;
-"""
     if "enigma" in webmail.plugins:
         text += f"\n$config['enigma_pgp_homedir'] = '{ENIGMA_DIR}';\n"
     return text + (f"\n{webmail.extra_config.rstrip()}\n" if webmail.extra_config else "")

@@ -201,16 +201,16 @@ def calls_id(stack: Stack) -> str:
     return announcement.content.split(" ")[0]
 
 
-def test_what_mail_depends_on_goes_in_two_steps_in_production(stack: Stack):
-    production = BASE | {"production": True, f"{Z}/release": []}
-    fewer = production | {"dns/hosts/mail.example.org/addresses": ["192.0.2.26", "2001:db8::25"]}
-    stack.up(production)
+def test_what_mail_depends_on_goes_in_two_steps(stack: Stack):
+    protected = BASE | {f"{Z}/release": []}
+    fewer = protected | {"dns/hosts/mail.example.org/addresses": ["192.0.2.26", "2001:db8::25"]}
+    stack.up(protected)
     before = stack.api.texts(stack.zone)
     assert "add 'mail:a-192.0.2.25' to release, run `up`, and remove it then" in stack.refused(fewer)
     release = {f"{Z}/release": ["mail:a-192.0.2.25"]}
     assert "protect" in stack.refused(fewer | release), "the `up` with both is left out"
     assert stack.api.texts(stack.zone) == before
-    assert stack.up(production | release) == []
+    assert stack.up(protected | release) == []
     assert stack.up(fewer | release) == [("DELETE", "mail.example.org A 192.0.2.25")]
     stack.up(fewer)
     stack.holds()

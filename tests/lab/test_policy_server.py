@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import plistlib
 import shutil
 import subprocess
 import time
@@ -21,7 +22,7 @@ from tools.lab.certificates import Authority
 from tools.offline.program import Recording
 
 NOBODY = 65534
-POLICY_HOST, CONFIG_HOST = "mta-sts.example.org", "autoconfig.example.org"
+POLICY_HOST, CONFIG_HOST, OUTLOOK_HOST = "mta-sts.example.org", "autoconfig.example.org", "autodiscover.example.org"
 POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 section 3.3
 
 pytestmark = [
@@ -49,13 +50,13 @@ http {{
 # Python's own HTTPS client: verifies the chain and the name, follows no redirect.
 CLIENT = """\
 import http.client, json, socket, ssl, sys
-ca, server, host, method, path = sys.argv[1:]
+ca, server, host, method, path, body = sys.argv[1:]
 context = ssl.create_default_context(cafile=ca)
 class Connection(http.client.HTTPSConnection):
     def connect(self):
         self.sock = context.wrap_socket(socket.create_connection(("127.0.0.1", 443), 5), server_hostname=server)
 connection = Connection(server)
-connection.request(method, path, headers={"Host": host})
+connection.request(method, path, body.encode() or None, {"Host": host, "Content-Type": "text/xml"})
 answer = connection.getresponse()
 print(json.dumps({"status": answer.status, "headers": {k.lower(): v for k, v in answer.getheaders()}, "body": answer.read().decode()}))
 """
@@ -85,8 +86,8 @@ class Server:
     def enter(self, *command: str) -> list[str]:
         return ["nsenter", "--net", "--mount", "--target", str(self.namespace), *command]
 
-    def ask(self, host: str, path: str, *, method: str = "GET", name: str | None = None, ca: str = "ca.pem") -> dict:
-        command = self.enter("/usr/bin/python3", "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path)
+    def ask(self, host: str, path: str, *, method: str = "GET", body: str = "", name: str | None = None, ca: str = "ca.pem") -> dict:
+        command = self.enter("/usr/bin/python3", "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path, body)
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         if result.returncode != 0:
             raise ConnectionError(result.stderr.strip().splitlines()[-1])
@@ -94,9 +95,9 @@ class Server:
 
 
 def _certificates(folder: Path) -> None:
-    """An authority, another one that signed nothing, and a certificate for the two hosts."""
+    """An authority, another one that signed nothing, and a certificate for the hosts."""
     authority, other = Authority(), Authority()
-    certificate, key = authority.issue(POLICY_HOST, CONFIG_HOST)
+    certificate, key = authority.issue(POLICY_HOST, CONFIG_HOST, OUTLOOK_HOST)
     for name, text in (("ca.pem", authority.certificate), ("other.pem", other.certificate), ("leaf.pem", certificate), ("leaf.key", key)):
         (folder / name).write_text(text)
 
@@ -203,6 +204,10 @@ def test_the_client_does_verify(server: Server):
         (POLICY_HOST, "/nginx.conf"),
         (POLICY_HOST, f"/{POLICY_HOST}"),
         (CONFIG_HOST, POLICY_PATH),
+        (OUTLOOK_HOST, "/"),
+        (OUTLOOK_HOST, "/autodiscover/"),
+        (OUTLOOK_HOST, "/autodiscover/autodiscover.xml.bak"),
+        (OUTLOOK_HOST, f"/{OUTLOOK_HOST}"),
         ("mta-sts.example.net", POLICY_PATH),
         ("127.0.0.1", POLICY_PATH),
     ],
@@ -235,8 +240,95 @@ def test_thunderbird_finds_the_services(server: Server):
     }
 
 
+REQUEST = """\
+<?xml version="1.0" encoding="utf-8"?>
+<Autodiscover xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/requestschema/2006">
+  <Request>
+    <EMailAddress>%s</EMailAddress>
+    <AcceptableResponseSchema>http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a</AcceptableResponseSchema>
+  </Request>
+</Autodiscover>"""
+ENVELOPE = "{http://schemas.microsoft.com/exchange/autodiscover/responseschema/2006}"
+ANSWER = "{http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a}"
+OUTLOOK_PATH = "/autodiscover/autodiscover.xml"
+
+# The children of Protocol that Microsoft documents for IMAP and SMTP, in the order of its page.
+PROTOCOL = ["Type", "Server", "Port", "LoginName", "DomainRequired", "SPA", "SSL", "AuthRequired", "UsePOPAuth"]
+
+
+def outlook(server: Server, address: str, path: str = OUTLOOK_PATH) -> list[dict[str, str | None]]:
+    """What an Outlook that asks about the address is told, one protocol after the other."""
+    answer = server.ask(OUTLOOK_HOST, path, method="POST", body=REQUEST % address)
+    assert (answer["status"], answer["headers"]["content-type"].partition(";")[0]) == (200, "text/xml")
+    root = Xml.fromstring(answer["body"])
+    assert root.tag == f"{ENVELOPE}Autodiscover"
+    (response,) = root
+    assert [child.tag for child in response] == [f"{ANSWER}User", f"{ANSWER}Account"]
+    account = response[1]
+    assert (account.findtext(f"{ANSWER}AccountType"), account.findtext(f"{ANSWER}Action")) == ("email", "settings")
+    return [{child.tag.removeprefix(ANSWER): child.text for child in protocol} for protocol in account.iter(f"{ANSWER}Protocol")]
+
+
+@pytest.mark.parametrize("path", [OUTLOOK_PATH, "/Autodiscover/Autodiscover.xml"])
+def test_outlook_finds_the_services_and_the_whole_address_as_login_name(path: str, server: Server):
+    found = outlook(server, "alice@example.org", path)
+    for protocol in found:
+        assert list(protocol) == [name for name in PROTOCOL if name in protocol]
+        assert (protocol["LoginName"], protocol["DomainRequired"], protocol["SPA"]) == ("alice@example.org", "off", "off")
+        assert (protocol["SSL"], protocol["AuthRequired"]) == ("on", "on")
+    assert [(protocol["Type"], protocol["Server"], protocol["Port"], protocol.get("UsePOPAuth")) for protocol in found] == [
+        ("IMAP", "mail.example.org", "993", None),
+        ("SMTP", "mail.example.org", "465", "on"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "login"),
+    [
+        ("o'neil+x@example.org", "o'neil+x@example.org"),
+        (" alice@example.org\n", "alice@example.org"),
+        ("a&lt;b@example.org", None),
+        ("a@b</EMailAddress><x>@y</x><EMailAddress>", "a@b"),
+        ("alice", None),
+        ("", None),
+    ],
+)
+def test_nothing_that_could_be_markup_is_repeated(address: str, login: str | None, server: Server):
+    assert {protocol.get("LoginName") for protocol in outlook(server, address)} == {login}
+
+
+def test_a_request_without_an_address_gets_the_services_without_a_login_name(server: Server):
+    answer = server.ask(OUTLOOK_HOST, OUTLOOK_PATH)
+    assert answer["status"] == 200 and "LoginName" not in answer["body"]
+
+
+def test_apples_devices_get_a_profile_with_every_key_that_apple_requires(server: Server):
+    """The keys, their types and values are those of Apple's device management reference (Mail, Common Payload Keys)."""
+    answer = server.ask(CONFIG_HOST, "/mobileconfig")
+    assert (answer["status"], answer["headers"]["content-type"]) == (200, "application/x-apple-aspen-config")
+    profile = plistlib.loads(answer["body"].encode())
+    (account,) = profile["PayloadContent"]
+    for payload in (profile, account):
+        assert payload["PayloadVersion"] == 1
+        assert all(isinstance(payload[key], str) and payload[key] for key in ("PayloadIdentifier", "PayloadUUID", "PayloadType"))
+    assert profile["PayloadIdentifier"] != account["PayloadIdentifier"] and profile["PayloadUUID"] != account["PayloadUUID"]
+    assert (profile["PayloadType"], account["PayloadType"]) == ("Configuration", "com.apple.mail.managed")
+    assert account["EmailAccountType"] == "EmailTypeIMAP"
+    for side, port in (("Incoming", 993), ("Outgoing", 465)):
+        found = {key.removeprefix(f"{side}MailServer"): value for key, value in account.items() if key.startswith(f"{side}MailServer")}
+        assert found == {"Authentication": "EmailAuthPassword", "HostName": "mail.example.org", "PortNumber": port, "UseSSL": True}
+    assert account["OutgoingPasswordSameAsIncomingPassword"] is True
+    # What it leaves out, the device asks its user for.
+    assert not {"EmailAddress", "IncomingMailServerUsername", "OutgoingMailServerUsername", "IncomingPassword"} & account.keys()
+
+
 def test_the_server_logged_no_error(server: Server):
-    """Last: what the server said about all the requests above."""
+    """What the server said about all the requests above."""
     log = (server.folder / "log").read_text()
     for level in ("warn", "error", "crit", "alert", "emerg"):
         assert f"[{level}]" not in log, log
+
+
+def test_a_request_that_is_too_large_is_refused(server: Server):
+    """Last, because the server complains of it."""
+    assert server.ask(OUTLOOK_HOST, OUTLOOK_PATH, method="POST", body="x" * 9000)["status"] == 413

@@ -179,16 +179,20 @@ class TestUserPatches:
             assert ours == theirs | added | {"syslog_name": ours["syslog_name"]}
             assert ours["syslog_name"].startswith("postfix/smtpd-proxy")
 
-    def test_a_sieve_script_that_left_the_settings_leaves_its_mailbox(self, fresh: MailServer) -> None:
+    def test_a_declared_sieve_script_that_an_earlier_version_installed_leaves_the_mailbox(self, fresh: MailServer) -> None:
         fresh.assemble()
+        home = "/var/mail/example.org/bob/home"
+        for name in (".dovecot.sieve", ".dovecot.sieve.declared"):
+            fresh.host.write(f"{home}/{name}", "")
         fresh.set_up()
-        home = fresh.host.path("/var/mail/example.org/bob/home")
-        assert (home / ".dovecot.sieve").exists()
-        fresh.render(lab_site({"mail/mailboxes/bob@example.org": {}}))
+        assert [path.name for path in fresh.host.path(home).glob(".dovecot*")] == []
+
+    def test_a_declared_sieve_script_with_a_mistake_stops_nothing(self, fresh: MailServer) -> None:
+        fresh.render(lab_site({"mail/mailboxes/bob@example.org/sieve": "no such command;"}))
         fresh.assemble()
         fresh.set_up()
         fresh.render(lab_site())
-        assert not (home / ".dovecot.sieve").exists()
+        assert fresh.host.path("/run/user-patches.ended").exists()
 
     def test_a_sieve_script_of_another_origin_stays(self, fresh: MailServer) -> None:
         fresh.assemble()

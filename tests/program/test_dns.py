@@ -1,5 +1,6 @@
 """What the program declares for DNS: records at Cloudflare, and the policy server behind MTA-STS."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +11,10 @@ import pytest
 
 from components.dns.mta_sts import policy_id, policy_text
 from components.dns.records import records
-from components.settings.site import Site
-from tools.offline.program import Recording, Resource
+from components.settings.site import KEY, Site
+from tests.conftest import settings
+from tools.offline.program import Recording, Resource, run_main, run_once
+from tools.offline.stackfile import Stack
 
 KUBERNETES = "1.30"
 ZONE_ID = "fd2c5dd4efe8fe38958944e74d0ced6d"
@@ -59,6 +62,18 @@ def test_a_record_is_adopted_by_its_id(recording: Callable[..., Recording]):
     declared = cloudflare(recording("prod", {"dns/zones/viktorbarzin.me/adopt": others | {"spf": "a" * 32}}))
     imported = {key: resource.options["importId"] for key, resource in declared.items() if "importId" in resource.options}
     assert imported == {"spf": f"{ZONE_ID}/{'a' * 32}"}
+
+
+def test_credentials_with_which_no_live_zone_is_read_are_refused(monkeypatch: pytest.MonkeyPatch):
+    def refusal(**config: str) -> str:
+        with pytest.raises(pulumi.RunError) as error:
+            run_once(Stack("mailserver", "prod", {KEY: json.dumps(settings("prod"))} | config, frozenset()), run_main, preview=False)
+        return str(error.value)
+
+    for name in ("apiToken", "apiKey"):
+        assert refusal(**{f"cloudflare:{name}": "x" * 40}).startswith(f"cloudflare:{name}: remove it, and set CLOUDFLARE_API_TOKEN")
+    monkeypatch.setenv("CLOUDFLARE_API_KEY", "x" * 37)
+    assert refusal().startswith("CLOUDFLARE_API_KEY: remove it")
 
 
 def test_what_mail_depends_on_is_protected_until_it_is_released_by_name(recording: Callable[..., Recording], site: Callable[..., Site]):
@@ -156,7 +171,9 @@ def test_a_middleware_that_would_hide_the_policy_is_refused(name: str, recording
 def test_the_certificate_is_named_per_domain(recording: Callable[..., Recording]):
     ingress = server(recording("dev"))["Ingress"].inputs
     assert ingress["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] == "letsencrypt"
-    assert ingress["spec"]["tls"] == [{"hosts": ["mta-sts.example.org", "autoconfig.example.org"], "secretName": "mta-sts-tls"}]
+    assert ingress["spec"]["tls"] == [
+        {"hosts": [f"{label}.example.org" for label in ("mta-sts", "autoconfig", "autodiscover")], "secretName": "mta-sts-tls"}
+    ]
     assert server(recording("prod"))["Ingress"].inputs["spec"]["tls"] == [
         {"hosts": ["mta-sts.viktorbarzin.me"], "secretName": "tls-secret"}
     ]

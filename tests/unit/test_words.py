@@ -22,7 +22,7 @@ INSTEAD = {
     r"\b[Ll]ook(s|ed)? after\b": "manages",
     r"\broom (for|left)\b|\b(enough|no|little|the) room\b": "free space",
 }
-NOT_TEXT = (".lock", ".zone", "tests/unit/test_words.py", "tests/crds/", "tests/program/golden/", "tests/contract/pfsense/")
+NOT_TEXT = (".lock", ".png", ".zone", "tests/unit/test_words.py", "tests/crds/", "tests/program/golden/", "tests/contract/pfsense/")
 
 
 def found():

@@ -1,5 +1,6 @@
 """`make lab`: the rendered mail edge of a stack on this machine, to send and read mail with."""
 
+import contextlib
 import signal
 import threading
 
@@ -16,6 +17,7 @@ from tools.lab.hosts import missing
 from tools.lab.image import LOG
 from tools.lab.mta import KEPT
 from tools.lab.paths import CLIENT_DOMAIN, SENDER_DOMAIN
+from tools.lab.webmail import Webmail, on_loopback
 from tools.offline.stackfile import ROOT, load_stack, site_of
 
 
@@ -64,8 +66,13 @@ def lab_command(stack: str, minutes: float) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     print("starting: Postfix, Dovecot, Rspamd, HAProxy, a relay and the Internet around them", flush=True)
-    with Lab(site) as lab:
+    with contextlib.ExitStack() as running:
+        lab = running.enter_context(Lab(site))
         print(guide(lab), flush=True)
+        if site.webmail:
+            running.enter_context(Webmail(lab))
+            port = running.enter_context(on_loopback(lab))
+            print(f"Webmail (the certificate is the lab's own):\n  https://localhost:{port}/", flush=True)
         print(f"\nStop it with Ctrl-C; it stops by itself after {minutes:g} minutes.", flush=True)
         stop.wait(minutes * 60)
     print("stopped; nothing is left behind")

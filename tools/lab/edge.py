@@ -46,7 +46,7 @@ class Lab:
 
     def __enter__(self) -> "Lab":
         with contextlib.ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="mail-lab-"))
+            folder = self.folder = Path(tempfile.mkdtemp(prefix="mail-lab-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self.world = self._host(stack, folder, "world")
             self._world()

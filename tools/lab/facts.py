@@ -196,7 +196,7 @@ HEADER_FILTER = (
 SENDER_LOGIN = Fact("/^(.*)$/", "${1}", "an account may send as itself")
 
 DOVECOT = (
-    Fact("protocols", "imap lmtp", "POP3 and ManageSieve are off"),
+    Fact("protocols", "imap lmtp", "POP3 is off"),
     Fact("listen", "*, ::", "IPv6"),
     Fact("auth_mechanisms", "plain login", "behind TLS only"),
     Fact("disable_plaintext_auth", "yes", "Dovecot's default"),
@@ -252,6 +252,11 @@ DOVECOT = (
     Fact("plugin > sieve_plugins", "sieve_imapsieve sieve_extprograms", "learning from moves"),
     Fact("plugin > sieve_filter_bin_dir", "/usr/lib/dovecot/sieve-filter", "empty"),
     Fact("plugin > sieve_pipe_bin_dir", "/usr/lib/dovecot/sieve-pipe", "rspamc"),
+)
+# With ENABLE_MANAGESIEVE.
+DOVECOT_MANAGESIEVE = (
+    Fact("protocols", "imap lmtp sieve", "ManageSieve is on"),
+    Fact("service managesieve-login > inet_listener sieve > port", "4190", "RFC 5804"),
 )
 # With RSPAMD_LEARN.
 DOVECOT_LEARN = (

@@ -17,7 +17,22 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as in the image; the order is what the postsrsd wrapper needs
 
-PROGRAMS = ("postfix", "dovecot", "haproxy", "rspamd", "redis-server", "postsrsd", "rsyslogd", "nft", "ip", "openssl", "unshare", "setpriv")
+PROGRAMS = (
+    "postfix",
+    "dovecot",
+    "haproxy",
+    "rspamd",
+    "redis-server",
+    "postsrsd",
+    "rsyslogd",
+    "nft",
+    "ip",
+    "openssl",
+    "unshare",
+    "setpriv",
+    "php",
+    "nginx",
+)
 
 # Debian's files below, a layer in memory above: daemons see their usual paths, and nothing is written to the machine. Mounted as
 # the new root, so that folders like /secrets can exist. PID 1 collects orphans.

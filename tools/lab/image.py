@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from components.errors import UserError
+from components.listeners import MANAGESIEVE_PORT
 from components.mail.image import CONFIG_DIR, VMAIL
 from components.settings.site import Site
 from tools.lab import facts
@@ -120,8 +121,9 @@ class MailServer:
 
     def _dovecot(self) -> None:
         learn = facts.DOVECOT_LEARN if self.on("RSPAMD_LEARN") else ()
+        sieve_port = facts.DOVECOT_MANAGESIEVE if self.on("ENABLE_MANAGESIEVE") else ()
         tls = (Fact("ssl_cert", "</etc/dms/tls/cert", ""), Fact("ssl_key", "</etc/dms/tls/key", ""))
-        text = nested((*facts.DOVECOT, *learn, *tls)).replace("$HOSTNAME", self.site.hostname)
+        text = nested((*facts.DOVECOT, *sieve_port, *learn, *tls)).replace("$HOSTNAME", self.site.hostname)
         text = text.replace("$POSTMASTER_ADDRESS", self.environment["POSTMASTER_ADDRESS"])
         host = self.host
         host.write("/etc/dovecot/dovecot.conf", f"{text}!include_try local.conf\n")
@@ -321,6 +323,7 @@ class MailServer:
 
     def wait_until_ready(self) -> None:
         ports = [port for twin in self.site.listeners for port in (twin.port, twin.proxy_port)] + [11332]
+        ports += [MANAGESIEVE_PORT] if self.on("ENABLE_MANAGESIEVE") else []
         wait_for(f"ports {ports} of the mail server", lambda: self._ended() or self.listening(*ports), 120)
         if ended := self._ended():
             raise UserError(f"{ended} ended: {self.daemons[ended].output.read_text(errors='replace')[-1000:]}")

@@ -8,6 +8,7 @@
 | Rspamd's rule for a trusted relay by address (`ip_map`, since 3.6) | the same rule by the relay's name where Rspamd is older |
 | the mail volume | folders of the host: `/var/mail`, `/var/log/mail`, `/var/spool/postfix`, `/var/lib/*` |
 | pfSense | the host `world`, which has the firewall's own address (`edge.address`), and `EDGE_IPV6` for the AAAA record |
+| the webmail's pod, the Ingress before it | the host `webmail` at `WEBMAIL`: Debian's Roundcube under PHP's own server, nginx for TLS |
 | nodes, NodePorts, kube-proxy | nftables rules of `world` (nodes.py): NodePort to the pod, seen there as the node's tunnel address |
 | the pod's address | `POD`, on the first node |
 | the cluster's DNS, the Internet's DNS | one server at `NAMESERVER` (names.py) |
@@ -21,6 +22,7 @@
 from ipaddress import ip_network
 
 POD = "10.244.1.5"
+WEBMAIL = "10.244.2.7"
 NAMESERVER = "10.96.0.10"
 RELAY = "203.0.113.25"
 SENDER = "203.0.113.99"

@@ -1,5 +1,6 @@
 """The mail server's pod as the program renders it: what its containers run, and what Kubernetes mounts into them."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,14 +9,21 @@ from components.settings.site import KEY, Site
 from tools.offline.program import run_main, run_once
 from tools.offline.stackfile import Stack
 
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+@functools.cache
+def objects(settings: str) -> Objects:
+    """Everything that the program registers for these settings, by kind and name."""
+    stack = Stack("mailserver", "lab", {KEY: settings}, frozenset())
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in run_once(stack, run_main, preview=False).kubernetes()}
+
 
 class RenderedPod:
     """Read back from the registered objects, so that a wrong command line or mount fails here as it would in the cluster."""
 
     def __init__(self, site: Site) -> None:
-        stack = Stack("mailserver", "lab", {KEY: site.model_dump_json()}, frozenset())
-        objects = run_once(stack, run_main, preview=False).kubernetes()
-        by_name = {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects}
+        by_name = objects(site.model_dump_json())
         spec = by_name["Deployment", MAIL_SERVER]["spec"]["template"]["spec"]
         (init,), (server,) = spec["initContainers"], spec["containers"]
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
@@ -36,6 +44,19 @@ class RenderedPod:
             if "secret" in volume
         }
         (self.certificate,) = (path for path, volume in mounts[1].items() if volume.get("secret", {}).get("secretName") == site.tls.secret)
+
+
+def mounted_texts(settings: str, deployment: str) -> dict[str, str]:
+    """What the last container of a Deployment finds in its ConfigMaps: path to text."""
+    by_name = objects(settings)
+    spec = by_name["Deployment", deployment]["spec"]["template"]["spec"]
+    sources = {volume["name"]: volume["configMap"] for volume in spec["volumes"] if "configMap" in volume}
+    return {
+        f"{mount['mountPath']}/{path}": text
+        for mount in spec["containers"][-1]["volumeMounts"]
+        if (source := sources.get(mount["name"]))
+        for path, text in _files(source, by_name["ConfigMap", source["name"]])
+    }
 
 
 def _files(source: dict[str, Any], config_map: dict[str, Any]) -> Iterator[tuple[str, str]]:

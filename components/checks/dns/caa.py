@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from components.checks.dns.view import View
 from components.checks.finding import Area, Found
+from components.dns.web_pages import web_hosts
 from components.settings.dns import Caa
 from components.settings.types import Fqdn
 
@@ -58,10 +59,8 @@ def forbids_certificate(view: View) -> Found:
 
 def _certificates(view: View, domain: Fqdn) -> Iterator[tuple[str, str | None]]:
     """Name and issuer, where it is known, of each certificate in use below the domain."""
-    dns = view.site.domains[domain].dns
-    for host, certificate in (("mta-sts", dns.mta_sts.certificate if dns.mta_sts else None), ("autoconfig", dns.autoconfig)):
-        if certificate:
-            yield f"{host}.{domain}", certificate.cluster_issuer
+    for label, certificate in web_hosts(view.site.domains[domain].dns).items():
+        yield f"{label}.{domain}", certificate.cluster_issuer
     for name in view.site.tls.names:
         if name.removeprefix("*.") == domain or name.endswith(f".{domain}"):
             yield name, None

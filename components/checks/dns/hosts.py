@@ -10,6 +10,7 @@ from components.checks.dns.view import View
 from components.checks.finding import Area, Found
 from components.dns.mta_sts import mail_exchangers
 from components.dns.records import zone_of, zones
+from components.dns.web_pages import served
 
 # Networks that the Internet does not route: RFC 1918, RFC 6598, RFC 4193.
 PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
@@ -43,6 +44,14 @@ def private_address(view: View) -> Found:
     for setting, address in _public(view):
         if any(address in network for network in PRIVATE if network.version == address.version):
             yield setting, f"{address} is private"
+
+
+@AREA.error("unreachable-page", remedy="set it")
+def unreachable_page(view: View) -> Found:
+    """A host of the policy server without an address: nothing can be fetched from it."""
+    dns = view.site.dns
+    for host in served(view.site) if dns and dns.web is None else ():
+        yield "dns.web", f"is not set, so {host} has no address"
 
 
 @AREA.error("mx-is-address", remedy="name a host", source="RFC 5321 section 5.1")

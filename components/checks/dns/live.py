@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from components.checks.finding import Area, Found
 from components.dns.live import RIGHTS, TOKEN, Live, RefusedError, SilentError, read_zone
-from components.dns.match import by_name, matches, rivals
+from components.dns.match import by_name, matches, rivals, takes_over
 from components.dns.mta_sts import enforced, mail_exchangers
 from components.dns.records import Record, address_key, prefix, records, zones
 from components.settings.dns import Zone
@@ -59,10 +59,10 @@ def look(site: Site) -> Iterator[LiveZone]:
     """
     token = os.environ.get(TOKEN)
     for zone, settings in zones(site).items():
-        if settings.zone_id is None:
+        if settings.cloudflare is None:
             continue
         try:
-            yield LiveZone(site, zone, read_zone(zone, settings.zone_id, token) if token else None)
+            yield LiveZone(site, zone, read_zone(zone, settings.cloudflare, token) if token else None)
         except RefusedError as refusal:
             yield LiveZone(site, zone, None, refusal=str(refusal))
         except SilentError as silence:
@@ -77,11 +77,11 @@ def refused(subject: LiveZone) -> Found:
         yield setting, text
 
 
-@AREA.note("not-answered")
+@AREA.error("not-answered", remedy="try again, or acknowledge it for an `up` that changes no record", consent=True)
 def not_answered(subject: LiveZone) -> Found:
-    """Cloudflare cannot be asked now, so the records are not compared with the live zone."""
+    """Cloudflare cannot be asked now, so nothing would stop an `up` from publishing a second SPF record."""
     if subject.silence:
-        yield subject.path, f"is not compared with the live zone: {subject.silence}"
+        yield subject.path, f"cannot be compared with the live zone: {subject.silence}"
 
 
 @AREA.note("not-asked", remedy=f"set {TOKEN}; an `up` needs one with {RIGHTS}")
@@ -122,8 +122,28 @@ def unadopted(subject: LiveZone) -> Found:
     """A live record that ours would duplicate: receivers ignore two SPF or DMARC records, and two MX share the mail."""
     for record, found in _rivals(subject):
         if not any(row.ours for row in found):
-            remedy = f"take it over with `{record.key}: {found[0].id}`" if len(found) == 1 else "take over one of them by its id"
-            yield f"{subject.path}.adopt", f"{record.name} already has {_shown(found)}", f"{remedy}, or delete it in the zone"
+            yield f"{subject.path}.adopt", f"{record.name} already has {_shown(found)}", _remedy(record, found)
+
+
+def _remedy(record: Record, found: list[Live]) -> str:
+    row = next((row for row in found if takes_over(record, row)), None)
+    if row is None:
+        return "delete it in the zone; it is of another type, so it cannot become ours"
+    which = "it" if len(found) == 1 else "one of them"
+    return f"take {which} over with `{record.key}: {row.id}`, or delete it in the zone"
+
+
+@AREA.error("adopts-another", remedy="write the id under the key of the record that it is, or remove the entry")
+def adopts_another(subject: LiveZone) -> Found:
+    """An id in `adopt` of a record that is something else: the `up` would overwrite it."""
+    rows = {row.id: row for row in subject.rows}
+    for record in subject.records():
+        row = rows.get(subject.settings.adopt.get(record.key) or "")
+        if row and not takes_over(record, row):
+            yield (
+                f"{subject.path}.adopt.{record.key}",
+                f"is the id of {row.name} {_shown([row])}, which would become {record.name} {record.type}",
+            )
 
 
 @AREA.warning("duplicated", remedy="delete it in the zone")
@@ -176,7 +196,7 @@ def vanishing(subject: LiveZone) -> Found:
     """A record that mail depends on is live, ours and no longer in the settings. It goes in two steps, so that no slip removes it."""
     site, declared = subject.site, {record.key for record in subject.records()}
     hosts = site.dns.hosts if site.dns else {}
-    for row in subject.rows if site.production else ():
+    for row in subject.rows:
         mail = row.name in site.domains if row.type == "MX" else row.name in hosts
         key = _key(row, subject.zone) if row.ours and mail else None
         if key and key not in declared and not subject.settings.releases(key):

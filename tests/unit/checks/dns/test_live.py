@@ -93,8 +93,12 @@ def test_a_rival_is_refused_before_ours_is_there_and_named_afterwards(what: str,
     (rival,) = others(row)
     first = said(prod, [rival])
     assert first.keys() == {"unadopted"}
-    assert len(first["unadopted"]) == 1 and key in first["unadopted"][0] and rival.id in first["unadopted"][0]
-    assert said(site("prod", {f"{Z}/adopt": {key: rival.id}}), [rival]) == {}
+    assert len(first["unadopted"]) == 1 and rival.id in first["unadopted"][0]
+    adopted = said(site("prod", {f"{Z}/adopt": {key: rival.id}}), [rival])
+    if rival.type == zone_of(prod)[key].type:
+        assert f"take it over with `{key}: {rival.id}`" in first["unadopted"][0] and adopted == {}
+    else:
+        assert "delete it in the zone" in first["unadopted"][0] and adopted.keys() == {"adopts-another"}
     drifted = said(prod, [*zone_of(prod).values(), rival])
     assert drifted.keys() <= {"duplicated", "unadopted"}
     if "CNAME" not in (rival.type, zone_of(prod)[key].type) or rival.type == zone_of(prod)[key].type:
@@ -109,6 +113,30 @@ def test_no_record_beside_ours_is_a_rival_without_reason(site: Callable[..., Sit
         (ZONE, "AAAA", "2001:db8::1"),
     ]
     assert said(site("prod"), list(others(*harmless))) == {}
+
+
+# A live record of others, and a key under which its id must not be adopted.
+ANOTHERS = {
+    "a name of others": ((f"www.{ZONE}", "TXT", '"v=spf1 -all"'), "spf"),
+    "a proof": ((ZONE, "TXT", '"proof=1"'), "spf"),
+    "another policy": ((f"_dmarc.{ZONE}", "TXT", '"v=DMARC1; p=none"'), "spf"),
+    "an address for a mail host": ((ZONE, "A", "192.0.2.1"), "mx-mail.viktorbarzin.me"),
+}
+
+
+@pytest.mark.parametrize("what", ANOTHERS)
+def test_a_record_that_is_something_else_is_not_overwritten(what: str, site: Callable[..., Site]):
+    row, key = ANOTHERS[what]
+    (other,) = others(row)
+    (refusal,) = said(site("prod", {f"{Z}/adopt": {key: other.id}}), [other])["adopts-another"]
+    assert refusal.startswith(f"dns.zones.{ZONE}.adopt.{key}: is the id of {row[0]} {row[1]}")
+
+
+def test_a_zone_that_does_not_answer_is_refused_until_it_is_acknowledged(site: Callable[..., Site]):
+    silent = rules.LiveZone(site("prod"), ZONE, None, silence="HTTP 503")
+    (finding,) = rules.AREA.run(silent)
+    assert (finding.level, finding.code, finding.consent) == ("error", "live.not-answered", True)
+    assert "HTTP 503; try again, or acknowledge it" in str(finding)
 
 
 def test_an_id_that_no_record_has_is_named(site: Callable[..., Site]):
@@ -135,13 +163,13 @@ REMOVALS = {
 
 
 @pytest.mark.parametrize("what", REMOVALS)
-def test_what_mail_depends_on_goes_in_two_steps_in_production(what: str, site: Callable[..., Site]):
+def test_what_mail_depends_on_goes_in_two_steps(what: str, site: Callable[..., Site]):
     edit, key = REMOVALS[what]
     live = list(zone_of(site("prod")).values())
     (refusal,) = said(site("prod", edit), live).pop("vanishing")
     assert f"add {key!r} to release" in refusal
     assert "vanishing" not in said(site("prod", edit | {f"{Z}/release": [key]}), live)
-    assert "vanishing" not in said(site("prod", edit | {"production": False}), live)
+    assert "vanishing" in said(site("prod", edit | {"production": False}), live)
     strange = [replace(row, comment=None) if row.id == matches(records(site("prod")), live)[key].id else row for row in live]
     assert "vanishing" not in said(site("prod", edit), strange), "it is not ours"
 

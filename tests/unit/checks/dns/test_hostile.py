@@ -107,6 +107,12 @@ HOSTILE: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an MTA-STS as proof": ({f"{D}/verification": ["v=STSv1; id=1"]}, "hosts.proof-is-record", "mta_sts"),
     "a DMARC as proof": ({f"{D}/verification": ["V=DMARC1;p=none"]}, "hosts.proof-is-record", "dmarc"),
     "a trailing blank": ({f"{D}/verification": ["code=1 "]}, "hosts.proof-with-blanks", "'code=1 '"),
+    "a page without an address": ({"dns/web": None, f"{D}/mta_sts": None}, "hosts.unreachable-page", "dns.web: is not set, so auto"),
+    "one id for two zones": (
+        {"dns/zones": {"example.org": {"cloudflare": "a" * 32}, "example.net": {"cloudflare": "a" * 32}}},
+        None,
+        "dns.zones.example.net.cloudflare: is the id of example.org too",
+    ),
     "a tab": ({f"{D}/verification": ["code=\t1"]}, None, "verification"),
     "a very long proof": ({f"{D}/verification": ["x" * 3000]}, "zone.too-large", "3012 octets"),
     "TLSA without DNSSEC": (
