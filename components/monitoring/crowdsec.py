@@ -1,7 +1,7 @@
 """Values of CrowdSec's chart: which lines are the mail server's, what they mean to the hub's parsers, and who is never banned."""
 
 from collections.abc import Iterator
-from ipaddress import collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def acquisition(site: Site, settings: Crowdsec) -> dict[str, Any]:
 def allow_list(site: Site, settings: Crowdsec) -> str:
     """A parser that drops lines about our own networks before a scenario counts them."""
     networks = [ip_network(str(network)) for network in _own(site, settings)]
-    cidrs = [str(one) for version in (4, 6) for one in collapse_addresses(n for n in networks if n.version == version)]
+    ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+    cidrs = [str(network) for network in (*ipv4, *ipv6)]
     return "".join(
         (
             "name: mailserver/own-networks\n",
