@@ -823,7 +823,8 @@ def test_a_wait_for_a_lock_of_another_program_ends(world, monkeypatch):
     elsewhere = ["unshare", "--uts", "bash", "-c", 'hostname elsewhere; exec restic "$@"', "restic", *place]
     other = subprocess.Popen(elsewhere, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
-        world.wait_for(lambda: any((world.repository / "locks").iterdir()), other)
+        # restic writes it under another name first, <id>-tmp-<number>.
+        world.wait_for(lambda: any("-" not in path.name for path in (world.repository / "locks").iterdir()), other)
         monkeypatch.syspath_prepend(str(SCRIPTS))
         repository = importlib.import_module("repository")
         monkeypatch.setattr(repository, "LOCK_WAIT", 0)
