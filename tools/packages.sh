@@ -3,7 +3,8 @@
 set -eu
 
 packages="bind9-utils busybox ca-certificates curl dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy iproute2 netcat-openbsd
-  nftables nginx-light openssh-client openssh-server openssl php-cli php-xml postfix postfix-pcre postsrsd procps python3 redis-server restic rspamd rsyslog shellcheck
+  nftables nginx-light openssh-client openssh-server openssl php-cli php-xml postfix postfix-pcre postsrsd procps prometheus
+  prometheus-alertmanager prometheus-pushgateway python3 redis-server restic rspamd rsyslog shellcheck
   util-linux"
 
 missing=""
