@@ -67,6 +67,7 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
         "Backup, restore, retention": (
             Panel("Since the last good backup", "stat", {"time() - backup_last_success_timestamp": "{{job}}"}, "s"),
             Panel("Since the last rehearsed restore", "stat", {"time() - mail_restore_last_success_timestamp": ""}, "s"),
+            Panel("Since retention last succeeded", "stat", {"time() - spam_retention_last_success_timestamp": ""}, "s"),
             Panel(
                 "Last result",
                 "stat",
