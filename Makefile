@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up restore job edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
+.PHONY: help preview render up restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,6 +49,9 @@ restore: setup ## bring mail back: WHAT=list|whole|mailbox|message [AT=] [MAILBO
 
 job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
 	@$(RUN) job $(or $(JOB),'') --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)
+
+doctor: setup ## is it well, and if not, why and what now; ONLY=dns,edge,… JSON=1 ALL=1 KEY=<file of the firewall's SSH key>
+	@$(RUN) doctor --stack $(STACK) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json) $(if $(ALL),--all) $(if $(KEY),--key $(KEY))
 
 test: setup ## run every test; as root, installs the Debian packages they need
 	@tools/packages.sh

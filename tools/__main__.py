@@ -16,6 +16,7 @@ COMMANDS = {
     "edge-flip-back": "edge",
     "edge-health": "edge",
     "job": "job",
+    "doctor": "doctor",
     "dns-adopt": "dns_adopt",
     "dns-snapshot": "dns_snapshot",
     "lab": "lab",

@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="bind9-utils busybox ca-certificates curl dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy iproute2 netcat-openbsd
+packages="bind9 bind9-utils busybox ca-certificates curl dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy iproute2 netcat-openbsd
   nftables nginx-light openssh-client openssh-server openssl php-cli php-xml postfix postfix-pcre postsrsd procps prometheus
   prometheus-alertmanager prometheus-pushgateway python3 redis-server restic rspamd rsyslog shellcheck
   util-linux"

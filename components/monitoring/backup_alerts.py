@@ -1,6 +1,6 @@
 """Alerts about backups, the restore drill and retention."""
 
-from components.jobs.backup import MAIL, WEBMAIL
+from components.jobs.backup import MAIL, WEBMAIL_JOB
 from components.jobs.bounds import overdue
 from components.jobs.restore import DRILL
 from components.jobs.retention import NAME as RETENTION
@@ -16,7 +16,7 @@ def _schedules(site: Site) -> dict[str, Schedule]:
     """Of the jobs that a site has."""
     jobs = site.jobs
     drill = jobs.backup.drill if jobs.backup else None
-    found = {MAIL: jobs.backup, WEBMAIL: jobs.webmail_backup, DRILL: drill, RETENTION: jobs.retention}
+    found = {MAIL: jobs.backup, WEBMAIL_JOB: jobs.webmail_backup, DRILL: drill, RETENTION: jobs.retention}
     return {name: job.schedule for name, job in found.items() if job}
 
 
@@ -42,7 +42,7 @@ def _stale_or_never(site: Site, job: str) -> str | None:
 
 def _backups(site: Site, query: str) -> str | None:
     """The query with the matcher of this site's backups for JOBS."""
-    jobs = [job for job in (MAIL, WEBMAIL) if job in _schedules(site)]
+    jobs = [job for job in (MAIL, WEBMAIL_JOB) if job in _schedules(site)]
     return query.replace("JOBS", f'job=~"{"|".join(jobs)}"') if jobs and site.jobs.pushgateway else None
 
 
@@ -70,16 +70,16 @@ ALERTS = (
     ),
     Alert(
         "WebmailBackupStale",
-        lambda site: _stale(site, WEBMAIL),
+        lambda site: _stale(site, WEBMAIL_JOB),
         "30m",
         "critical",
         "The webmail's volumes have not been backed up since yesterday.",
-        f"BackupFailed or BackupCronJobFailed say why. `make job JOB={WEBMAIL}` runs it now.",
+        f"BackupFailed or BackupCronJobFailed say why. `make job JOB={WEBMAIL_JOB}` runs it now.",
         "last success {{ $value | humanizeDuration }} ago",
     ),
     Alert(
         "WebmailBackupNeverSucceeded",
-        lambda site: _never(site, WEBMAIL),
+        lambda site: _never(site, WEBMAIL_JOB),
         "1h",
         "critical",
         "The webmail's volumes have never been backed up.",

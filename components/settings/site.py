@@ -10,6 +10,7 @@ from components.names import MAIL_SERVER
 from components.settings.cluster import Cluster
 from components.settings.dkim import DkimKey
 from components.settings.dns import Dns, DomainRecords
+from components.settings.doctor import Doctor
 from components.settings.edge import Edge
 from components.settings.jobs import Jobs
 from components.settings.mail import Mail
@@ -79,6 +80,7 @@ class Site(Model):
         default=None, description="where external-secrets reads credentials from; null: you create every Secret"
     )
     dns: Dns | None = Field(default=None, description="the records of all domains; null: you manage DNS yourself")
+    doctor: Doctor = Field(default=Doctor(), description="where `make doctor` looks from")
     adopt: tuple[str, ...] = Field(
         default=(),
         description="existing objects to adopt instead of creating them, as Kind/name; remove again after the `up`",

@@ -123,14 +123,18 @@ def test_every_other_line_shows_what_it_is_there_for(operator, firewall, edge_si
         assert [text for text in expected if text not in result.stdout] == [], result
 
 
-def test_a_preview_can_be_told_to_look_at_the_firewall(operator):
+def test_an_up_can_be_told_to_look_at_the_firewall(operator):
     """What the engine then does with it is tests/engine/test_edge.py."""
-    operator.set()
+    operator.set({"cluster/context": None, "cluster/render_to": "manifests"})
     cli = operator.home / "bin/pulumi"
     cli.parent.mkdir()
     cli.write_text('#!/bin/sh\necho "$0 $*"\n')
     cli.chmod(0o755)
-    assert f"{cli} preview --diff --refresh " in operator.type(f"PATH={cli.parent}:$PATH make preview STACK=prod REFRESH=1").stdout
+    result = operator.type(f"PATH={cli.parent}:$PATH YES=1 {line('make up')}")
+    assert result.returncode == 0, result
+    told = result.stdout
+    assert f"{cli} preview --diff --refresh " in told
+    assert f"{cli} up --yes --skip-preview --refresh " in told
 
 
 @pytest.mark.parametrize(

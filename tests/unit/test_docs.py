@@ -4,8 +4,8 @@ import re
 
 from components.settings.site import Site
 from components.settings.types import Model
-from tools.commands.docs import ALERTS, CHECKS, README, SCHEMA, SETTINGS, schema, with_generated_parts
-from tools.offline import alerts_page, checks_page, settings_page
+from tools.commands.docs import ALERTS, CHECKS, DOCTOR, README, SCHEMA, SETTINGS, schema, with_generated_parts
+from tools.offline import alerts_page, checks_page, doctor_page, settings_page
 from tools.offline.stackfile import ROOT
 
 
@@ -20,6 +20,10 @@ def test_the_page_and_the_schema_of_the_settings_are_those_of_the_models():
 
 def test_the_page_of_findings_is_that_of_the_rules():
     assert checks_page.page() == CHECKS.read_text("utf-8")
+
+
+def test_the_page_of_the_doctor_is_that_of_its_checks():
+    assert doctor_page.page() == DOCTOR.read_text("utf-8")
 
 
 def test_the_page_of_alerts_is_that_of_the_table():

@@ -8,12 +8,13 @@ import click
 from components.listeners import LISTENERS, MANAGESIEVE_PORT
 from components.monitoring.rules import PAGE
 from components.settings.schema import stack_schema
-from tools.offline import alerts_page, checks_page, settings_page
+from tools.offline import alerts_page, checks_page, doctor_page, settings_page
 from tools.offline.stackfile import ROOT
 
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs" / "settings.md"
 CHECKS = ROOT / "docs" / "checks.md"
+DOCTOR = ROOT / "docs" / "doctor.md"
 ALERTS = ROOT / PAGE
 SCHEMA = ROOT / "schemas" / "site.schema.json"
 
@@ -72,9 +73,10 @@ def schema() -> str:
 
 @click.command()
 def docs_command() -> None:
-    """Writes the generated parts of the documentation: settings, findings, alerts, JSON Schema, picture, ports."""
+    """Writes the generated parts of the documentation: settings, findings, alerts, the doctor's checks, JSON Schema, picture, ports."""
     SETTINGS.write_text(settings_page.page(), encoding="utf-8")
     CHECKS.write_text(checks_page.page(), encoding="utf-8")
     ALERTS.write_text(alerts_page.page(), encoding="utf-8")
+    DOCTOR.write_text(doctor_page.page(), encoding="utf-8")
     SCHEMA.write_text(schema(), encoding="utf-8")
     README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")

@@ -1,0 +1,166 @@
+"""The doctor on the lab: all is well; then one thing is broken at a time, and nothing else is called broken."""
+
+import json
+import signal
+import ssl
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.lab.support import Log
+from tools.doctor import edge, mail
+from tools.doctor.areas import AREAS
+from tools.doctor.examine import examine
+from tools.doctor.patient import Patient
+from tools.lab.edge import Lab
+from tools.lab.paths import NAMESERVER
+
+# What needs a cluster, and the image's supervisor; recorded answers stand for these in tests/tools/test_doctor.py.
+ELSEWHERE = {"mail.programs", "edge.drift", "edge.servers"}
+SERVICES = {"smtp", "submissions", "submission", "imaps"}
+
+
+@pytest.fixture(autouse=True)
+def provoked(log: Log) -> None:
+    """What the doctor does on purpose, and what is broken for it, ends in the log."""
+    log.expect(r"warning: haproxy (read|v[12])", "proxy protocol", "lost connection", "SSL_accept", "TLS library problem")
+    log.expect(
+        "SASL: Connect to",
+        "no SASL authentication mechanisms",
+        "smtpd pid .* exit status 1",
+        "bad command startup",
+        "dovecot: master: Error: Error reading configuration",
+    )
+    log.expect("connect to Milter service", "milter", r"dovecot: (imap|pop3)?-?login", "dovecot: master: Warning", "doveadm", "auth")
+
+
+@pytest.fixture(autouse=True)
+def renewed(lab: Lab) -> None:
+    """Certificates of the lab end in two days, which the doctor tells."""
+    certify(lab, 60)
+
+
+def certify(lab: Lab, days: int) -> None:
+    lab.pod.mount_certificate(*lab.authority.issue(*lab.site.tls.names, days=days))
+    lab.pod.detect_changes()
+
+
+@pytest.fixture
+def patient(lab: Lab) -> Patient:
+    def inside(*command: str) -> subprocess.CompletedProcess[str]:
+        return lab.pod.host.run(*command, check=False)
+
+    def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
+        assert arguments[0] == "logs"
+        return lab.pod.host.run("printf", "%s", lab.pod.said)
+
+    return Patient(
+        site=lab.site,
+        kubectl=kubectl,
+        inside=inside,
+        firewall=None,
+        resolvers=(NAMESERVER,),
+        tls=lambda: ssl.create_default_context(cadata=lab.authority.certificate),
+    )
+
+
+def look(lab: Lab, patient: Patient) -> dict[str, set[str]]:
+    """What is not well: the things that each check names, by verdict and check."""
+    checks = [check for area in AREAS if area in (mail.AREA, edge.AREA) for check in area.checks if check.id not in ELSEWHERE]
+    with lab.outside():
+        results = examine(patient, checks, lambda check: None)
+    assert {result.check.id for result in results} == {check.id for check in checks}
+    found: dict[str, set[str]] = {}
+    for result in results:
+        if result.seen.verdict != "ok":
+            found.setdefault(f"{result.seen.verdict} {result.check.id}", set()).add(result.seen.about)
+    # The lab's client stands where HAProxy does, so the PROXY ports must believe it; from elsewhere a network policy refuses.
+    assert found.pop("broken edge.forged-client") == {f"{name} 30125" for name in lab.site.cluster.nodes}
+    return found
+
+
+def everywhere(lab: Lab, *services: str) -> set[str]:
+    hosts = {lab.site.host(domain) for domain in lab.site.domains}
+    return {f"{service} {host} {family}" for service in services for host in hosts for family in ("IPv4", "IPv6")}
+
+
+def broken_ones(found: dict[str, set[str]]) -> list[str]:
+    return [name.removeprefix("broken ") for name in found if name.startswith("broken ")]
+
+
+def only_log_ins_fail(lab: Lab, found: dict[str, set[str]]) -> None:
+    """Postfix asks Dovecot for every log-in, and its submission services end now and then without it; port 25 goes on."""
+    assert found["broken edge.services"] >= everywhere(lab, "imaps")
+    assert not found["broken edge.services"] & everywhere(lab, "smtp")
+
+
+def test_a_sound_system_is_well(lab: Lab, patient: Patient):
+    assert look(lab, patient) == {}
+
+
+def test_dovecot_that_has_ended(lab: Lab, patient: Patient):
+    lab.pod.stop("dovecot")
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.pod.start("dovecot")
+        lab.pod.wait_until_ready()
+    assert broken_ones(found) == ["mail.sockets", "edge.services"], "the cause comes first"
+    assert found["broken mail.sockets"] == {"imaps"}
+    only_log_ins_fail(lab, found)
+    assert found["could not check mail.accounts"] == {""}, "the accounts are Dovecot's to list"
+
+
+def test_dovecot_that_hangs(lab: Lab, patient: Patient):
+    lab.pod.daemons["dovecot"].send(signal.SIGSTOP)
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.pod.daemons["dovecot"].send(signal.SIGCONT)
+    assert broken_ones(found) == ["edge.services"]
+    only_log_ins_fail(lab, found)
+
+
+def test_a_filter_that_does_not_answer(lab: Lab, patient: Patient):
+    lab.pod.stop("rspamd")
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.pod.start("rspamd")
+        lab.pod.wait_until_ready()
+    # Postfix defers at its first question to the filter, so its services show it too; IMAP does not.
+    assert broken_ones(found)[0] == "mail.filter", "the cause comes first"
+    assert set(broken_ones(found)) <= {"mail.filter", "edge.services"}
+    assert not found.get("broken edge.services", set()) & everywhere(lab, "imaps")
+
+
+def test_a_certificate_that_has_ended(lab: Lab, patient: Patient):
+    certify(lab, -1)
+    try:
+        found = look(lab, patient)
+    finally:
+        certify(lab, 60)
+    assert found.pop("broken edge.services") == everywhere(lab, *SERVICES)
+
+
+def test_a_message_that_waits_is_told_with_its_reason(lab: Lab, patient: Patient):
+    now = int(time.time())
+    waiting = {"queue_name": "deferred", "arrival_time": now - 7200, "recipients": [{"address": "a@b.example", "delay_reason": "quota"}]}
+    found = {
+        seen.verdict: seen.text
+        for seen in mail.queue.look(replace(patient, inside=lambda *_: lab.pod.host.run("printf", "%s", json.dumps(waiting))))
+    }
+    assert found == {"degraded": "1 messages, the oldest for 120 min; quota"}
+    assert [seen.text for seen in mail.queue.look(patient)] == ["empty"], "and the real command is understood"
+
+
+def test_a_disk_without_room_for_the_largest_message(lab: Lab, patient: Patient):
+    pod = lab.pod.host
+    pod.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/var/mail-state")
+    try:
+        found = look(lab, patient)
+    finally:
+        pod.run("umount", "/var/mail-state")
+    assert found["broken mail.disk"] == {"/var/mail-state"}

@@ -1,0 +1,257 @@
+"""The doctor's checks of cluster, supervisor and jobs on recorded answers; its bounds of time, its order and its exit codes."""
+
+import json
+import subprocess
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from components.errors import UserError
+from components.jobs.component import all_jobs
+from tools.__main__ import main
+from tools.commands.doctor import table
+from tools.doctor import cluster, jobs, mail
+from tools.doctor.areas import AREAS
+from tools.doctor.check import Area, broken, degraded, ok
+from tools.doctor.examine import examine, exit_code
+from tools.doctor.patient import Patient, of_cluster
+from tools.offline.stackfile import ROOT
+
+REMEDY = {"expects": "it is well", "remedy": "mend it", "page": "lab.md"}
+
+
+def ago(hours: float) -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def thing(name: str, **parts):
+    return {"metadata": {"name": name, "creationTimestamp": ago(48)}, **parts}
+
+
+class Cluster:
+    """Answers kubectl as an API server does, out of lists that a test may change."""
+
+    def __init__(self, site) -> None:
+        self.site = site
+        labels = {"app": "mailserver"}
+        status = {"observedGeneration": 3, "readyReplicas": 1, "conditions": [{"type": "Available", "status": "True"}]}
+        server = thing("mailserver", status=status, spec={"template": {"spec": {"containers": [{"image": site.mail.image}]}}})
+        server["metadata"]["generation"] = 3
+        pod = thing("mailserver-1", status={"containerStatuses": [{"name": "docker-mailserver", "restartCount": 0}]})
+        pod["metadata"]["labels"] = labels
+        self.lists = {
+            "persistentvolumeclaims": [thing("mailserver-data", status={"phase": "Bound"})],
+            "externalsecrets.external-secrets.io": [thing("accounts", status={"conditions": [{"type": "Ready", "status": "True"}]})],
+            "deployments": [server],
+            "pods": [pod],
+            "events": [],
+            "cronjobs": [thing(job.name, spec={}, status={"lastSuccessfulTime": ago(0.01)}) for job in all_jobs(site)],
+            "jobs": [],
+        }
+        self.denied: set[str] = set()
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        match words:
+            case ("get", "customresourcedefinition", name, *_):
+                return self._said(f"customresourcedefinition.apiextensions.k8s.io/{name}\n")
+            case ("auth", "can-i", verb, kind, *_):
+                no = f"{verb} {kind}" in self.denied
+                return self._said("no\n" if no else "yes\n", code=int(no))
+            case ("get", kind, *_):
+                return self._said(json.dumps({"items": self.lists[kind]}))
+        raise AssertionError(words)
+
+    def _said(self, text: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], code, text, "")
+
+
+@pytest.fixture
+def live(site):
+    return Cluster(site("prod"))
+
+
+def patient(live: Cluster) -> Patient:
+    return Patient(live.site, live, live, None, ("192.0.2.53",))
+
+
+def look(live: Cluster, *areas: Area) -> dict[str, list[str]]:
+    """What is not well, by check."""
+    found: dict[str, list[str]] = {}
+    for result in examine(patient(live), [check for area in areas for check in area.checks], lambda check: None):
+        if result.seen.verdict != "ok":
+            found.setdefault(f"{result.seen.verdict} {result.check.id}", []).append(f"{result.seen.about}: {result.seen.text}")
+    return found
+
+
+def test_a_sound_cluster_is_well(live):
+    assert look(live, cluster.AREA, jobs.AREA) == {}
+
+
+def _other_image(live):
+    live.lists["deployments"][0]["spec"]["template"]["spec"]["containers"][0]["image"] = "mailserver/docker-mailserver:edge"
+
+
+def _killed(live):
+    last = {"terminated": {"reason": "OOMKilled", "finishedAt": ago(0.2)}}
+    live.lists["pods"][0]["status"]["containerStatuses"][0] |= {"restartCount": 1, "lastState": last}
+
+
+def _failed_job(live):
+    job = thing("backup-1", status={"conditions": [{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded"}]})
+    job["metadata"]["ownerReferences"] = [{"kind": "CronJob", "name": "mailserver-backup"}]
+    earlier = thing("backup-0", status={"conditions": [{"type": "Complete", "status": "True"}]})
+    earlier["metadata"] |= {"ownerReferences": job["metadata"]["ownerReferences"], "creationTimestamp": ago(72)}
+    live.lists["jobs"] = [job, earlier]
+
+
+BROKEN = {
+    "a claim without a volume": (
+        lambda live: live.lists["persistentvolumeclaims"][0]["status"].update(phase="Lost"),
+        {"broken cluster.claims": ["PersistentVolumeClaim/mailserver-data: Lost"]},
+    ),
+    "a secret that the store refuses": (
+        lambda live: live.lists["externalsecrets.external-secrets.io"][0].update(
+            status={"conditions": [{"type": "Ready", "status": "False", "message": "permission denied"}]}
+        ),
+        {"broken cluster.secrets": ["ExternalSecret/accounts: permission denied"]},
+    ),
+    "no deployment": (
+        lambda live: live.lists["deployments"].clear(),
+        {"broken cluster.mail-server": ["Deployment/mailserver: does not exist"]},
+    ),
+    "a pod that is not ready": (
+        lambda live: live.lists["deployments"][0]["status"].pop("readyReplicas"),
+        {"broken cluster.mail-server": ["Deployment/mailserver: no pod is ready"]},
+    ),
+    "another image": (
+        _other_image,
+        {"degraded cluster.mail-server": ["Deployment/mailserver: runs mailserver/docker-mailserver:edge, declared is "]},
+    ),
+    "a container that was killed": (
+        _killed,
+        {"degraded cluster.restarts": ["mailserver-1 docker-mailserver: started again 1 times; last ended: OOMKilled"]},
+    ),
+    "a right that is missing": (
+        lambda live: live.denied.add("patch services"),
+        {"broken cluster.permissions": ["mailserver: may not patch services"]},
+    ),
+    "a warning of Kubernetes": (
+        lambda live: live.lists["events"].append(
+            thing(
+                "e",
+                type="Warning",
+                reason="FailedMount",
+                message="no such\nfile",
+                lastTimestamp=ago(0.1),
+                involvedObject={"kind": "Pod", "name": "p"},
+            )
+        ),
+        {"degraded cluster.events": ["Pod/p: FailedMount: no such file"]},
+    ),
+    "an old warning": (
+        lambda live: live.lists["events"].append(
+            thing("e", type="Warning", reason="x", message="y", lastTimestamp=ago(2), involvedObject={"kind": "Pod", "name": "p"})
+        ),
+        {},
+    ),
+    "a job that is gone": (lambda live: live.lists["cronjobs"].pop(0), {"broken jobs.runs": ["does not exist"]}),
+    "a job that stopped": (
+        lambda live: live.lists["cronjobs"][0]["status"].update(lastSuccessfulTime=ago(24 * 30)),
+        {"broken jobs.runs": ["last success 720.0 h ago"]},
+    ),
+    "a job that was suspended": (
+        lambda live: live.lists["cronjobs"][0]["spec"].update(suspend=True),
+        {"broken jobs.runs": ["is suspended in the cluster"]},
+    ),
+    "a run that failed": (_failed_job, {"broken jobs.last-run": ["CronJob/mailserver-backup: Job backup-1: BackoffLimitExceeded"]}),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_one_fault_is_named_and_nothing_else(live, case):
+    damage, expected = BROKEN[case]
+    damage(live)
+    found = look(live, cluster.AREA, jobs.AREA)
+    assert found.keys() == expected.keys()
+    for name, texts in expected.items():
+        for text, line in zip(texts, found[name], strict=True):
+            assert text in line
+
+
+def test_programs_that_the_supervisor_gave_up(live):
+    status = "dovecot   FATAL   Exited too quickly (process log)\nclamav STOPPED Not started\npostfix RUNNING pid 9, uptime 1:02:03\n"
+    one = Patient(live.site, live, lambda *_: subprocess.CompletedProcess([], 3, status, ""), None, ())
+    assert [(seen.verdict, seen.about) for seen in mail.programs.look(one)] == [("broken", "dovecot")]
+
+
+def test_a_pod_that_cannot_be_entered_says_nothing_of_what_is_in_it(live, monkeypatch, tmp_path):
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'error: unable to upgrade connection: container not found' >&2\nexit 1\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _, inside = of_cluster(live.site)
+    with pytest.raises(UserError, match="container not found"):
+        inside("curl", "http://127.0.0.1/")
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'command terminated with exit code 7' >&2\nexit 7\n")
+    assert inside("curl", "http://127.0.0.1/").returncode == 7
+
+
+def checks_of(*looks):
+    area = Area("test", "for tests")
+    for number, look_at in enumerate(looks):
+        area.check(f"c{number}", **REMEDY)(look_at)
+    return area.checks
+
+
+def test_the_worst_comes_first_and_decides_the_exit_code(live):
+    checks = checks_of(lambda _: iter([ok("a", "")]), lambda _: iter([degraded("b", "")]), lambda _: iter([broken("c", ""), ok("d", "")]))
+    results = examine(patient(live), checks, lambda check: None)
+    assert [result.seen.about for result in results] == ["c", "b", "a", "d"]
+    assert [exit_code(results[start:]) for start in range(4)] == [2, 1, 0, 0]
+
+
+def test_a_check_that_hangs_or_fails_is_one_line_and_holds_nothing_up(live):
+    never = threading.Event()
+
+    def hangs(_):
+        never.wait()
+        yield ok("", "")
+
+    def fails(_):
+        yield ok("seen before", "")
+        raise KeyError("status")
+
+    told = []
+    results = examine(patient(live), checks_of(hangs, fails, lambda _: iter([ok("well", "")])), told.append, seconds=1)
+    never.set()
+    assert {(result.check.id, result.seen.verdict) for result in results} == {
+        ("test.c0", "could not check"),
+        ("test.c1", "could not check"),
+        ("test.c1", "ok"),
+        ("test.c2", "ok"),
+    }
+    assert exit_code(results) == 3
+    assert len(told) == 2
+
+
+def test_many_lines_of_a_check_share_a_row_and_its_remedy(live):
+    results = examine(patient(live), checks_of(lambda _: iter([broken(f"r{n}", "gone") for n in range(9)])), lambda check: None)
+    shown = table(results, everything=False)
+    assert shown.row_count == 1
+    assert "and 3 more" in next(iter(shown.columns[2].cells))
+
+
+def test_every_check_has_a_meaning_and_a_page_that_exists():
+    ids = [check.id for area in AREAS for check in area.checks]
+    assert len(set(ids)) == len(ids)
+    for area in AREAS:
+        for check in area.checks:
+            assert check.meaning, check.id
+            assert (ROOT / "docs" / check.page.partition("#")[0]).is_file(), check.id
+
+
+def test_an_unknown_area_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--only", "dns,mails"], prog_name="tools")
+    assert ended.value.code == 2
+    assert "mails: the areas are cluster, mail, edge, dns, jobs" in capsys.readouterr().err

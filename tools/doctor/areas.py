@@ -1,0 +1,15 @@
+"""All checks of the doctor, by area. To add one, write a function with a docstring in its area's file."""
+
+from tools.doctor import cluster, dns, edge, jobs, mail
+from tools.doctor.check import Area, Check
+from tools.doctor.patient import Patient
+
+# From the cause outwards: among equally bad results, the first is the one to look at.
+AREAS: tuple[Area, ...] = (cluster.AREA, mail.AREA, edge.AREA, dns.AREA, jobs.AREA)
+
+
+def checks_for(patient: Patient, only: tuple[str, ...]) -> list[Check]:
+    """The checks of these areas (all where none is named), without those that the site has nothing for."""
+    site = patient.site
+    absent = {"dns"} if site.dns is None else set()
+    return [check for area in AREAS if (not only or area.name in only) and area.name not in absent for check in area.checks]

@@ -1,0 +1,154 @@
+"""The cluster: what the program expects of it, and whether the mail server runs in it as declared."""
+
+from collections.abc import Iterator
+
+from components.names import MAIL_SERVER, SELECTOR
+from components.settings.site import Site
+from tools.doctor.check import Area, Seen, broken, degraded, ok
+from tools.doctor.patient import Patient, answer, since
+
+AREA = Area("cluster", "what the program expects of the cluster, and the mail server's pod")
+RESTARTS = 3  # since the pod began; more are a fault that repeats
+HOUR = 3600.0
+
+
+def _interfaces(site: Site) -> Iterator[tuple[str, str]]:
+    """Kinds of others that the site's settings use, as the API names them, and who brings them."""
+    if site.secret_store:
+        yield "externalsecrets.external-secrets.io", "External Secrets"
+    if site.tls.cluster_issuer:
+        yield "certificates.cert-manager.io", "cert-manager"
+
+
+@AREA.check(
+    "interfaces",
+    expects="every kind that the settings use is known to the API server",
+    remedy="install what brings it, or take the setting out",
+    page="runbooks/first-up.md",
+)
+def interfaces(patient: Patient) -> Iterator[Seen]:
+    """Custom resources of the operators that the site relies on."""
+    for name, owner in _interfaces(patient.site):
+        known = patient.kubectl("get", "customresourcedefinition", name, "--ignore-not-found", "--output", "name")
+        yield ok(name, "known") if answer(known).strip() else broken(name, f"is not known here; {owner} brings it")
+
+
+@AREA.check(
+    "permissions",
+    expects="this user may write what `make up` writes",
+    remedy="give the user of this context the missing right in the namespace",
+    page="runbooks/first-up.md",
+)
+def permissions(patient: Patient) -> Iterator[Seen]:
+    """The rights that an `up` needs, asked of the API server itself (`kubectl auth can-i`)."""
+    namespace = patient.site.namespace
+    missing = []
+    for kind in (
+        "configmaps",
+        "services",
+        "persistentvolumeclaims",
+        "deployments.apps",
+        "cronjobs.batch",
+        "networkpolicies.networking.k8s.io",
+    ):
+        for verb in ("create", "patch"):
+            said = patient.kubectl("auth", "can-i", verb, kind, "--namespace", namespace)
+            if said.stdout.strip() == "no":
+                missing.append(f"{verb} {kind}")
+            else:
+                answer(said)
+    yield broken(namespace, f"may not {', '.join(missing)}") if missing else ok(namespace, "may write")
+
+
+@AREA.check(
+    "claims",
+    expects="every claim is bound",
+    remedy="`kubectl describe pvc` says what it waits for",
+    page="runbooks/protection.md",
+)
+def claims(patient: Patient) -> Iterator[Seen]:
+    """The volumes behind the namespace's claims."""
+    for claim in patient.objects("persistentvolumeclaims"):
+        name, phase = claim["metadata"]["name"], claim.get("status", {}).get("phase", "unknown")
+        # A volume of a class that waits for its first pod is fine before that pod has run.
+        seen = {"Bound": ok, "Pending": degraded}.get(phase, broken)
+        yield seen(f"PersistentVolumeClaim/{name}", phase)
+
+
+@AREA.check(
+    "secrets",
+    expects="every ExternalSecret has been fetched",
+    remedy="`kubectl describe externalsecret` has the store's own words",
+    page="runbooks/first-up.md",
+)
+def secrets(patient: Patient) -> Iterator[Seen]:
+    """Secrets that come from the store: whether the last fetch worked."""
+    if not patient.site.secret_store:
+        return
+    for secret in patient.objects("externalsecrets.external-secrets.io"):
+        about = f"ExternalSecret/{secret['metadata']['name']}"
+        conditions = {entry["type"]: entry for entry in secret.get("status", {}).get("conditions", [])}
+        ready = conditions.get("Ready", {})
+        if ready.get("status") == "True":
+            yield ok(about, "fetched")
+        else:
+            yield broken(about, ready.get("message") or "not fetched yet")
+
+
+@AREA.check(
+    "mail-server",
+    expects="one pod of the declared image is ready",
+    remedy="`kubectl describe deployment mailserver`, and the pod's own log",
+    page="runbooks/deploy.md",
+)
+def mail_server(patient: Patient) -> Iterator[Seen]:
+    """The Deployment has rolled out, and runs the image that the settings name; another program may have changed it."""
+    about = f"Deployment/{MAIL_SERVER}"
+    (deployment,) = [thing for thing in patient.objects("deployments") if thing["metadata"]["name"] == MAIL_SERVER] or [None]
+    if deployment is None:
+        yield broken(about, "does not exist")
+        return
+    status = deployment.get("status", {})
+    if status.get("observedGeneration") != deployment["metadata"].get("generation") or not status.get("readyReplicas"):
+        messages = [entry["message"] for entry in status.get("conditions", []) if entry["status"] != "True" and entry.get("message")]
+        yield broken(about, "; ".join(messages) or "no pod is ready")
+    else:
+        yield ok(about, "ready")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    if image != patient.site.mail.image:
+        yield degraded(about, f"runs {image}, declared is {patient.site.mail.image}")
+
+
+@AREA.check(
+    "restarts",
+    expects="the pod's containers keep running",
+    remedy="`kubectl logs --previous` has the last words of the one that ended",
+    page="runbooks/deploy.md",
+)
+def restarts(patient: Patient) -> Iterator[Seen]:
+    """Containers of the mail server that were started again, and why the last one ended."""
+    for pod in patient.objects("pods"):
+        if not SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
+            continue
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            about = f"{pod['metadata']['name']} {container['name']}"
+            last = container.get("lastState", {}).get("terminated")
+            if last and (container["restartCount"] > RESTARTS or since(last["finishedAt"]) < HOUR):
+                yield degraded(about, f"started again {container['restartCount']} times; last ended: {last.get('reason', 'unknown')}")
+            else:
+                yield ok(about, f"started again {container['restartCount']} times")
+
+
+@AREA.check(
+    "events",
+    expects="no warnings in the namespace within the last hour",
+    remedy="as the event says",
+    page="runbooks/deploy.md",
+)
+def events(patient: Patient) -> Iterator[Seen]:
+    """Warnings of Kubernetes about the namespace's objects."""
+    for event in patient.objects("events"):
+        when = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+        if event.get("type") == "Warning" and since(when) < HOUR:
+            thing = event["involvedObject"]
+            yield degraded(f"{thing['kind']}/{thing['name']}", " ".join(f"{event.get('reason', '')}: {event.get('message', '')}".split()))

@@ -1,0 +1,274 @@
+"""The inbound path: the firewall as it says itself, and the services as a client finds them from where the doctor runs."""
+
+import datetime as dt
+import smtplib
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from components.edge.differences import differences
+from components.errors import UserError
+from components.listeners import LISTENERS, SMTP, SUBMISSION, Listener
+from components.settings.site import Site
+from tools.doctor.check import Area, BlindError, Seen, blind, broken, degraded, ok
+from tools.doctor.dns import ask, resolver
+from tools.doctor.patient import Patient
+
+AREA = Area("edge", "the inbound path, as the firewall and a client see it")
+SECONDS = 15.0  # postscreen keeps the greeting back for up to six
+NO_GREETING = 12.0  # twice that: no greeting by then is a refusal
+RENEWED = 14.0  # days; certificates of 90 days are renewed with 30 left
+NAME = "doctor.invalid"
+SERVED = ("A", "AAAA")
+SETS = ("haproxy", "rules")
+FORGED = "192.0.2.1"  # RFC 5737: no client has it
+
+
+@AREA.check(
+    "drift",
+    expects="the firewall holds what the settings say",
+    remedy="`make edge-plan` shows each line; `make up REFRESH=1` writes it",
+    page="runbooks/edge.md",
+)
+def drift(patient: Patient) -> Iterator[Seen]:
+    """What an apply would change on the firewall now, asked of the firewall itself."""
+    for kind in SETS:
+        if patient.firewall is None:
+            return
+        answer = patient.firewall("plan", kind)
+        lines = differences(answer["before"], answer["after"])
+        if lines or answer["changed"]:
+            yield degraded(kind, f"{len(lines)} differences: {lines[0].strip()}" if lines else "correct but not active; reload it")
+        else:
+            yield ok(kind, "as declared")
+
+
+@AREA.check(
+    "servers",
+    expects="HAProxy sees every server up",
+    remedy="`make edge-health`; a node that is down needs its kube-proxy and its tunnel",
+    page="runbooks/edge.md",
+)
+def servers(patient: Patient) -> Iterator[Seen]:
+    """The state of each server in each pool, and what the firewall warns of: a foreign HAProxy, a rule that blocks ours."""
+    for kind in SETS:
+        if patient.firewall is None:
+            return
+        answer = patient.firewall("health", kind)
+        for warning in answer["warnings"]:
+            yield degraded(kind, warning)
+        for pool, states in dict(answer["servers"] or {}).items():
+            down = sorted(server for server, state in states.items() if not state.startswith("UP"))
+            if not down:
+                yield ok(pool, f"{len(states)} servers up")
+            elif len(down) == len(states):
+                yield broken(pool, "every server is down")
+            else:
+                yield degraded(pool, f"down: {', '.join(down)} of {len(states)}")
+
+
+def _addresses(patient: Patient) -> Iterator[tuple[str, str]]:
+    """The mail hosts' names and public addresses."""
+    site = patient.site
+    internet = resolver(patient, patient.resolvers[0])
+    for host in dict.fromkeys(site.host(domain) for domain in site.domains):
+        yield from ((host, address) for kind in SERVED for address in sorted(ask(internet, host, kind)))
+
+
+def _each(
+    patient: Patient, look: Callable[[Patient, Listener, str, str], Seen], failed: Callable[[str, str], Seen], *listeners: Listener
+) -> Iterator[Seen]:
+    """What `look` sees at each service and address; a session that cannot be had is `failed`."""
+    for host, address in _addresses(patient):
+        for listener in listeners:
+            about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+            try:
+                yield look(patient, listener, host, address)
+            except ssl.SSLCertVerificationError as error:
+                yield failed(about, f"certificate: {error.verify_message}")
+            except (OSError, smtplib.SMTPException, EOFError) as error:
+                # Without an address of the family nothing leaves this machine: that says nothing about the service.
+                seen = blind if isinstance(error, OSError) and error.errno in _NO_FAMILY else failed
+                yield seen(about, f"{type(error).__name__}: {error}")
+
+
+_NO_FAMILY = {101, 99, 97}  # ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT
+
+
+class _Smtp(smtplib.SMTP):
+    """A session with one address of a host, whose certificate is to carry the host's name."""
+
+    def __init__(self, host: str, address: str, port: int, wrap: ssl.SSLContext | None = None) -> None:
+        self._wrap = wrap
+        self._name = host
+        super().__init__(local_hostname=NAME, timeout=SECONDS)
+        code, text = self.connect(address, port)
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, text)
+        self._host = host
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        plain = socket.create_connection((host, port), timeout)
+        return self._wrap.wrap_socket(plain, server_hostname=self._name) if self._wrap else plain
+
+
+def _session(patient: Patient, listener: Listener, host: str, address: str) -> _Smtp:
+    return _Smtp(host, address, listener.port, patient.tls() if listener.tls == "implicit" else None)
+
+
+@AREA.check(
+    "services",
+    expects="every service greets, with a certificate that verifies and is not about to expire",
+    remedy="a refused connection: `make edge-health`; a certificate: its issuer, then the Secret, then the pod",
+    page="runbooks/edge.md",
+)
+def services(patient: Patient) -> Iterator[Seen]:
+    """Greeting, TLS and days left of each service at its public name and address, seen from this machine, which may be inside."""
+    yield from _each(patient, _service, broken, *LISTENERS)
+
+
+def _service(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
+    about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+    if listener.protocol == "imap":
+        with (
+            socket.create_connection((address, listener.port), SECONDS) as plain,
+            patient.tls().wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            certificate = secure.getpeercert()
+            line = secure.makefile("rb").readline(1024)
+            if not line.startswith(listener.greeting.encode()):
+                return broken(about, f"greets with {line.decode('ascii', 'replace').strip()!r}")
+    else:
+        with _session(patient, listener, host, address) as session:
+            if listener.tls == "starttls":
+                session.starttls(context=patient.tls())
+            assert isinstance(session.sock, ssl.SSLSocket)  # noqa: S101 - starttls raises otherwise
+            certificate = session.sock.getpeercert()
+    days = (ssl.cert_time_to_seconds(str((certificate or {})["notAfter"])) - time.time()) / 86400
+    until = dt.datetime.fromtimestamp(time.time() + days * 86400, dt.UTC).date()
+    text = f"greets, certificate until {until}"
+    return ok(about, text) if days > RENEWED else degraded(about, f"{text}: {days:.0f} days left")
+
+
+@AREA.check(
+    "log-in-without-tls",
+    expects="no log-in before TLS",
+    remedy="smtpd_tls_auth_only and the listeners' options are ours: `make preview REFRESH=1`; then the extra lines of the settings",
+    page="runbooks/edge.md",
+)
+def log_in_without_tls(patient: Patient) -> Iterator[Seen]:
+    """Whether a service that begins in plain text offers a log-in before STARTTLS, which would send passwords readable."""
+
+    def look(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
+        about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+        with _session(patient, listener, host, address) as session:
+            session.ehlo()
+            return broken(about, "offers AUTH before TLS") if session.has_extn("auth") else ok(about, "none offered")
+
+    yield from _each(patient, look, blind, SMTP, SUBMISSION)
+
+
+@AREA.check(
+    "open-relay",
+    expects="mail for others is refused without a log-in",
+    remedy="stop the edge (`make edge-flip-back` if the old one is sound) and look for extra lines of main.cf in the settings",
+    page="runbooks/edge.md",
+)
+def open_relay(patient: Patient) -> Iterator[Seen]:
+    """A recipient elsewhere, from a sender elsewhere, without a log-in; nothing is sent."""
+
+    def look(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
+        about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+        with _session(patient, listener, host, address) as session:
+            if listener.tls == "starttls":
+                session.starttls(context=patient.tls())
+            session.ehlo()
+            answers = [session.mail("doctor@doctor.invalid"), session.rcpt("doctor@other.invalid")]
+            codes = [code for code, _ in answers]
+            said = answers[-1][1].decode("ascii", "replace")
+            return (
+                broken(about, f"accepts a recipient elsewhere: {said}")
+                if codes[-1] < 400
+                else ok(about, f"refuses: {codes[-1]} {said}"[:120])
+            )
+
+    yield from _each(patient, look, blind, *(listener for listener in LISTENERS if listener.protocol == "smtp"))
+
+
+@AREA.check(
+    "forged-client",
+    expects="a PROXY header from this machine is refused",
+    remedy="list only the firewall's addresses as senders of PROXY headers (network policy of the mail server); this machine is not one",
+    page="runbooks/edge.md",
+)
+def forged_client(patient: Patient) -> Iterator[Seen]:
+    """A connection straight to a node's PROXY port with a header that claims another client's address."""
+    for about, greeting in _greetings(patient.site, _header):
+        yield broken(about, f"believes a forged client address: {greeting}") if greeting else ok(about, "refused")
+
+
+@AREA.check(
+    "no-header",
+    expects="a PROXY port does not greet without a header",
+    remedy="`make preview REFRESH=1` shows what changed the listeners; extra lines of master.cf or Dovecot may have",
+    page="runbooks/edge.md",
+)
+def no_header(patient: Patient) -> Iterator[Seen]:
+    """A connection straight to a node's PROXY port without any header; a greeting would mean that the client's address is lost."""
+    for about, greeting in _greetings(patient.site, lambda _: b""):
+        yield broken(about, f"greets without a header: {greeting}") if greeting else ok(about, "refused")
+
+
+def _greetings(site: Site, header: Callable[[str], bytes]) -> Iterator[tuple[str, str]]:
+    """What the PROXY port of 25 answers to a header at each node; all nodes at once, because silence takes its time."""
+    (port,) = [listener.node_port for listener in site.listeners if listener.name == SMTP.name]
+    nodes = {name: str(node.address) for name, node in sorted(site.cluster.nodes.items()) if node.state != "out"}
+    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
+        answers = pool.map(lambda address: _greeting(address, port, header(address)), nodes.values())
+    yield from ((f"{name} {port}", greeting) for name, greeting in zip(nodes, answers, strict=True))
+
+
+def _header(address: str) -> bytes:
+    """PROXY protocol 2.0, section 2.2: a TCP connection from FORGED, or its IPv6 form, to `address`."""
+    target: IPv4Address | IPv6Address = ip_address(address)
+    source = ip_address(FORGED if target.version == 4 else "2001:db8::1")
+    body = source.packed + target.packed + struct.pack("!HH", 40000, SMTP.port)
+    return b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x21, 0x11 if target.version == 4 else 0x21]) + struct.pack("!H", len(body)) + body
+
+
+def _greeting(address: str, port: int, header: bytes) -> str:
+    """The greeting; nothing where the connection is refused, closed, silent, or answered by something else than a mail server."""
+    try:
+        with socket.create_connection((address, port), NO_GREETING) as connection:
+            connection.settimeout(NO_GREETING)
+            connection.sendall(header)
+            line = connection.recv(512).partition(b"\r")[0].decode("ascii", "replace")
+            return line if line.startswith(SMTP.greeting) else ""
+    except OSError:
+        return ""
+
+
+def firewall(site: Site, call: Callable[..., dict]) -> Callable[[str, str], dict]:
+    """The agent's verbs, with the sets that the settings want."""
+    from components.edge.desired import haproxy_set, rule_set  # noqa: PLC0415
+
+    def ask_agent(verb: str, kind: str) -> dict:
+        try:
+            return call(verb, kind, haproxy_set(site) if kind == "haproxy" else rule_set(site))
+        except UserError as error:
+            raise BlindError(str(error)) from None
+
+    return ask_agent
+
+
+def refusing(reason: str) -> Callable[..., dict]:
+    """In the place of a firewall that cannot be asked at all."""
+
+    def call(*_: object) -> dict:
+        raise UserError(reason)
+
+    return call
