@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
+.PHONY: help preview render up destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,9 @@ edge-plan edge-flip-back edge-health: edge-%: setup
 
 up: setup ## deploy; REFRESH=1 as for a preview, YES=1 does not ask
 	@$(RUN) up --stack $(STACK) $(if $(REFRESH),--refresh) $(if $(YES),--yes)
+
+destroy: setup ## retire the stack; refuses while anything of it is protected; YES=1 does not ask
+	@$(RUN) destroy --stack $(STACK) $(if $(YES),--yes)
 
 stack-init: setup ## make the stack's state, once
 	@$(RUN) stack-init --stack $(STACK)

@@ -10,6 +10,7 @@ from components.errors import UserError
 COMMANDS = {
     "preview": "engine",
     "up": "engine",
+    "destroy": "engine",
     "stack-init": "engine",
     "render": "render",
     "edge-plan": "edge",

@@ -1,10 +1,11 @@
-"""What taking over changes in an object that runs: a table in the words of the runbook, today against afterwards."""
+"""What taking over changes in an object that runs: a table in the words of the runbook, today against afterwards; and what it must not."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 
+from components.mail.storage import MOUNTS
 from tools.plan import Step
 
 KubernetesObject = Mapping[str, Any]
@@ -28,6 +29,34 @@ def differences(live: KubernetesObject, wanted: KubernetesObject) -> Iterator[tu
         names = sorted(name for name in today.keys() | afterwards.keys() if today.get(name) != afterwards.get(name))
         if names:
             yield what, _shown(today, names), _shown(afterwards, names)
+
+
+def moved_mail(imported: Iterable[Step], updated: Iterable[Step]) -> Iterator[str]:
+    """A complaint for each object that has mail in one place today and would look for it in another: its mailboxes would be empty."""
+    taken = {step.urn for step in imported}
+    for step in updated:
+        today, afterwards = (_volumes(thing).get(MOUNTS["data"]) for thing in (step.old, step.new))
+        if step.urn in taken and today and afterwards and today != afterwards:
+            yield (
+                f"{step.label}: the mail is in {today}, and afterwards the pod would look for it in {afterwards}; set mail.storage.claim "
+                "to the claim that has it; or delete this workload, copy the mail to the new place, and take the entry out of `adopt`"
+            )
+
+
+def _volumes(thing: KubernetesObject) -> dict[str, str]:
+    """`source folder` by mount path; only of what keeps its content."""
+    sources = {volume["name"]: _source(volume) for volume in _pod(thing).get("volumes", ())}
+    mounts = (mount for container in _pod(thing).get("containers", ()) for mount in container.get("volumeMounts", ()))
+    kept = ((mount, sources.get(mount["name"])) for mount in mounts)
+    return {mount["mountPath"].rstrip("/"): f"{source} /{mount.get('subPath', '')}" for mount, source in kept if source}
+
+
+def _source(volume: Mapping[str, Any]) -> str:
+    if claim := volume.get("persistentVolumeClaim"):
+        return f"PersistentVolumeClaim/{claim['claimName']}"
+    if export := volume.get("nfs"):
+        return f"{export['server']}:{export['path']}"
+    return volume.get("hostPath", {}).get("path", "")
 
 
 def _shown(values: Mapping[str, str], names: list[str]) -> str:
@@ -91,6 +120,7 @@ ASPECTS: dict[str, Callable[[KubernetesObject], Mapping[str, str]]] = {
     "probes": _of_containers(_probes),
     "rights": _of_containers(_rights),
     "memory": _of_containers(lambda container: {"": container.get("resources", {}).get("limits", {}).get("memory", "no limit")}),
+    "volumes": _volumes,
     "mounts": _of_containers(lambda container: {"": str(len(container.get("volumeMounts", ())))}),
     "environment": _of_containers(_environment),
     "ports": _ports,

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from components.errors import UserError
@@ -23,6 +23,7 @@ REFERENCES = {  # by the field that refers
     "secretKeyRef": "Secret",
     "serviceAccountName": "ServiceAccount",
 }
+CERTIFICATE = "kubernetes.io/tls"
 UNREACHABLE = "PULUMI_K8S_DELETE_UNREACHABLE"
 
 KubernetesObject = Mapping[str, Any]
@@ -77,16 +78,19 @@ def existing(site: Site, objects: Iterable[KubernetesObject]) -> list[str]:
 def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
     """What the predecessor made in the namespace and neither the program nor a workload that stays uses, as Kind/name."""
     declared = list(declared)
-    ours = {f"{thing['kind']}/{thing['metadata']['name']}" for thing in declared}
+    ours = {_label(thing) for thing in declared}
     workloads = _list(site, WORKLOADS)
     staying = [*declared, *(thing for thing in workloads if _label(thing) not in ours)]
     used = {reference for thing in staying for reference in _uses(thing)}
     used.add(f"Secret/{site.tls.secret}")
     # Names and managers only: nothing here may read what is in a Secret.
-    columns = "custom-columns=KIND:.kind,NAME:.metadata.name,OWNERS:.metadata.ownerReferences[*].kind,BY:.metadata.managedFields[*].manager"
+    fields = (".kind", ".metadata.name", ".type", ".metadata.ownerReferences[*].kind", ".metadata.managedFields[*].manager")
+    columns = "custom-columns=" + ",".join(f"C:{field}" for field in fields)
     listed = _ask(site, "get", ",".join(SUPPORT).lower(), "--namespace", site.namespace, "--no-headers", "--output", columns)
     left = set()
-    for kind, name, owners, managers in (line.split(maxsplit=3) for line in listed.splitlines()):
+    for kind, name, content, owners, managers in (line.split(maxsplit=4) for line in listed.splitlines()):
+        if content == CERTIFICATE:
+            continue  # what terminates TLS may be of a kind that is not looked at here
         if owners == "<none>" and PREDECESSORS & set(managers.split(",")):
             left.add(f"{kind}/{name}")
     left -= used | ours
@@ -96,6 +100,34 @@ def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
         if not subjects <= left:
             left -= {_label(binding), f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"}
     return sorted(left)
+
+
+def second_servers(site: Site, declared: Iterable[KubernetesObject]) -> Iterator[str]:
+    """A complaint for each workload that is not ours and keeps running on the mail volume."""
+    ours = {_label(thing) for thing in declared}
+    for thing in _list(site, ("Deployment", "StatefulSet")):
+        spec = thing["spec"]
+        claims = {volume.get("persistentVolumeClaim", {}).get("claimName") for volume in spec["template"]["spec"].get("volumes", ())}
+        if _label(thing) not in ours and site.mail.storage.claim in claims and spec.get("replicas") != 0:
+            yield (
+                f"{_label(thing)} runs on the volume of PersistentVolumeClaim/{site.mail.storage.claim} too: two mail servers damage each "
+                f"other's mailboxes; stop it first:\n  kubectl --context {site.cluster.context} --namespace {site.namespace} scale "
+                f"{_label(thing).lower()} --replicas=0"
+            )
+
+
+def mortal_volumes(site: Site) -> list[str]:
+    """The volumes under the namespace's claims that would be deleted together with their claim."""
+    columns = "custom-columns=NAME:.metadata.name,POLICY:.spec.persistentVolumeReclaimPolicy,NAMESPACE:.spec.claimRef.namespace"
+    listed = _ask(site, "get", "persistentvolume", "--no-headers", "--output", columns)
+    rows = [line.split() for line in listed.splitlines()]
+    return sorted(name for name, policy, namespace in rows if (policy, namespace) == ("Delete", site.namespace))
+
+
+def keeping(site: Site, volumes: Iterable[str]) -> str:
+    """The command after which these volumes survive their claims."""
+    policy = json.dumps({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}, separators=(",", ":"))
+    return f"kubectl --context {site.cluster.context} patch persistentvolume {' '.join(volumes)} --patch '{policy}'"
 
 
 def _uses(value: Any) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +19,21 @@ WORDS = {
     "change": ("update",),
 }
 STAYS = "stop managing (stays in the cluster)"
+UNPROTECT, PROTECT = "stop protecting", "protect"
 _COLOUR = re.compile(r"<\{%.*?%\}>")
 _INTERRUPTED = "KeyboardInterrupt"  # the program, which the engine ends because of an error that is told anyway
 _ENDINGS = {"preview failed", "update failed"}  # said after the error itself
-_PROTECTED = "currently marked for protection"
+_PROTECTED = "To unprotect the resource"  # in what it says of deletions and of replacements
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on one resource; `old` and `new` are inputs, empty where it has no such side."""
+    """One operation on one resource; `old` and `new` are inputs, empty where it has no such side. `protection`: a change of it."""
 
     op: str
     urn: str
     retained: bool
+    protection: str | None
     old: Mapping[str, Any]
     new: Mapping[str, Any]
 
@@ -60,7 +62,10 @@ class Plan:
                     shown = next((step for step in reversed(steps) if step.new), steps[-1])  # of a replacement, the new one
                     found.setdefault(STAYS if word == "delete" and shown.retained else word, []).append(shown.label)
                     break
-        return {word: sorted(found[word]) for word in (*WORDS, STAYS) if word in found}
+        for step in self.steps:
+            if step.protection:
+                found.setdefault(step.protection, []).append(step.label)
+        return {word: sorted(set(found[word])) for word in (*WORDS, STAYS, PROTECT, UNPROTECT) if word in found}
 
     def of(self, op: str) -> list[Step]:
         return [step for step in self.steps if step.op == op]
@@ -93,8 +98,10 @@ def read_plan(log: Path) -> Plan:
             if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):
                 continue  # components: nothing is done to them
             old, new = metadata.get("old") or {}, metadata.get("new") or {}
+            before, after = bool(old.get("protect")), bool(new.get("protect"))
+            protection = (PROTECT if after else UNPROTECT) if old and new and before != after else None
             retained = bool(old.get("retainOnDelete"))
-            steps.append(Step(metadata["op"], metadata["urn"], retained, old.get("inputs") or {}, new.get("inputs") or {}))
+            steps.append(Step(metadata["op"], metadata["urn"], retained, protection, old.get("inputs") or {}, new.get("inputs") or {}))
         elif "diagnosticEvent" in event and event["diagnosticEvent"]["severity"] == "error":
             diagnostic = event["diagnosticEvent"]
             complaints.append((diagnostic.get("urn", ""), _COLOUR.sub("", diagnostic["message"]).strip()))
@@ -109,21 +116,46 @@ def summary(plan: Plan) -> Iterator[str]:
         yield "nothing to change"
 
 
-def errors(plan: Plan) -> Iterator[str]:
-    """What the engine and the providers complain of, each once; protection in our words."""
-    names = {step.urn: step.label for step in plan.steps}
-    yield from dict.fromkeys(
-        _complaint(urn, text, names) for urn, text in plan.complaints if _INTERRUPTED not in text and text not in _ENDINGS
-    )
+def without_interruption(lines: Iterable[str]) -> Iterator[str]:
+    """The engine's messages without the tracebacks of a program that it has stopped, which hide the reason above them."""
+    held: list[str] = []
+    for line in lines:
+        if not held and not line.startswith(("Traceback (most recent call last):", "During handling of")):
+            yield line
+            continue
+        held.append(line)
+        if line.startswith(_INTERRUPTED):
+            held.clear()
+        elif line.strip() and not line.startswith((" ", "Traceback", "During handling")):
+            yield from held
+            held.clear()
+    yield from held
 
 
-def _complaint(urn: str, text: str, names: Mapping[str, str]) -> str:
-    if advice := dns_advice(urn, text):
-        return advice
-    if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
-        name = names.get(protected[1]) or label(protected[1], {})
-        return (
-            f"{name}: is protected, because mail is in it or goes through it, and this would delete or replace it. Undo the change in "
-            "the settings, or do it in the steps of docs/runbooks/protection.md"
-        )
-    return f"{names.get(urn) or label(urn, {})}: {text}" if urn else text
+def errors(plan: Plan, stored: Mapping[str, str]) -> Iterator[str]:
+    """What the engine and the providers complain of, each once; protection in our words. `stored`: label by URN of what the state holds."""
+    names = {**stored, **{step.urn: step.label for step in plan.steps}}
+    held: dict[str, str] = {}
+    told: set[str] = set()
+    for urn, text in plan.complaints:
+        if _INTERRUPTED in text or text in _ENDINGS:
+            continue
+        if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
+            held[protected[1]] = names.get(protected[1]) or label(protected[1], {})
+            continue
+        line = dns_advice(urn, text) or (f"{names.get(urn) or label(urn, {})}: {text}" if urn else text)
+        if line not in told:
+            told.add(line)
+            yield line
+    yield from protection(held)
+
+
+def protection(held: Mapping[str, str]) -> Iterator[str]:
+    """What a refusal for the sake of protection says; `held`: label by URN of what is protected."""
+    records = {urn: advice for urn in held if (advice := dns_advice(urn, _PROTECTED))}
+    yield from records.values()
+    if others := sorted(held[urn] for urn in held.keys() - records.keys()):
+        yield "mail is in these or goes through them, so they are protected, and this would delete or replace them:"
+        yield "  unprotected:"
+        yield from (f"    - {name}" for name in others)
+        yield "undo the change in the settings, or follow docs/runbooks/protection.md, which says when to write these lines there"

@@ -1,11 +1,13 @@
 """The `pulumi` CLI and what it needs around it: found or installed, with its backend and passphrase, on a stack that exists."""
 
 import importlib.metadata
+import json
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 from pulumi.automation import PulumiCommand
 from semver import VersionInfo
@@ -76,6 +78,12 @@ def init_stack(engine: str, stack: str) -> Iterator[str]:
     if added:
         file.write_text("\n".join([before.rstrip("\n"), *sorted(added)]) + "\n", "utf-8")
         yield f"{file.name}: {', '.join(sorted(line.split(':')[0] for line in added))} added at the end; commit it with the rest"
+
+
+def resources_in_state(engine: str, stack: str) -> list[dict[str, Any]]:
+    """What the state holds of each resource; empty where it cannot be read."""
+    result = _run(engine, stack, "export", "--stack", stack)
+    return json.loads(result.stdout)["deployment"].get("resources", []) if result.returncode == 0 else []
 
 
 def _own_keys(text: str) -> set[str]:

@@ -1,33 +1,55 @@
-"""A throwaway cluster that the environment names: filled as a predecessor leaves it, and emptied again."""
+"""A throwaway cluster, filled as a predecessor leaves it and emptied again: one that the environment names, or else a stand-in."""
 
 import json
 import os
 import re
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from components.settings.site import KEY
 from tests.conftest import change, recording_of, settings
 from tests.engine.predecessor import CLAIMS, CLASS, MANAGER, MANIFEST_MANAGER, NAMESPACE, objects
+from tests.standins.kubernetes import Kubernetes
+from tools.offline.stackfile import ROOT
 
 KUBECONFIG = "MAIL_TEST_KUBECONFIG"  # everything of ours in that cluster is deleted before and after the tests
+needs_control_plane = pytest.mark.skipif(KUBECONFIG not in os.environ, reason=f"{KUBECONFIG} names no throwaway cluster")
 
 
-def missing() -> str:
-    """Why there is no cluster to test on; empty where there is one."""
-    return "" if os.environ.get(KUBECONFIG) else f"{KUBECONFIG} names no throwaway cluster"
+@contextmanager
+def throwaway(folder: Path) -> Iterator["Cluster"]:
+    """The cluster that the environment names; where it names none, the stand-in, with its kubectl and its provider ahead on PATH."""
+    if kubeconfig := os.environ.get(KUBECONFIG):
+        yield Cluster(kubeconfig)
+        return
+    api = Kubernetes()
+    api.write_kubeconfig(folder / "kubeconfig")
+    for name, module in (("kubectl", "kubectl"), ("pulumi-resource-kubernetes", "kubernetes_plugin")):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.{module} "$@"\n')
+        script.chmod(0o755)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+            yield Cluster(str(folder / "kubeconfig"))
+    finally:
+        api.stop()
 
 
 class Cluster:
     """kubectl on the throwaway cluster."""
 
-    def __init__(self) -> None:
-        self.kubeconfig = os.environ[KUBECONFIG]
+    def __init__(self, kubeconfig: str) -> None:
+        self.kubeconfig = kubeconfig
         self.context = self.kubectl("config", "current-context").strip()
         self.uid = self.get("Namespace", "kube-system")["metadata"]["uid"]
         self._store: subprocess.Popen[str] | None = None
@@ -42,13 +64,24 @@ class Cluster:
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return json.loads(self.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json"))
 
+    def until(self, word: str, *query: str) -> None:
+        """Returns when a line of `kubectl get --watch` is this word."""
+        command = ["kubectl", "--kubeconfig", self.kubeconfig, "get", "--watch", "--request-timeout=300s", *query]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+            assert watch.stdout
+            assert any(line.strip() == word for line in watch.stdout)
+            watch.terminate()
+
     def exists(self, reference: str) -> bool:
         return bool(self.kubectl("get", reference, "-n", NAMESPACE, "-o", "name", "--ignore-not-found"))
 
     def clean(self) -> None:
         """Nothing of ours is left; returns when it is gone."""
-        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=100s")
-        self.kubectl("delete", "persistentvolume", "--all", "--wait", "--timeout=60s")
+        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+        # Pods end when their node says so, and a fake node may take its time.
+        self.kubectl("delete", "pod", "--all", "-n", NAMESPACE, "--force", "--grace-period=0")
+        self.kubectl("wait", "--for=delete", f"namespace/{NAMESPACE}", "--timeout=100s")
+        self.kubectl("delete", "persistentvolume", "--all", "--timeout=60s")
         ours = "app.kubernetes.io/part-of=mailserver"
         self.kubectl("delete", "priorityclass", "-l", ours)
 
@@ -58,9 +91,8 @@ class Cluster:
         storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", **meta, "provisioner": "example.com/none"}
         self.apply({**storage, "allowVolumeExpansion": True})
         self.apply({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "tier-3-edge"}, "value": 400_000})
-        capacity = {"cpu": "8", "memory": "32Gi", "pods": "110"}
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "annotations": {"kwok.x-k8s.io/node": "fake"}}}
-        self.kubectl("apply", "-f", "-", text=json.dumps({**node, "status": {"capacity": capacity, "allocatable": capacity}}))
+        self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "annotations": {"kwok.x-k8s.io/node": "fake"}}})
+        self.resize_node("32Gi")
         names = {"plural": "externalsecrets", "kind": "ExternalSecret", "singular": "externalsecret"}
         schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
         version = {"name": "v1", "served": True, "storage": True, "schema": schema, "subresources": {"status": {}}}
@@ -68,6 +100,11 @@ class Cluster:
         spec = {"group": "external-secrets.io", "scope": "Namespaced", "names": names, "versions": [version]}
         self.apply({**crd, "metadata": {"name": "externalsecrets.external-secrets.io"}, "spec": spec})
         self.kubectl("wait", "--for=condition=Established", "crd/externalsecrets.external-secrets.io", "--timeout=60s")
+
+    def resize_node(self, memory: str) -> None:
+        capacity = {"cpu": "8", "memory": memory, "pods": "110"}
+        status = json.dumps({"status": {"capacity": capacity, "allocatable": capacity}})
+        self.kubectl("patch", "node", "node1", "--subresource=status", "--type=merge", "-p", status)
 
     def apply(self, thing: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", text=json.dumps(thing))
@@ -96,7 +133,9 @@ class Cluster:
         self.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"pvc-{claim}"}, "spec": spec})
 
     def start_secret_store(self) -> None:
-        """A stand-in for external-secrets: every ExternalSecret gets its Secret and is Ready."""
+        """A stand-in for external-secrets: every ExternalSecret is Ready, as in the stand-in for the cluster it is anyway."""
+        if KUBECONFIG not in os.environ:
+            return
         command = ["kubectl", "--kubeconfig", self.kubeconfig, "get", "externalsecret", "-A", "--watch"]
         command += ["--output", "custom-columns=NAME:.metadata.name", "--no-headers"]
         self._store = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

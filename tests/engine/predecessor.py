@@ -34,11 +34,11 @@ LEFT_OVER = {
 # What the program takes over: everything with its names but what it makes anew.
 ADOPT = [
     "Namespace/mailserver",
-    *(f"PersistentVolumeClaim/{name}" for name in ("mailserver-data-encrypted", "mailserver-letsencrypt-encrypted", *EXPORTS)),
+    *(f"PersistentVolumeClaim/{name}" for name in (*CLAIMS, *EXPORTS)),
     *(f"PersistentVolume/{name}" for name in EXPORTS),
-    "Deployment/mailserver",
-    "Service/mailserver",
-    "Service/mailserver-proxy",
+    *(f"Deployment/{name}" for name in ("mailserver", "roundcubemail")),
+    *(f"Service/{name}" for name in ("mailserver", "mailserver-proxy", "roundcubemail")),
+    "Ingress/mail",
     *(f"CronJob/{name}" for name in JOBS),
 ]
 

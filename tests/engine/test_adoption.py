@@ -4,16 +4,16 @@ import base64
 import json
 import re
 import secrets
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.engine.cluster import Cluster, Site, missing, named, secret_in
-from tests.engine.predecessor import ADOPT, LEFT_OVER, NAMESPACE
+from tests.engine.cluster import Site, named, secret_in, throwaway
+from tests.engine.predecessor import ADOPT, CLAIMS, LEFT_OVER, NAMESPACE
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
-
+MAIL = "mailserver-data-encrypted"
 # Neither his firewall nor his Cloudflare zone is here; the claim is one that his newest code has dropped.
 HERE = {
     "edge/ssh": ...,
@@ -26,7 +26,9 @@ HERE = {
 class Story:
     site: Site
     password: str
+    added: str = ""
     refused: str = ""
+    elsewhere: str = ""
     plan: str = ""
     up: str = ""
     again: str = ""
@@ -36,29 +38,85 @@ class Story:
 @pytest.fixture(scope="module")
 def story(checkout, state, tmp_path_factory):
     """Everything the runbook says, once; the tests look at what was said and at what is there."""
-    cluster = Cluster()
-    cluster.clean()
-    cluster.prepare()
-    story = Story(Site(checkout, cluster), secrets.token_hex(16))
-    cluster.seed(story.password)
-    cluster.start_secret_store()
-    site = story.site
-    try:
-        site.make("stack-init")
-        site.set(HERE)
-        story.refused = site.make("preview", code=1)
-        (remove,) = re.findall(r"^error:   (kubectl .*)$", story.refused, re.MULTILINE)
-        assert site.run(*remove.split()).returncode == 0
-        site.set(HERE | {"adopt": ADOPT})
-        story.plan = site.make("preview")
-        story.up = site.make("up", "YES=1")
-        story.again = site.make("preview")
-        site.set(HERE)
-        story.emptied = site.make("up", "YES=1")
-        yield story
-    finally:
-        cluster.stop()
+    with throwaway(tmp_path_factory.mktemp("cluster")) as cluster:
         cluster.clean()
+        cluster.prepare()
+        story = Story(Site(checkout, cluster), secrets.token_hex(16))
+        cluster.seed(story.password)
+        cluster.start_secret_store()
+        site = story.site
+        try:
+            before = site.file.read_text("utf-8")
+            site.make("stack-init")
+            story.added = site.file.read_text("utf-8").removeprefix(before)
+            site.set(HERE)
+            cluster.kubectl("create", "-f", "-", text=json.dumps(second_server()))
+            story.refused = site.make("preview", code=1)
+            keep_volumes(site)
+            stop, remove = sorted(re.findall(r"^error:   (kubectl .*)$", story.refused, re.MULTILINE), key=lambda line: "delete" in line)
+            for line in (stop, remove):
+                done = site.run(*shlex.split(line))
+                assert done.returncode == 0, done.stderr
+            site.set(HERE | {"adopt": [entry for entry in ADOPT if entry != f"PersistentVolumeClaim/{MAIL}"], "mail/storage/claim": "mail"})
+            story.elsewhere = site.make("preview", code=1)
+            site.set(HERE | {"adopt": ADOPT})
+            story.plan = site.make("preview")
+            story.up = site.make("up", "YES=1")
+            story.again = site.make("preview")
+            site.set(HERE)
+            story.emptied = site.make("up", "YES=1")
+            yield story
+        finally:
+            cluster.stop()
+            cluster.clean()
+
+
+def second_server() -> dict[str, Any]:
+    """Another mail server on the mail volume, whose name is not one of ours."""
+    volumes = [{"name": "mail", "persistentVolumeClaim": {"claimName": MAIL}}]
+    pod = {"containers": [{"name": "mail", "image": "mail"}], "volumes": volumes}
+    labels = {"app": "second"}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "second", "namespace": NAMESPACE}, "spec": spec}
+
+
+def keep_volumes(site: Site) -> None:
+    """The runbook's second step, as it is written."""
+    page = (site.checkout / "docs/runbooks/adopt.md").read_text("utf-8")
+    look, keep = re.findall(r"^ {7}(kubectl .*)$", page, re.MULTILINE)
+    listed = site.run(*shlex.split(look))
+    assert f"pvc-{MAIL}" in listed.stdout, listed.stderr
+    done = site.run(*shlex.split(keep.replace("<volume>", f"pvc-{MAIL}")))
+    assert done.returncode == 0, done.stderr
+
+
+def test_making_the_state_leaves_every_line_of_the_settings_as_it_was(story):
+    assert re.fullmatch(r"encryptionsalt: \S+\n", story.added)
+
+
+def test_a_volume_that_would_die_with_its_claim_is_named_until_it_is_kept(story):
+    def mortal(text: str) -> str:
+        (line,) = re.findall(r"^  (kubectl .* patch persistentvolume .*)$", text, re.MULTILINE)
+        return line
+
+    assert f" pvc-{MAIL} " in mortal(story.refused)
+    assert f" pvc-{MAIL} " not in mortal(story.plan)
+    done = story.site.run(*shlex.split(mortal(story.plan)))
+    assert done.returncode == 0, done.stderr
+    for name in CLAIMS:
+        assert story.site.cluster.get("PersistentVolume", f"pvc-{name}")["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    assert "patch persistentvolume" not in story.site.make("preview")
+
+
+def test_a_pod_that_would_start_with_empty_mailboxes_is_refused(story):
+    assert f"Deployment/mailserver: the mail is in PersistentVolumeClaim/{MAIL} /data" in story.elsewhere
+    assert "PersistentVolumeClaim/mail /data" in story.elsewhere
+
+
+def test_a_second_server_on_the_mail_volume_has_to_stop_first(story):
+    assert "Deployment/second runs on the volume" in story.refused
+    assert "Deployment/second" not in story.elsewhere
+    assert story.site.cluster.get("Deployment", "second")["spec"]["replicas"] == 0
 
 
 def test_what_exists_and_is_in_no_state_is_named_before_anything_changes(story):
@@ -158,3 +216,23 @@ def test_the_program_is_the_owner_of_every_field_at_each_later_change(story):
     for reference in ADOPT:
         if not reference.startswith("PersistentVolume"):
             as_declared(story.site, reference)
+
+
+def test_a_claim_and_a_backup_repository_leave_by_the_steps_of_the_runbook(story):
+    """docs/runbooks/protection.md: protection is dropped by name, then the settings change, and what was there stays there."""
+    old = ["PersistentVolume/mailserver-backup-host", "PersistentVolumeClaim/mailserver-backup-host"]
+    old.append("PersistentVolumeClaim/mailserver-letsencrypt-encrypted")
+    target = {"claim": "mailserver-backup-two", "nfs": {"server": "192.168.1.127", "path": "/srv/nfs/two", "storage_class": "nfs-truenas"}}
+    moved = HERE | {"mail/storage/retained_claims": {}, "jobs/backup/target": target}
+    story.site.set(moved)
+    refused = story.site.make("up", "YES=1", code=1)
+    assert [line.removeprefix("error:     - ") for line in refused.splitlines() if line.startswith("error:     - ")] == old
+    story.site.set(HERE | {"unprotected": old})
+    assert named(story.site.make("up", "YES=1"), "stop protecting") == set(old)
+    story.site.set(moved)
+    done = story.site.make("up", "YES=1")
+    assert named(done, "stop managing (stays in the cluster)") == set(old)
+    assert not named(done, "delete")
+    assert {"PersistentVolume/mailserver-backup-two", "PersistentVolumeClaim/mailserver-backup-two"} <= named(done, "create")
+    for reference in old:
+        assert story.site.cluster.get(*reference.split("/"))["status"]["phase"] == "Bound"

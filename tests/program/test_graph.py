@@ -206,6 +206,22 @@ def test_protection_is_dropped_by_name_and_nothing_that_holds_mail_is_ever_delet
     assert resource(site, "PersistentVolumeClaim", "mailserver-data-encrypted").options["retainOnDelete"]
 
 
+# What forces a replacement when an import has read it and the program does not say it (the provider's list of such fields).
+FORCE_NEW = {
+    "PersistentVolumeClaim": {"spec.volumeName"},
+    "PersistentVolume": {"spec.claimRef", "spec.csi.volumeHandle"},
+    "Service": {"spec.clusterIP", "spec.clusterIPs", "spec.healthCheckNodePort"},
+}
+
+
+@pytest.mark.parametrize("stack", ["prod", "dev"])
+def test_what_the_cluster_decides_never_replaces_a_live_object(recording, stack):
+    found = [r for r in recording(stack).resources if r.inputs.get("kind") in FORCE_NEW]
+    assert {"PersistentVolumeClaim", "Service"} <= {r.inputs["kind"] for r in found}
+    for r in found:
+        assert FORCE_NEW[r.inputs["kind"]] <= set(r.options["ignoreChanges"]), r.name
+
+
 def test_another_priority_is_another_class(recording):
     names = [
         thing["metadata"]["name"]

@@ -8,7 +8,7 @@ IDENTICAL = 'POST "https://api.example/zones/0/dns_records": 400 Bad Request {"e
 
 
 def test_a_refusal_of_the_api_becomes_one_line_with_what_to_do():
-    (line,) = errors(Plan((), ((URN, IDENTICAL), (URN, IDENTICAL))))
+    (line,) = errors(Plan((), ((URN, IDENTICAL), (URN, IDENTICAL))), {})
     assert line == (
         "dns.zones.example.org.adopt: the same record is in the zone already; take it over by its id (docs/dns.md), or delete it "
         "[example.org/mx-mail.example.org]"
@@ -17,7 +17,7 @@ def test_a_refusal_of_the_api_becomes_one_line_with_what_to_do():
 
 def test_protection_points_to_the_setting_that_releases():
     text = f'resource "{URN}" cannot be deleted\nbecause it is protected. To unprotect the resource, …'
-    (line,) = errors(Plan((), (("", text),)))
+    (line,) = errors(Plan((), (("", text),)), {})
     assert line.startswith("dns.zones.example.org.release: 'mx-mail.example.org' is protected")
 
 

@@ -9,16 +9,22 @@ import click
 
 from components.errors import UserError
 from components.settings.site import Site
-from tools.adoption import comparison
-from tools.cluster import UnreachableError, check_cluster, existing, leftovers, removal
+from tools.adoption import comparison, moved_mail
+from tools.cluster import UnreachableError, check_cluster, existing, keeping, leftovers, mortal_volumes, removal, second_servers
 from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
-from tools.plan import Plan, errors, read_plan, summary
-from tools.pulumi_cli import EngineError, environment, find_engine, init_stack, select_stack
+from tools.plan import Plan, errors, label, protection, read_plan, summary, without_interruption
+from tools.pulumi_cli import EngineError, environment, find_engine, init_stack, resources_in_state, select_stack
 
 refresh_option = click.option("--refresh", is_flag=True, help="ask cluster, firewall and DNS what there really is before comparing")
+yes_option = click.option("--yes", is_flag=True, help="do not ask; for use without a terminal")
+
+
+def need_answer(yes: bool) -> None:
+    if not yes and not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask on; YES=1 behind the `make` command goes ahead without asking")
 
 
 def show_firewall(stack: Stack) -> None:
@@ -33,21 +39,34 @@ def show_firewall(stack: Stack) -> None:
         print(f"not asked: {error}")
 
 
-def run_engine(engine: str, stack: str, *arguments: str, output: int | None = None) -> tuple[int, str, Plan]:
-    """Exit code, what it printed where `output` is a pipe, and what its event log says."""
+def run_engine(engine: str, stack: str, *arguments: str, keep: bool = False) -> tuple[int, str, Plan]:
+    """Exit code, what it printed where that is kept instead of shown, and what its event log says."""
     colour = "always" if sys.stdout.isatty() else "never"
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "events")
+        log, kept = Path(folder, "events"), Path(folder, "output")
         log.touch()
-        result = subprocess.run(
-            [engine, *arguments, "--non-interactive", "--color", colour, "--stack", stack, "--event-log", str(log)],
-            cwd=ROOT,
-            env=environment(stack) | {"PULUMI_DEBUG_COMMANDS": "true"},  # without it there is no --event-log
-            stdout=output,
-            text=True,
-            check=False,
-        )
-        return result.returncode, result.stdout or "", read_plan(log)
+        with (
+            kept.open("w") as output,
+            subprocess.Popen(
+                [engine, *arguments, "--non-interactive", "--color", colour, "--stack", stack, "--event-log", str(log)],
+                cwd=ROOT,
+                env=environment(stack) | {"PULUMI_DEBUG_COMMANDS": "true"},  # without it there is no --event-log
+                stdout=output if keep else None,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as running,
+        ):
+            for line in without_interruption(running.stderr or ()):
+                print(line, end="", file=sys.stderr, flush=True)
+        return running.returncode, kept.read_text("utf-8"), read_plan(log)
+
+
+def explained(engine: str, stack: str, plan: Plan) -> list[str]:
+    """The errors of a plan, by the names that objects have in the cluster: one that has left the program is only in the state."""
+    if not plan.complaints:
+        return []
+    stored = {resource["urn"]: label(resource["urn"], resource.get("inputs", {})) for resource in resources_in_state(engine, stack)}
+    return list(errors(plan, stored))
 
 
 def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
@@ -56,14 +75,14 @@ def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
     reachable = cluster_answers(site)
     show_firewall(stack)
     sys.stdout.flush()
-    code, diff, planned = run_engine(engine, stack.name, "preview", "--diff", *(["--refresh"] if refresh else []), output=subprocess.PIPE)
+    code, diff, planned = run_engine(engine, stack.name, "preview", "--diff", *(["--refresh"] if refresh else []), keep=True)
     print("summary:")
     for line in summary(planned):
         print(f"  {line}")
     if table := comparison(planned.of("import"), planned.of("update")):
         CONSOLE.print(table)
     print(diff)
-    complaints = list(errors(planned))
+    complaints = explained(engine, stack.name, planned)
     if reachable and not complaints:
         complaints = list(look(site, planned))
     sys.stdout.flush()
@@ -93,6 +112,11 @@ def look(site: Site, planned: Plan) -> list[str]:
     if remade:
         found += ["these are never taken over but made anew; remove them first (the Secret of an ExternalSecret stays):"]
         found += [f"  {removal(site, remade, '--cascade=orphan')}"]
+    found += moved_mail(planned.of("import"), planned.of("update"))
+    found += second_servers(site, planned.declared)
+    if mortal := mortal_volumes(site):
+        print("warning: these volumes are deleted together with their claims; this keeps them whatever happens to a claim:")
+        print(f"  {keeping(site, mortal)}")
     if left := leftovers(site, planned.declared):
         print("left by the predecessor; once the new pod is ready nothing uses it, and this removes it:")
         print(f"  {removal(site, left)}")
@@ -119,11 +143,10 @@ def preview_command(stack: str, refresh: bool, out: Path | None) -> None:
 @click.command()
 @stack_option
 @refresh_option
-@click.option("--yes", is_flag=True, help="do not ask; for use without a terminal")
+@yes_option
 def up_command(stack: str, refresh: bool, yes: bool) -> None:
     """Deploys the stack: a preview, a question, then `pulumi up`."""
-    if not yes and not sys.stdin.isatty():
-        raise UserError("there is no terminal to ask on; `make up STACK=… YES=1` goes ahead without asking")
+    need_answer(yes)
     loaded = load_stack(ROOT, stack)
     engine = find_engine()
     select_stack(engine, stack)
@@ -135,7 +158,30 @@ def up_command(stack: str, refresh: bool, yes: bool) -> None:
         click.confirm("Do this?", abort=True)
     code, _, done = run_engine(engine, stack, "up", "--yes", "--skip-preview", *(["--refresh"] if refresh else []))
     if code:
-        raise UserError("\n".join(errors(done)) or f"pulumi up ended with {code}")
+        raise UserError("\n".join(explained(engine, stack, done)) or f"pulumi up ended with {code}")
+
+
+@click.command()
+@stack_option
+@yes_option
+def destroy_command(stack: str, yes: bool) -> None:
+    """Retires the stack: removes it from cluster, firewall and DNS, once nothing of it is protected any more."""
+    need_answer(yes)
+    site = site_of(load_stack(ROOT, stack))
+    engine = find_engine()
+    select_stack(engine, stack)
+    check_cluster(site)
+    # All of them: the engine names one, and the next one after that is out of the way.
+    if held := {r["urn"]: label(r["urn"], r.get("inputs", {})) for r in resources_in_state(engine, stack) if r.get("protect")}:
+        raise UserError("\n".join(protection(held)))
+    code, diff, done = run_engine(engine, stack, "destroy", "--preview-only", "--diff", keep=True)
+    if not code:
+        print(diff)
+        if not yes:
+            click.confirm("Do this?", abort=True)
+        code, _, done = run_engine(engine, stack, "destroy", "--yes", "--skip-preview")
+    if code:
+        raise UserError("\n".join(explained(engine, stack, done)) or f"pulumi destroy ended with {code}")
 
 
 @click.command()

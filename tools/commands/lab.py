@@ -8,7 +8,7 @@ import click
 from components.errors import UserError
 from components.listeners import IMAPS, SMTP, SUBMISSION
 from components.names import MAIL_SERVER
-from tools.commands.job import kubectl
+from tools.cluster import kubectl
 from tools.commands.shared import stack_option
 from tools.lab.compare import differences
 from tools.lab.edge import Lab, client_name

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from components.edge.differences import differences
 from components.errors import UserError
@@ -36,10 +37,7 @@ FORGED = "192.0.2.1"  # RFC 5737: no client has it
 )
 def drift(patient: Patient) -> Iterator[Seen]:
     """What an apply would change on the firewall now, asked of the firewall itself."""
-    for kind in SETS:
-        if patient.firewall is None:
-            return
-        answer = patient.firewall("plan", kind)
+    for kind, answer in _answers(patient, "plan"):
         lines = differences(answer["before"], answer["after"])
         if lines or answer["changed"]:
             yield degraded(kind, f"{len(lines)} differences: {lines[0].strip()}" if lines else "correct but not active; reload it")
@@ -55,10 +53,7 @@ def drift(patient: Patient) -> Iterator[Seen]:
 )
 def servers(patient: Patient) -> Iterator[Seen]:
     """The state of each server in each pool, and what the firewall warns of: a foreign HAProxy, a rule that blocks ours."""
-    for kind in SETS:
-        if patient.firewall is None:
-            return
-        answer = patient.firewall("health", kind)
+    for kind, answer in _answers(patient, "health"):
         for warning in answer["warnings"]:
             yield degraded(kind, warning)
         for pool, states in dict(answer["servers"] or {}).items():
@@ -69,6 +64,12 @@ def servers(patient: Patient) -> Iterator[Seen]:
                 yield broken(pool, "every server is down")
             else:
                 yield degraded(pool, f"down: {', '.join(down)} of {len(states)}")
+
+
+def _answers(patient: Patient, verb: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The firewall's answer about each set; nothing where the site has no firewall."""
+    if patient.firewall is not None:
+        yield from ((kind, patient.firewall(verb, kind)) for kind in SETS)
 
 
 def _addresses(patient: Patient) -> Iterator[tuple[str, str]]:
@@ -252,11 +253,11 @@ def _greeting(address: str, port: int, header: bytes) -> str:
         return ""
 
 
-def firewall(site: Site, call: Callable[..., dict]) -> Callable[[str, str], dict]:
+def firewall(site: Site, call: Callable[..., dict[str, Any]]) -> Callable[[str, str], dict[str, Any]]:
     """The agent's verbs, with the sets that the settings want."""
     from components.edge.desired import haproxy_set, rule_set  # noqa: PLC0415
 
-    def ask_agent(verb: str, kind: str) -> dict:
+    def ask_agent(verb: str, kind: str) -> dict[str, Any]:
         try:
             return call(verb, kind, haproxy_set(site) if kind == "haproxy" else rule_set(site))
         except UserError as error:
@@ -265,10 +266,10 @@ def firewall(site: Site, call: Callable[..., dict]) -> Callable[[str, str], dict
     return ask_agent
 
 
-def refusing(reason: str) -> Callable[..., dict]:
+def refusing(reason: str) -> Callable[..., dict[str, Any]]:
     """In the place of a firewall that cannot be asked at all."""
 
-    def call(*_: object) -> dict:
+    def call(*_: object) -> dict[str, Any]:
         raise UserError(reason)
 
     return call

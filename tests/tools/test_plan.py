@@ -1,0 +1,54 @@
+"""What the engine's refusals become on the screen."""
+
+from tools.plan import Plan, Step, errors, without_interruption
+
+CLAIM = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolumeClaim::mail-claim-old"
+SPACE = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:Namespace::mail-namespace"
+
+
+def deletion(urn: str) -> tuple[str, str]:
+    return urn, f'resource "{urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either remove the `protect` flag'
+
+
+def replacement(urn: str) -> tuple[str, str]:
+    return urn, f'unable to replace resource "{urn}"\nas it is currently marked for protection. To unprotect the resource, remove'
+
+
+def test_what_has_left_the_program_is_refused_by_the_name_that_it_has_in_the_cluster():
+    step = Step("same", SPACE, retained=False, protection=None, old={}, new={"kind": "Namespace", "metadata": {"name": "mailserver"}})
+    lines = list(errors(Plan((step,), (deletion(CLAIM), replacement(SPACE), replacement(CLAIM))), {CLAIM: "PersistentVolumeClaim/old"}))
+    assert lines[1:-1] == ["  unprotected:", "    - Namespace/mailserver", "    - PersistentVolumeClaim/old"]
+    assert "docs/runbooks/protection.md" in lines[-1]
+
+
+def test_an_error_is_told_once_and_the_engines_own_endings_are_not():
+    plan = Plan((), (("", "update failed"), (CLAIM, "no space"), (CLAIM, "no space"), ("", "KeyboardInterrupt")))
+    assert list(errors(plan, {CLAIM: "PersistentVolumeClaim/old"})) == ["PersistentVolumeClaim/old: no space"]
+
+
+INTERRUPTION = """\
+Traceback (most recent call last):
+
+  File "/opt/pulumi-language-python-exec", line 232, in <module>
+
+KeyboardInterrupt
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/opt/pulumi-language-python-exec", line 244, in <module>
+KeyboardInterrupt
+"""
+FAULT = """\
+Traceback (most recent call last):
+  File "/srv/__main__.py", line 3, in <module>
+ValueError: a fault of the program
+"""
+
+
+def test_of_the_tracebacks_only_a_fault_of_the_program_is_shown():
+    shown = "".join(without_interruption(f"warning: one\n{INTERRUPTION}{FAULT}error: two\n".splitlines(keepends=True)))
+    assert "KeyboardInterrupt" not in shown
+    assert "During handling" not in shown
+    assert FAULT in shown
+    assert shown.startswith("warning: one\n") and shown.endswith("error: two\n")
