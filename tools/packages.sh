@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and lint need, where root may; elsewhere says which are missing and goes on.
 set -eu
 
-packages="bind9 bind9-utils busybox ca-certificates curl dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy iproute2 netcat-openbsd
+packages="bind9 bind9-utils busybox ca-certificates crowdsec curl dovecot-imapd dovecot-lmtpd dovecot-sieve haproxy iproute2 netcat-openbsd
   nftables nginx-light openssh-client openssh-server openssl php-cli php-xml postfix postfix-pcre postsrsd procps prometheus
   prometheus-alertmanager prometheus-pushgateway python3 redis-server restic rspamd rsyslog shellcheck
   util-linux"
@@ -22,5 +22,8 @@ apt-get update -qq
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod +x /usr/sbin/policy-rc.d
 trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+# With this file there, CrowdSec does not introduce itself to its makers' API when it is installed.
+mkdir -p /etc/crowdsec
+[ -e /etc/crowdsec/online_api_credentials.yaml ] || echo '# not registered' >/etc/crowdsec/online_api_credentials.yaml
 # shellcheck disable=SC2086 # a list of words
 apt-get install -y -qq --no-install-recommends $missing >/dev/null

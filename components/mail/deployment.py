@@ -13,7 +13,7 @@ from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.rspamd import MILTER_PORT
 from components.mail.secrets import mounted_secrets
 from components.mail.storage import MOUNTS
-from components.names import MAIL_SERVER, SELECTOR
+from components.names import CONTAINER, MAIL_SERVER, SELECTOR
 from components.pods import BESIDE, affinity, checksum, pod_spec, rights
 from components.settings.site import Site
 
@@ -131,7 +131,7 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
     resources = site.mail.resources
     managesieve = [MANAGESIEVE_PORT] if site.managesieve else []
     return k8s.core.v1.ContainerArgs(
-        name="docker-mailserver",
+        name=CONTAINER,
         image=site.mail.image,
         image_pull_policy="IfNotPresent",
         env=[k8s.core.v1.EnvVarArgs(name=name, value=value) for name, value in environment(site).items()],

@@ -7,6 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from components.monitoring import crowdsec
 from components.monitoring.kuma import monitors
 from components.monitoring.rules import LOKI, PROMETHEUS, groups, inhibitions
 from components.settings.site import Site
@@ -32,6 +33,8 @@ def artefacts(site: Site) -> Iterator[tuple[str, str]]:
     yield "monitoring/uptime-kuma.json", json.dumps(monitors(site), indent=2) + "\n"
     if site.monitoring and site.monitoring.loki:
         yield "monitoring/drop.alloy", drop_stages()
+    if site.monitoring and site.monitoring.crowdsec:
+        yield "monitoring/crowdsec-values.yaml", as_yaml(crowdsec.chart_values(site, site.monitoring.crowdsec))
 
 
 # What scanners leave in the log by the thousand. Never a refusal, a limit or a failed login: alerts and bans read those.

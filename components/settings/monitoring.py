@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from components.settings.crowdsec import Crowdsec
 from components.settings.extension import LabelKey
 from components.settings.types import Model, ObjectName, text
 
@@ -69,3 +70,4 @@ class Monitoring(Model):
         examples=["https://git.example.org/mail/blob/main/docs/runbooks/alerts.md"],
     )
     second_mx: SecondMx | None = Field(default=None, description="scrape jobs of a second MX; null: none")
+    crowdsec: Crowdsec | None = Field(default=None, description="values for CrowdSec's chart; null: none")
