@@ -1,17 +1,20 @@
 """The files that other programs read, by name: rules, what a chart's values need, monitors of Uptime Kuma."""
 
 import io
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from components.monitoring import crowdsec
+from components.monitoring.kuma import monitors
 from components.monitoring.rules import LOKI, PROMETHEUS, groups, inhibitions
 from components.settings.site import Site
 
 RULES_MAP = "mail-alerts"  # the ConfigMap for Prometheus, and its only file
 LOG_RULES_MAP = "mail-log-alerts"
+DASHBOARD_MAP = "mail-dashboard"
 RULES_DIR = f"/etc/{RULES_MAP}"
 
 
@@ -27,8 +30,23 @@ def artefacts(site: Site) -> Iterator[tuple[str, str]]:
     """Path and text of what a render writes beside the objects."""
     if site.monitoring and site.monitoring.prometheus:
         yield "monitoring/prometheus-values.yaml", as_yaml(chart_values(site))
+    yield "monitoring/uptime-kuma.json", json.dumps(monitors(site), indent=2) + "\n"
+    if site.monitoring and site.monitoring.loki:
+        yield "monitoring/drop.alloy", drop_stages()
     if site.monitoring and site.monitoring.crowdsec:
         yield "monitoring/crowdsec-values.yaml", as_yaml(crowdsec.chart_values(site, site.monitoring.crowdsec))
+
+
+# What scanners leave in the log by the thousand. Never a refusal, a limit or a failed login: alerts and bans read those.
+NOISE = (
+    r"postfix/\S*postscreen\[\d+\]: (CONNECT from|DISCONNECT|PASS (OLD|NEW)) ",
+    r"postfix/\S*smtpd\[\d+\]: (connect|lost connection after (CONNECT|EHLO|STARTTLS|UNKNOWN)) from unknown\[",
+)
+
+
+def drop_stages() -> str:
+    """Stages of Alloy's `loki.process`."""
+    return "".join(f'stage.drop {{\n  expression          = `{noise}`\n  drop_counter_reason = "mail scanners"\n}}\n' for noise in NOISE)
 
 
 def chart_values(site: Site) -> dict[str, Any]:

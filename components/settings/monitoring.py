@@ -34,6 +34,16 @@ class LokiRules(Model):
     labels: RuleLabels = Field(default={"loki_rule": ""}, description="labels by which the sidecar selects ConfigMaps")
 
 
+class Dashboard(Model):
+    """Where Grafana's sidecar looks for dashboards."""
+
+    namespace: ObjectName = Field(default="monitoring", description="existing Namespace that the ConfigMap is created in")
+    labels: RuleLabels = Field(default={"grafana_dashboard": "1"}, description="labels by which the sidecar selects ConfigMaps")
+    folder: str | None = Field(
+        default=None, description="folder in Grafana, by the annotation `grafana_folder`; null: the sidecar's default", examples=["Mail"]
+    )
+
+
 class SecondMx(Model):
     """What Prometheus already knows of a second MX that stores and forwards."""
 
@@ -48,6 +58,7 @@ class Monitoring(Model):
 
     prometheus: PrometheusRules | None = Field(default=None, description="alerts on metrics; null: none")
     loki: LokiRules | None = Field(default=None, description="alerts on log lines; null: none")
+    dashboard: Dashboard | None = Field(default=None, description="Grafana dashboard; null: none")
     channels: tuple[str, ...] = Field(
         default=(),
         description="how Alertmanager reaches a person; mail alone does not count, because it stops with the mail server",

@@ -130,7 +130,11 @@ def test_without_external_secrets_existing_secrets_are_mounted_by_name(recording
 
 def test_every_object_follows_the_namespace_setting(recording):
     moved = recording("prod", {"namespace": "post"})
-    ours = [t["metadata"] for t in moved.kubernetes() if not t["metadata"]["name"].startswith(("mail-alerts", "mail-log-alerts"))]
+    ours = [
+        t["metadata"]
+        for t in moved.kubernetes()
+        if not t["metadata"]["name"].startswith(("mail-alerts", "mail-log-alerts", "mail-dashboard"))
+    ]
     assert {metadata.get("namespace", "post") for metadata in ours} == {"post"}
     assert settings("prod").get("namespace") is None
 

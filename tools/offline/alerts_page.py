@@ -32,6 +32,9 @@ labels by which it selects, such as `release`. With Loki's chart and its `sideca
 
 Alertmanager needs a receiver that is not mail, named in `monitoring.channels`: alerts that travel by mail stop with the mail server.
 
+`monitoring.dashboard` adds a Grafana dashboard for the sidecar of Grafana's chart. `make render` also writes
+`uptime-kuma.json` (its monitors) and `drop.alloy` (log lines of scanners that Alloy may drop; none that an alert or a ban reads).
+
 The probe runs every 20 minutes, so what only it can see is noticed within 25; the rest within ten. Beside a cause, Alertmanager keeps
 back the alerts that only follow from it.
 """
