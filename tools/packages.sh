@@ -7,8 +7,7 @@ packages="bind9 bind9-utils busybox ca-certificates chromium chromium-driver com
   dovecot-lmtpd dovecot-managesieved dovecot-sieve haproxy iproute2 netcat-openbsd nftables nginx-light
   openssh-client openssh-server openssl php-cgi php-cli php-sqlite3 php-xml postfix postfix-pcre postsrsd procps
   prometheus prometheus-alertmanager prometheus-pushgateway python3 redis-server restic roundcube-core
-  roundcube-plugins roundcube-sqlite3 rspamd rsyslog shellcheck"
-  util-linux"
+  roundcube-plugins roundcube-sqlite3 rspamd rsyslog shellcheck util-linux"
 
 missing=""
 for package in $packages; do
