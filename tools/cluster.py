@@ -61,11 +61,18 @@ def check_cluster(site: Site) -> None:
 
 def existing(site: Site, objects: Iterable[KubernetesObject]) -> list[str]:
     """Which of these objects the cluster has already, as Kind/name."""
-    wanted = [f"{_resource(thing)}/{thing['metadata']['name']}" for thing in objects]
+    by_namespace: dict[str, list[str]] = {}
+    for thing in objects:
+        by_namespace.setdefault(_namespace(site, thing), []).append(f"{_resource(thing)}/{thing['metadata']['name']}")
+    return sorted(found for namespace, wanted in by_namespace.items() for found in _existing(site, namespace, wanted))
+
+
+def _existing(site: Site, namespace: str, wanted: list[str]) -> list[str]:
+    columns = "custom-columns=KIND:.kind,NAME:.metadata.name"
     while wanted:
-        result = _get(site, *wanted, "--ignore-not-found", "--no-headers", "--output", "custom-columns=KIND:.kind,NAME:.metadata.name")
+        result = _get(site, *wanted, "--ignore-not-found", "--no-headers", "--output", columns, namespace=namespace)
         if not result.returncode:
-            return sorted("/".join(line.split()) for line in result.stdout.splitlines())
+            return ["/".join(line.split()) for line in result.stdout.splitlines()]
         # An API that is not there has no objects either; kubectl gives up at the first one.
         known = [entry for entry in wanted if f'"{entry.split("/")[0].split(".")[0]}"' not in result.stderr]
         known = [entry for entry in known if f'"{entry.split("/")[0]}"' not in result.stderr]
@@ -73,6 +80,18 @@ def existing(site: Site, objects: Iterable[KubernetesObject]) -> list[str]:
             raise UnreachableError(f"the cluster was not asked: {_reason(result.stderr)}")
         wanted = known
     return []
+
+
+def absent_namespaces(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
+    """Namespaces of others that declared objects go into, and that the cluster has not."""
+    declared = list(declared)
+    ours = {thing["metadata"]["name"] for thing in declared if thing["kind"] == "Namespace"}
+    needed = sorted({thing["metadata"]["namespace"] for thing in declared if "namespace" in thing["metadata"]} - ours)
+    return [name for name in needed if not _ask(site, "get", "namespace", name, "--ignore-not-found", "--output", "name").strip()]
+
+
+def _namespace(site: Site, thing: KubernetesObject) -> str:
+    return thing["metadata"].get("namespace", site.namespace)
 
 
 def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
@@ -167,8 +186,8 @@ def _resource(thing: KubernetesObject) -> str:
     return f"{thing['kind'].lower()}.{version}.{group}" if group else thing["kind"].lower()
 
 
-def _get(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return kubectl(site.cluster.context, "get", "--namespace", site.namespace, "--request-timeout", "10s", *arguments)
+def _get(site: Site, *arguments: str, namespace: str) -> subprocess.CompletedProcess[str]:
+    return kubectl(site.cluster.context, "get", "--namespace", namespace, "--request-timeout", "10s", *arguments)
 
 
 def _ask(site: Site, *arguments: str) -> str:

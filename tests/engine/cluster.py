@@ -86,7 +86,8 @@ class Cluster:
         self.kubectl("delete", "priorityclass", "-l", ours)
 
     def prepare(self) -> None:
-        """What every cluster of the owner has: a storage class that grows, priority classes, nodes, external-secrets."""
+        """What every cluster of the owner has: a storage class that grows, priority classes, nodes, external-secrets, monitoring."""
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}})
         meta = {"metadata": {"name": CLASS}}
         storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", **meta, "provisioner": "example.com/none"}
         self.apply({**storage, "allowVolumeExpansion": True})

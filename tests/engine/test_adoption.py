@@ -49,7 +49,7 @@ def story(checkout, state, tmp_path_factory):
             before = site.file.read_text("utf-8")
             site.make("stack-init")
             story.added = site.file.read_text("utf-8").removeprefix(before)
-            site.set(HERE)
+            site.set(HERE | {"monitoring/dashboard/namespace": "grafana"})
             cluster.kubectl("create", "-f", "-", text=json.dumps(second_server()))
             story.refused = site.make("preview", code=1)
             keep_volumes(site)
@@ -117,6 +117,11 @@ def test_a_second_server_on_the_mail_volume_has_to_stop_first(story):
     assert "Deployment/second runs on the volume" in story.refused
     assert "Deployment/second" not in story.elsewhere
     assert story.site.cluster.get("Deployment", "second")["spec"]["replicas"] == 0
+
+
+def test_a_namespace_of_others_that_is_not_there_is_named(story):
+    assert "the cluster has no namespace grafana" in story.refused
+    assert "has no namespace" not in story.plan
 
 
 def test_what_exists_and_is_in_no_state_is_named_before_anything_changes(story):

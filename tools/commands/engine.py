@@ -10,7 +10,17 @@ import click
 from components.errors import UserError
 from components.settings.site import Site
 from tools.adoption import comparison, moved_mail
-from tools.cluster import UnreachableError, check_cluster, existing, keeping, leftovers, mortal_volumes, removal, second_servers
+from tools.cluster import (
+    UnreachableError,
+    absent_namespaces,
+    check_cluster,
+    existing,
+    keeping,
+    leftovers,
+    mortal_volumes,
+    removal,
+    second_servers,
+)
 from tools.commands.edge import firewall_of, plan
 from tools.commands.render import render
 from tools.commands.shared import CONSOLE, stack_option
@@ -112,6 +122,10 @@ def look(site: Site, planned: Plan) -> list[str]:
     if remade:
         found += ["these are never taken over but made anew; remove them first (the Secret of an ExternalSecret stays):"]
         found += [f"  {removal(site, remade, '--cascade=orphan')}"]
+    if absent := absent_namespaces(site, planned.declared):
+        found += [
+            f"the cluster has no namespace {name}, and objects of this stack go there; create it, or change the setting" for name in absent
+        ]
     found += moved_mail(planned.of("import"), planned.of("update"))
     found += second_servers(site, planned.declared)
     if mortal := mortal_volumes(site):
