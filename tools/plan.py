@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ UNPROTECT, PROTECT = "stop protecting", "protect"
 _COLOUR = re.compile(r"<\{%.*?%\}>")
 _INTERRUPTED = "KeyboardInterrupt"  # the program, which the engine ends because of an error that is told anyway
 _ENDINGS = {"preview failed", "update failed"}  # said after the error itself
+_DELETION = "cannot be deleted"  # told once the whole program has been seen
 _PROTECTED = "To unprotect the resource"  # in what it says of deletions and of replacements
 
 
@@ -132,16 +133,23 @@ def without_interruption(lines: Iterable[str]) -> Iterator[str]:
     yield from held
 
 
-def errors(plan: Plan, stored: Mapping[str, str]) -> Iterator[str]:
-    """What the engine and the providers complain of, each once; protection in our words. `stored`: label by URN of what the state holds."""
+def errors(plan: Plan, stored: Mapping[str, str], protected: Collection[str] = ()) -> Iterator[str]:
+    """What the engine and the providers complain of, each once; protection in our words.
+
+    `stored`: label by URN of what the state holds; `protected`: the URNs of it that are protected. The engine leaves out what another
+    refused deletion depends on, so that each try would name one more; here all that the program no longer declares are named.
+    """
+    declared = {step.urn for step in plan.steps if step.new}
     names = {**stored, **{step.urn: step.label for step in plan.steps}}
     held: dict[str, str] = {}
     told: set[str] = set()
     for urn, text in plan.complaints:
         if _INTERRUPTED in text or text in _ENDINGS:
             continue
-        if _PROTECTED in text and (protected := re.search(r'"(urn:[^"]+)"', text)):
-            held[protected[1]] = names.get(protected[1]) or label(protected[1], {})
+        if _PROTECTED in text and (refused := re.search(r'"(urn:[^"]+)"', text)):
+            held[refused[1]] = names.get(refused[1]) or label(refused[1], {})
+            if _DELETION in text:
+                held |= {urn: names[urn] for urn in protected if urn not in declared}
             continue
         line = dns_advice(urn, text) or (f"{names.get(urn) or label(urn, {})}: {text}" if urn else text)
         if line not in told:

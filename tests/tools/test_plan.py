@@ -3,6 +3,7 @@
 from tools.plan import Plan, Step, errors, without_interruption
 
 CLAIM = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolumeClaim::mail-claim-old"
+VOLUME = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolume::mail-volume-old"
 SPACE = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:Namespace::mail-namespace"
 
 
@@ -19,6 +20,18 @@ def test_what_has_left_the_program_is_refused_by_the_name_that_it_has_in_the_clu
     lines = list(errors(Plan((step,), (deletion(CLAIM), replacement(SPACE), replacement(CLAIM))), {CLAIM: "PersistentVolumeClaim/old"}))
     assert lines[1:-1] == ["  unprotected:", "    - Namespace/mailserver", "    - PersistentVolumeClaim/old"]
     assert "docs/runbooks/protection.md" in lines[-1]
+
+
+def test_a_refused_deletion_names_all_that_has_left_the_program_and_a_refused_replacement_only_itself():
+    """The engine leaves out what the refused one depends on; and at a replacement it has not seen the rest of the program yet."""
+    stored = {CLAIM: "PersistentVolumeClaim/old", VOLUME: "PersistentVolume/old", SPACE: "Namespace/mailserver"}
+    step = Step("same", SPACE, retained=False, protection=None, old={}, new={"kind": "Namespace", "metadata": {"name": "mailserver"}})
+
+    def named(complaint):
+        return [line for line in errors(Plan((step,), (complaint,)), stored, set(stored)) if line.startswith("    - ")]
+
+    assert named(deletion(CLAIM)) == ["    - PersistentVolume/old", "    - PersistentVolumeClaim/old"]
+    assert named(replacement(CLAIM)) == ["    - PersistentVolumeClaim/old"]
 
 
 def test_an_error_is_told_once_and_the_engines_own_endings_are_not():

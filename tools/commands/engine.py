@@ -75,8 +75,9 @@ def explained(engine: str, stack: str, plan: Plan) -> list[str]:
     """The errors of a plan, by the names that objects have in the cluster: one that has left the program is only in the state."""
     if not plan.complaints:
         return []
-    stored = {resource["urn"]: label(resource["urn"], resource.get("inputs", {})) for resource in resources_in_state(engine, stack)}
-    return list(errors(plan, stored))
+    state = resources_in_state(engine, stack)
+    stored = {resource["urn"]: label(resource["urn"], resource.get("inputs", {})) for resource in state}
+    return list(errors(plan, stored, {resource["urn"] for resource in state if resource.get("protect")}))
 
 
 def preview(engine: str, stack: Stack, *, refresh: bool) -> Plan:
