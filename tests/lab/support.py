@@ -106,3 +106,8 @@ def arrives(lab: Lab, mailbox: str, mail: EmailMessage, folder: str = "", second
     found = wait_for(f"mail to {mailbox}", lambda: lab.stored(mailbox, mail["Subject"], folder), seconds)
     assert len(found) == 1
     return found[0]
+
+
+def lessons(lab: Lab) -> int:
+    """Grows when the filter learns words that it did not know."""
+    return lab.pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")

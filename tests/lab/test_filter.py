@@ -6,7 +6,7 @@ from email.message import EmailMessage
 import pytest
 
 from components.listeners import SUBMISSION
-from tests.lab.support import MX2, Known, Log, arrives
+from tests.lab.support import MX2, Known, Log, arrives, lessons
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
@@ -145,13 +145,10 @@ def test_what_a_user_moves_to_junk_is_learned(lab: Lab, known: Known) -> None:
     known().send(mail, ["alice@example.org"])
     arrives(lab, "alice@example.org", mail)
 
-    def learned() -> int:
-        return lab.pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")
-
-    before = learned()
+    before = lessons(lab)
     imap = Client(lab).imap("alice@example.org")
     imap.select()
     _, found = imap.search(None, "HEADER", "Message-ID", mail["Message-ID"])
     imap.copy(found[0].decode(), "Junk")
     imap.logout()
-    wait_for("learning", lambda: learned() > before)
+    wait_for("learning", lambda: lessons(lab) > before)

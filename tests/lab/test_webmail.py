@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.webmail import image
-from tests.lab.support import Known, Log, arrives
+from tests.lab.support import Known, Log, arrives, lessons
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
@@ -154,7 +154,8 @@ def test_what_a_person_sends_arrives_under_the_persons_address(lab: Lab, person:
 
 
 def test_the_junk_button_moves_a_message_and_the_filter_learns_from_it(lab: Lab, known: Known, person: Person) -> None:
-    body = "A quite ordinary letter with enough different words in it to be learned from, said the statistician.\n" * 3
+    # Words of its own: what was learned before, in another test, leaves no new trace.
+    body = "Seventeen tulips and one patient heron beside the canal were counted by our gardener before breakfast yesterday.\n" * 3
     mail = received(lab, known, "alice@example.org", body=body)
     person.log_in("alice@example.org")
     before = lessons(lab)
@@ -163,10 +164,6 @@ def test_the_junk_button_moves_a_message_and_the_filter_learns_from_it(lab: Lab,
     wait_for("the move", lambda: lab.stored("alice@example.org", mail["Subject"], "Junk"), PATIENCE)
     wait_for("an inbox without it", lambda: not lab.stored("alice@example.org", mail["Subject"]), PATIENCE)
     wait_for("the filter's lesson", lambda: lessons(lab) > before, PATIENCE)
-
-
-def lessons(lab: Lab) -> int:
-    return lab.pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")
 
 
 def test_a_vacation_reply_goes_out_and_the_declared_script_still_runs_first(lab: Lab, known: Known, person: Person) -> None:
