@@ -82,6 +82,15 @@ class Component(pulumi.ComponentResource):
             name=name, namespace=self.site.namespace, labels=MANAGED_BY | (labels or {}), annotations=annotations or None
         )
 
+    def config_map(self, name: str, data: dict[str, str], labels: dict[str, str]) -> k8s.core.v1.ConfigMap:
+        """A ConfigMap of files in the site's namespace."""
+        return k8s.core.v1.ConfigMap(
+            self.named(f"config-{name}"),
+            metadata=self.metadata(name, labels=labels),
+            data=data,
+            opts=self.child("ConfigMap", name),
+        )
+
 
 def _on_cluster(cluster: k8s.Provider, opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions | None:
     if opts and (opts.provider or (opts.parent and opts.parent.get_provider("kubernetes:core/v1:Namespace"))):

@@ -33,8 +33,11 @@ class UnreachableError(UserError):
     """The cluster was not asked; the text says why."""
 
 
-def kubectl(context: str | None, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(kubectl_command(context, *arguments), input=text, text=True, capture_output=True, check=False)
+def kubectl(
+    context: str | None, *arguments: str, text: str | None = None, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = kubectl_command(context, *arguments)
+    return subprocess.run(command, input=text, text=True, capture_output=True, timeout=seconds, check=False)
 
 
 def kubectl_command(context: str | None, *arguments: str) -> list[str]:
@@ -63,21 +66,23 @@ def existing(site: Site, objects: Iterable[KubernetesObject]) -> list[str]:
     """Which of these objects the cluster has already, as Kind/name."""
     by_namespace: dict[str, list[str]] = {}
     for thing in objects:
-        by_namespace.setdefault(_namespace(site, thing), []).append(f"{_resource(thing)}/{thing['metadata']['name']}")
+        namespace = thing["metadata"].get("namespace", site.namespace)
+        by_namespace.setdefault(namespace, []).append(f"{_resource(thing)}/{thing['metadata']['name']}")
     return sorted(found for namespace, wanted in by_namespace.items() for found in _existing(site, namespace, wanted))
 
 
 def _existing(site: Site, namespace: str, wanted: list[str]) -> list[str]:
     columns = "custom-columns=KIND:.kind,NAME:.metadata.name"
     while wanted:
-        result = _get(site, *wanted, "--ignore-not-found", "--no-headers", "--output", columns, namespace=namespace)
+        flags = ("--namespace", namespace, "--request-timeout", "10s", "--ignore-not-found", "--no-headers", "--output", columns)
+        result = kubectl(site.cluster.context, "get", *flags, *wanted)
         if not result.returncode:
             return ["/".join(line.split()) for line in result.stdout.splitlines()]
         # An API that is not there has no objects either; kubectl gives up at the first one.
         known = [entry for entry in wanted if f'"{entry.split("/")[0].split(".")[0]}"' not in result.stderr]
         known = [entry for entry in known if f'"{entry.split("/")[0]}"' not in result.stderr]
         if len(known) == len(wanted):
-            raise UnreachableError(f"the cluster was not asked: {_reason(result.stderr)}")
+            raise UnreachableError(f"the cluster was not asked: {reason(result.stderr)}")
         wanted = known
     return []
 
@@ -88,10 +93,6 @@ def absent_namespaces(site: Site, declared: Iterable[KubernetesObject]) -> list[
     ours = {thing["metadata"]["name"] for thing in declared if thing["kind"] == "Namespace"}
     needed = sorted({thing["metadata"]["namespace"] for thing in declared if "namespace" in thing["metadata"]} - ours)
     return [name for name in needed if not _ask(site, "get", "namespace", name, "--ignore-not-found", "--output", "name").strip()]
-
-
-def _namespace(site: Site, thing: KubernetesObject) -> str:
-    return thing["metadata"].get("namespace", site.namespace)
 
 
 def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
@@ -186,17 +187,13 @@ def _resource(thing: KubernetesObject) -> str:
     return f"{thing['kind'].lower()}.{version}.{group}" if group else thing["kind"].lower()
 
 
-def _get(site: Site, *arguments: str, namespace: str) -> subprocess.CompletedProcess[str]:
-    return kubectl(site.cluster.context, "get", "--namespace", namespace, "--request-timeout", "10s", *arguments)
-
-
 def _ask(site: Site, *arguments: str) -> str:
     result = kubectl(site.cluster.context, *arguments, "--request-timeout", "10s")
     if result.returncode:
-        raise UnreachableError(f"the cluster was not asked: {_reason(result.stderr)}")
+        raise UnreachableError(f"the cluster was not asked: {reason(result.stderr)}")
     return result.stdout
 
 
-def _reason(stderr: str) -> str:
+def reason(stderr: str) -> str:
     """kubectl's last line: before it come its retries."""
     return (stderr.strip().splitlines() or ["kubectl failed without a word"])[-1].removeprefix("error: ")

@@ -1,25 +1,14 @@
 """The jobs beside the mail server, with their programs and the volumes that backups go to."""
 
-from collections.abc import Iterator
-
 import pulumi
 import pulumi_kubernetes as k8s
 
 from components.base import MANAGED_BY, NO_WAIT, Component, Context
-from components.jobs.backup import backup_jobs
+from components.jobs.bounds import all_jobs
 from components.jobs.cronjob import CONFIG_MAP, cron_job
 from components.jobs.job import Job, SecretFiles
-from components.jobs.probe import probe_jobs
-from components.jobs.restore import restore_jobs
-from components.jobs.retention import retention_jobs
 from components.mail.component import POD_SCRIPTS, MailServer
 from components.settings.jobs import BackupTarget, Nfs
-from components.settings.site import Site
-
-
-def all_jobs(site: Site) -> Iterator[Job]:
-    for jobs in (probe_jobs, backup_jobs, restore_jobs, retention_jobs):
-        yield from jobs(site)
 
 
 class Jobs(Component):

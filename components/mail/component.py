@@ -38,9 +38,9 @@ class MailServer(Component):
             claim(self, retained, size)
         self.external_secrets = self._external_secrets()
 
-        config = self._config_map(CONFIG_MAP, {config_map_key(path): text for path, text in config_files(site).items()})
+        config = self.config_map(CONFIG_MAP, {config_map_key(path): text for path, text in config_files(site).items()}, SELECTOR)
         scripts = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in SCRIPTS}
-        programs = self._config_map(SCRIPTS_MAP, scripts)
+        programs = self.config_map(SCRIPTS_MAP, scripts, SELECTOR)
         # First, and last to go: without it any host may speak PROXY to the pod and claim any client address.
         self.policy = ingress_policy(self)
         needed = [
@@ -113,14 +113,6 @@ class MailServer(Component):
                 "privateKey": {"rotationPolicy": "Always"},
             },
             opts=self.child("Certificate", tls.secret, custom_timeouts=pulumi.CustomTimeouts(create="10m", update="10m")),
-        )
-
-    def _config_map(self, name: str, data: dict[str, str]) -> k8s.core.v1.ConfigMap:
-        return k8s.core.v1.ConfigMap(
-            self.named(f"config-{name}"),
-            metadata=self.metadata(name, labels=SELECTOR),
-            data=data,
-            opts=self.child("ConfigMap", name),
         )
 
     def _priority_class(self, name: str, value: int) -> k8s.scheduling.v1.PriorityClass:

@@ -1,7 +1,7 @@
 """Alerts about backups, the restore drill and retention."""
 
 from components.jobs.backup import MAIL, WEBMAIL_JOB
-from components.jobs.bounds import overdue
+from components.jobs.bounds import all_jobs, overdue
 from components.jobs.restore import DRILL
 from components.jobs.retention import NAME as RETENTION
 from components.monitoring.alert import Alert, series
@@ -13,11 +13,8 @@ RESTORE_PAGE = "docs/runbooks/restore.md"
 
 
 def _schedules(site: Site) -> dict[str, Schedule]:
-    """Of the jobs that a site has."""
-    jobs = site.jobs
-    drill = jobs.backup.drill if jobs.backup else None
-    found = {MAIL: jobs.backup, WEBMAIL_JOB: jobs.webmail_backup, DRILL: drill, RETENTION: jobs.retention}
-    return {name: job.schedule for name, job in found.items() if job}
+    """Of the jobs that a site has and that run by themselves."""
+    return {job.name: job.schedule for job in all_jobs(site) if not job.suspended}
 
 
 def _stale(site: Site, job: str) -> str | None:

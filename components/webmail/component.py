@@ -26,10 +26,10 @@ class Webmail(Component):
         storage = settings.storage
         claims = [claim(self, name, storage.size, storage_class=storage.storage_class) for name in settings.claims.values()]
         texts = {CUSTOM: custom_php(self.site, settings), PHP_INI: php_ini(self.site)}
-        config = [self._config_map(CONFIG_MAP, texts)]
+        config = [self.config_map(CONFIG_MAP, texts, WEBMAIL_SELECTOR)]
         if settings.composer_plugins:
             programs = {script: (POD_SCRIPTS / script).read_text("utf-8") for script in (image.INSTALLER, image.TABLES)}
-            config.append(self._config_map(SCRIPTS_MAP, programs))
+            config.append(self.config_map(SCRIPTS_MAP, programs, WEBMAIL_SELECTOR))
             texts = texts | programs
         made = [mail.external_secrets[name] for name in secrets(settings) if name in mail.external_secrets]
         # Not the mail server itself: people read "the mail server is away" in a webmail that is there.
@@ -45,14 +45,6 @@ class Webmail(Component):
         )
         self.ingress = self._ingress(settings)
         self.register_outputs({"url": f"https://{settings.host}/"})
-
-    def _config_map(self, name: str, data: dict[str, str]) -> k8s.core.v1.ConfigMap:
-        return k8s.core.v1.ConfigMap(
-            self.named(f"config-{name}"),
-            metadata=self.metadata(name, labels=WEBMAIL_SELECTOR),
-            data=data,
-            opts=self.child("ConfigMap", name),
-        )
 
     def _ingress(self, settings: Settings) -> k8s.networking.v1.Ingress:
         port = k8s.networking.v1.ServiceBackendPortArgs(name="http")

@@ -6,6 +6,7 @@ import pytest
 
 from components.edge.desired import haproxy_set, rule_set
 from tests.contract.helpers import pool_item
+from tests.doctor import not_well
 from tools.doctor import edge
 from tools.doctor.examine import examine
 from tools.doctor.patient import Patient
@@ -24,13 +25,9 @@ def look(firewall, edge_site):
     def asked(damage=lambda: None) -> dict[str, list[str]]:
         firewall.client().call("apply", "haproxy", haproxy_set(site))
         firewall.client().call("apply", "rules", rule_set(site))
-        patient = Patient(site, unasked, unasked, edge.firewall(site, firewall.client().call), ())
+        patient = Patient(site, unasked, unasked, firewall.client(), ())
         damage()
-        found: dict[str, list[str]] = {}
-        for result in examine(patient, [edge.drift, edge.servers], lambda check: None):
-            if result.seen.verdict != "ok":
-                found.setdefault(f"{result.seen.verdict} {result.check.id}", []).append(f"{result.seen.about}: {result.seen.text}")
-        return found
+        return not_well(examine(patient, [edge.drift, edge.servers], lambda check: None))
 
     return asked
 

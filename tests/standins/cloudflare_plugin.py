@@ -9,17 +9,17 @@ plugin is used where it is installed.
 
 import json
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent import futures
 from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+from tests.standins.plugin import serve, struct
 
 TRIES = 10  # the real one doubles its pause each time and gives up after about three minutes
 PAUSE = 0.05  # seconds
@@ -63,10 +63,6 @@ def inputs_of(zone_id: str, row: dict[str, Any]) -> dict[str, Any]:
         found["data"] = {names.get(name, name): value for name, value in row["data"].items()}
         found.pop("content", None)
     return found
-
-
-def struct(values: dict[str, Any]) -> struct_pb2.Struct:
-    return ParseDict(values, struct_pb2.Struct())
 
 
 def plain(message: struct_pb2.Struct) -> dict[str, Any]:
@@ -146,14 +142,5 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return context.abort(grpc.StatusCode.UNKNOWN, str(error))
 
 
-def main() -> None:
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    print(port, flush=True)
-    server.wait_for_termination()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(Provider())

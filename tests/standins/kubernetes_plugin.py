@@ -12,18 +12,18 @@ strategic merge: that differs only for entries that someone adds behind our back
 import json
 import os
 import re
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+from tests.standins.plugin import serve, struct
 
 Object = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -123,10 +123,6 @@ def put(value: Any, place: Place, new: Any) -> None:
         value.pop(place[-1], None)
     else:
         value[place[-1]] = new
-
-
-def struct(values: Object) -> struct_pb2.Struct:
-    return ParseDict(values, struct_pb2.Struct())
 
 
 def plain(message: struct_pb2.Struct) -> Object:
@@ -281,14 +277,5 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return context.abort(grpc.StatusCode.UNKNOWN, f'resource "{urn}": {error}')
 
 
-def main() -> None:
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    print(port, flush=True)
-    server.wait_for_termination()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(Provider())

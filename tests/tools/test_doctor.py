@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from components.errors import UserError
-from components.jobs.component import all_jobs
+from components.jobs.bounds import all_jobs
+from tests.doctor import not_well
 from tools.__main__ import main
 from tools.commands.doctor import table
 from tools.doctor import cluster, jobs, mail
@@ -77,11 +78,7 @@ def patient(live: Cluster) -> Patient:
 
 def look(live: Cluster, *areas: Area) -> dict[str, list[str]]:
     """What is not well, by check."""
-    found: dict[str, list[str]] = {}
-    for result in examine(patient(live), [check for area in areas for check in area.checks], lambda check: None):
-        if result.seen.verdict != "ok":
-            found.setdefault(f"{result.seen.verdict} {result.check.id}", []).append(f"{result.seen.about}: {result.seen.text}")
-    return found
+    return not_well(examine(patient(live), [check for area in areas for check in area.checks], lambda check: None))
 
 
 def test_a_sound_cluster_is_well(live):

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from components.edge.client import Firewall
 from components.errors import UserError
 from tools.commands.edge import firewall_of
 from tools.commands.shared import stack_option
-from tools.doctor import edge
 from tools.doctor.areas import AREAS, checks_for
 from tools.doctor.check import Check, Result, Verdict
 from tools.doctor.examine import EXIT, examine, exit_code
@@ -62,13 +62,13 @@ def doctor_command(stack: str, only: tuple[str, ...], as_json: bool, everything:
     loaded = load_stack(ROOT, stack)
     site = site_of(loaded)
     kubectl, inside = of_cluster(site)
-    call = None
+    firewall: Firewall | UserError | None = None
     if site.edge.access is not None:
         try:
-            call = edge.firewall(site, firewall_of(site, loaded, key).call)
+            firewall = firewall_of(site, loaded, key)
         except UserError as error:
-            call = edge.firewall(site, edge.refusing(str(error)))
-    patient = Patient(site, kubectl, inside, call, tuple(str(address) for address in site.doctor.resolvers))
+            firewall = error
+    patient = Patient(site, kubectl, inside, firewall, tuple(str(address) for address in site.doctor.resolvers))
     checks = checks_for(patient, only)
     with Progress(
         TextColumn("{task.description}"),

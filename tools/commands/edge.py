@@ -49,13 +49,14 @@ def private_key(stack: Stack, ssh_key_file: Path | None) -> str | None:
     return result.stdout
 
 
-def _sets(site: Site) -> tuple[tuple[Kind, Any], ...]:
+def sets(site: Site) -> tuple[tuple[Kind, Any], ...]:
+    """What the firewall is to hold, by kind."""
     return ("haproxy", haproxy_set(site)), ("rules", rule_set(site))
 
 
 def plan(site: Site, firewall: Firewall, console: Console) -> None:
     """Print what an apply would change, line by line. Raises AgentError where it would be refused."""
-    for kind, wanted in _sets(site):
+    for kind, wanted in sets(site):
         _show(firewall.call("plan", kind, wanted), console)
 
 
@@ -75,7 +76,7 @@ def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
 
 def health(site: Site, firewall: Firewall, console: Console) -> None:
     """Print the state of each server as HAProxy sees it, and what is wrong on the firewall."""
-    for kind, wanted in _sets(site):
+    for kind, wanted in sets(site):
         answer = firewall.call("health", kind, wanted)
         for pool, servers in dict(answer["servers"] or {}).items():
             for server, state in servers.items():

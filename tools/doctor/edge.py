@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from components.edge.client import Verb
 from components.edge.differences import differences
 from components.errors import UserError
 from components.listeners import LISTENERS, SMTP, SUBMISSION, Listener
 from components.settings.site import Site
-from tools.doctor.check import Area, BlindError, Seen, blind, broken, degraded, ok
+from tools.commands.edge import sets
+from tools.doctor.check import Area, Seen, blind, broken, degraded, ok
 from tools.doctor.dns import ask, resolver
 from tools.doctor.patient import Patient
 
@@ -25,7 +27,6 @@ NO_GREETING = 12.0  # twice that: no greeting by then is a refusal
 RENEWED = 14.0  # days; certificates of 90 days are renewed with 30 left
 NAME = "doctor.invalid"
 SERVED = ("A", "AAAA")
-SETS = ("haproxy", "rules")
 FORGED = "192.0.2.1"  # RFC 5737: no client has it
 
 
@@ -66,10 +67,13 @@ def servers(patient: Patient) -> Iterator[Seen]:
                 yield degraded(pool, f"down: {', '.join(down)} of {len(states)}")
 
 
-def _answers(patient: Patient, verb: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The firewall's answer about each set; nothing where the site has no firewall."""
-    if patient.firewall is not None:
-        yield from ((kind, patient.firewall(verb, kind)) for kind in SETS)
+def _answers(patient: Patient, verb: Verb) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The firewall's answer about each set; nothing where the site has no firewall. Raises UserError where it cannot be asked."""
+    firewall = patient.firewall
+    if isinstance(firewall, UserError):
+        raise firewall
+    if firewall is not None:
+        yield from ((kind, firewall.call(verb, kind, wanted)) for kind, wanted in sets(patient.site))
 
 
 def _addresses(patient: Patient) -> Iterator[tuple[str, str]]:
@@ -80,15 +84,18 @@ def _addresses(patient: Patient) -> Iterator[tuple[str, str]]:
         yield from ((host, address) for kind in SERVED for address in sorted(ask(internet, host, kind)))
 
 
-def _each(
-    patient: Patient, look: Callable[[Patient, Listener, str, str], Seen], failed: Callable[[str, str], Seen], *listeners: Listener
-) -> Iterator[Seen]:
+Say = Callable[[str, str], Seen]  # ok, degraded, broken or blind
+Look = Callable[[Patient, Listener, str, str], tuple[Say, str]]  # at one service, host and address
+
+
+def _each(patient: Patient, look: Look, failed: Say, *listeners: Listener) -> Iterator[Seen]:
     """What `look` sees at each service and address; a session that cannot be had is `failed`."""
     for host, address in _addresses(patient):
         for listener in listeners:
             about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
             try:
-                yield look(patient, listener, host, address)
+                seen, text = look(patient, listener, host, address)
+                yield seen(about, text)
             except ssl.SSLCertVerificationError as error:
                 yield failed(about, f"certificate: {error.verify_message}")
             except (OSError, smtplib.SMTPException, EOFError) as error:
@@ -132,8 +139,7 @@ def services(patient: Patient) -> Iterator[Seen]:
     yield from _each(patient, _service, broken, *LISTENERS)
 
 
-def _service(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
-    about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+def _service(patient: Patient, listener: Listener, host: str, address: str) -> tuple[Say, str]:
     if listener.protocol == "imap":
         with (
             socket.create_connection((address, listener.port), SECONDS) as plain,
@@ -142,7 +148,7 @@ def _service(patient: Patient, listener: Listener, host: str, address: str) -> S
             certificate = secure.getpeercert()
             line = secure.makefile("rb").readline(1024)
             if not line.startswith(listener.greeting.encode()):
-                return broken(about, f"greets with {line.decode('ascii', 'replace').strip()!r}")
+                return broken, f"greets with {line.decode('ascii', 'replace').strip()!r}"
     else:
         with _session(patient, listener, host, address) as session:
             if listener.tls == "starttls":
@@ -152,7 +158,7 @@ def _service(patient: Patient, listener: Listener, host: str, address: str) -> S
     days = (ssl.cert_time_to_seconds(str((certificate or {})["notAfter"])) - time.time()) / 86400
     until = dt.datetime.fromtimestamp(time.time() + days * 86400, dt.UTC).date()
     text = f"greets, certificate until {until}"
-    return ok(about, text) if days > RENEWED else degraded(about, f"{text}: {days:.0f} days left")
+    return (ok, text) if days > RENEWED else (degraded, f"{text}: {days:.0f} days left")
 
 
 @AREA.check(
@@ -164,11 +170,10 @@ def _service(patient: Patient, listener: Listener, host: str, address: str) -> S
 def log_in_without_tls(patient: Patient) -> Iterator[Seen]:
     """Whether a service that begins in plain text offers a log-in before STARTTLS, which would send passwords readable."""
 
-    def look(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
-        about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+    def look(patient: Patient, listener: Listener, host: str, address: str) -> tuple[Say, str]:
         with _session(patient, listener, host, address) as session:
             session.ehlo()
-            return broken(about, "offers AUTH before TLS") if session.has_extn("auth") else ok(about, "none offered")
+            return (broken, "offers AUTH before TLS") if session.has_extn("auth") else (ok, "none offered")
 
     yield from _each(patient, look, blind, SMTP, SUBMISSION)
 
@@ -182,20 +187,15 @@ def log_in_without_tls(patient: Patient) -> Iterator[Seen]:
 def open_relay(patient: Patient) -> Iterator[Seen]:
     """A recipient elsewhere, from a sender elsewhere, without a log-in; nothing is sent."""
 
-    def look(patient: Patient, listener: Listener, host: str, address: str) -> Seen:
-        about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+    def look(patient: Patient, listener: Listener, host: str, address: str) -> tuple[Say, str]:
         with _session(patient, listener, host, address) as session:
             if listener.tls == "starttls":
                 session.starttls(context=patient.tls())
             session.ehlo()
-            answers = [session.mail("doctor@doctor.invalid"), session.rcpt("doctor@other.invalid")]
-            codes = [code for code, _ in answers]
-            said = answers[-1][1].decode("ascii", "replace")
-            return (
-                broken(about, f"accepts a recipient elsewhere: {said}")
-                if codes[-1] < 400
-                else ok(about, f"refuses: {codes[-1]} {said}"[:120])
-            )
+            session.mail("doctor@doctor.invalid")  # a refusal of the sender is one of the recipient too
+            code, answer = session.rcpt("doctor@other.invalid")
+            said = answer.decode("ascii", "replace")
+            return (broken, f"accepts a recipient elsewhere: {said}") if code < 400 else (ok, f"refuses: {code} {said}"[:120])
 
     yield from _each(patient, look, blind, *(listener for listener in LISTENERS if listener.protocol == "smtp"))
 
@@ -251,25 +251,3 @@ def _greeting(address: str, port: int, header: bytes) -> str:
             return line if line.startswith(SMTP.greeting) else ""
     except OSError:
         return ""
-
-
-def firewall(site: Site, call: Callable[..., dict[str, Any]]) -> Callable[[str, str], dict[str, Any]]:
-    """The agent's verbs, with the sets that the settings want."""
-    from components.edge.desired import haproxy_set, rule_set  # noqa: PLC0415
-
-    def ask_agent(verb: str, kind: str) -> dict[str, Any]:
-        try:
-            return call(verb, kind, haproxy_set(site) if kind == "haproxy" else rule_set(site))
-        except UserError as error:
-            raise BlindError(str(error)) from None
-
-    return ask_agent
-
-
-def refusing(reason: str) -> Callable[..., dict[str, Any]]:
-    """In the place of a firewall that cannot be asked at all."""
-
-    def call(*_: object) -> dict[str, Any]:
-        raise UserError(reason)
-
-    return call

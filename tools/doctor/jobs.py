@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from components.jobs.bounds import overdue
-from components.jobs.component import all_jobs
+from components.jobs.bounds import all_jobs, overdue
 from tools.doctor.check import Area, Seen, broken, degraded, ok
 from tools.doctor.patient import Patient, since
 

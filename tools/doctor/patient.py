@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from components.edge.client import Firewall
 from components.errors import UserError
 from components.names import MAIL_SERVER
 from components.settings.site import Site
-from tools.cluster import kubectl_command
+from tools.cluster import kubectl, reason
 
 RAN = "command terminated with exit code"
 SECONDS = 20  # for one answer of anything that is asked
@@ -32,8 +33,8 @@ class Patient:
     """kubectl's arguments without the context."""
     inside: Run
     """A command in the mail server's container."""
-    firewall: Callable[[str, str], dict[str, Any]] | None
-    """The agent's answer to a verb about the site's haproxy or rules; None where the site has no firewall."""
+    firewall: Firewall | UserError | None
+    """None where the site has no firewall; an error where it has one that cannot be asked."""
     resolvers: tuple[str, ...]
     """Addresses of the DNS servers that speak for the Internet."""
     dns_port: int = 53
@@ -47,8 +48,7 @@ class Patient:
 def answer(result: subprocess.CompletedProcess[str]) -> str:
     """A command's output. Raises UserError with its last words where it failed."""
     if result.returncode:
-        last = (result.stderr.strip().splitlines() or [f"ended with {result.returncode}"])[-1]
-        raise UserError(last.removeprefix("error: "))
+        raise UserError(reason(result.stderr))
     return result.stdout
 
 
@@ -58,9 +58,8 @@ def of_cluster(site: Site) -> tuple[Run, Run]:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         if site.cluster.context is None:
             raise UserError("cluster.context is not set, so there is no cluster to ask")
-        command = kubectl_command(site.cluster.context, "--request-timeout", f"{SECONDS}s", *arguments)
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=2 * SECONDS, check=False)
+            return kubectl(site.cluster.context, "--request-timeout", f"{SECONDS}s", *arguments, seconds=2 * SECONDS)
         except FileNotFoundError:
             raise UserError("needs kubectl") from None
         except subprocess.TimeoutExpired:
