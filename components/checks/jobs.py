@@ -1,4 +1,4 @@
-"""Rules for the jobs: probe, backup, retention."""
+"""Rules for the jobs: probe, backup, retention, reports."""
 
 import re
 
@@ -8,7 +8,7 @@ from components.settings.schedule import most_runs_per_day, period
 from components.settings.site import Site
 from components.settings.types import domain_of, is_pinned
 
-AREA = Area[Site]("jobs", "probe, backup, restore drill, retention")
+AREA = Area[Site]("jobs", "probe, backup, restore drill, retention, reports, reputation")
 
 
 @AREA.error("webmail-backup-alone", remedy="set it, or remove jobs.webmail_backup")
@@ -46,9 +46,12 @@ def no_drill(site: Site) -> Found:
 def image_not_pinned(site: Site) -> Found:
     """Anyone who can push the tag again can run code that reads all mail."""
     jobs = site.jobs
-    used = site.production and any((jobs.probe, jobs.backup, jobs.webmail_backup, jobs.retention))
-    for name, image in (("python_image", jobs.python_image), ("restic_image", jobs.restic_image)) if used else ():
-        if not is_pinned(image):
+    for name, image, users in (
+        ("python_image", jobs.python_image, (jobs.probe, jobs.backup, jobs.webmail_backup, jobs.retention)),
+        ("restic_image", jobs.restic_image, (jobs.backup, jobs.webmail_backup)),
+        ("parsedmarc_image", jobs.parsedmarc_image, (jobs.reports, jobs.reputation)),
+    ):
+        if site.production and any(users) and not is_pinned(image):
             yield f"jobs.{name}", f"{image} is not pinned by digest, so anyone who can push the tag again can read all mail"
 
 
@@ -146,3 +149,24 @@ def retention_folder(site: Site) -> Found:
     for setting, _, folder in _retention_rules(site):
         if re.search(r'[^ -~]|["\\|]', folder):
             yield f"{setting}.folder", f"{folder!r} has a quote, a backslash, a bar or a letter beyond ASCII in it"
+
+
+@AREA.error("reports-mailbox", remedy="declare it there")
+def reports_mailbox(site: Site) -> Found:
+    """Reports are read from one of the mailboxes."""
+    if (reports := site.jobs.reports) and reports.mailbox not in site.mail.mailboxes:
+        yield "jobs.reports.mailbox", f"{reports.mailbox} is not in mail.mailboxes"
+
+
+@AREA.error("reports-shared", remedy="give the reports a mailbox of their own")
+def reports_shared(site: Site) -> Found:
+    """The reader moves every message out of INBOX, where retention and the probe look for theirs and a person reads mail."""
+    if (reports := site.jobs.reports) is None:
+        return
+    for setting, mailbox, _ in _retention_rules(site):
+        if mailbox == reports.mailbox:
+            yield f"{setting}.mailbox", f"would delete the reports that jobs.reports keeps in {mailbox}"
+    if site.jobs.probe and site.jobs.probe.mailbox == reports.mailbox:
+        yield "jobs.probe.mailbox", f"the probe's messages would be filed away by jobs.reports in {reports.mailbox}"
+    if reports.mailbox in _lands_in(site, f"@{domain_of(reports.mailbox)}"):
+        yield "jobs.reports.mailbox", f"{reports.mailbox} takes the catch-all, whose mail would be filed away as unreadable reports"

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from components.jobs.backup import MAIL, WEBMAIL_JOB, backup_jobs
 from components.jobs.job import Job
 from components.jobs.probe import INBOUND, OUTBOUND, probe_jobs
+from components.jobs.reports import NAME as REPORTS
+from components.jobs.reports import report_jobs
+from components.jobs.reputation import NAME as REPUTATION
+from components.jobs.reputation import reputation_jobs
 from components.jobs.restore import DRILL, restore_jobs
 from components.jobs.retention import NAME as RETENTION
 from components.jobs.retention import retention_jobs
@@ -13,11 +17,11 @@ from components.settings.site import Site
 
 # Of the longest pause in the schedule. After a failed probe the next comes in minutes.
 # A nightly backup is missing at noon, a weekly drill on Wednesday.
-FACTORS = {INBOUND: 3, OUTBOUND: 3, MAIL: 1.5, WEBMAIL_JOB: 1.5, DRILL: 1.5, RETENTION: 3}
+FACTORS = {INBOUND: 3, OUTBOUND: 3, MAIL: 1.5, WEBMAIL_JOB: 1.5, DRILL: 1.5, RETENTION: 3, REPORTS: 3, REPUTATION: 3}
 
 
 def all_jobs(site: Site) -> Iterator[Job]:
-    for jobs in (probe_jobs, backup_jobs, restore_jobs, retention_jobs):
+    for jobs in (probe_jobs, backup_jobs, restore_jobs, retention_jobs, report_jobs, reputation_jobs):
         yield from jobs(site)
 
 

@@ -12,7 +12,7 @@ from components.settings.jobs import BackupTarget, Nfs
 
 
 class Jobs(Component):
-    """CronJobs of the probe, the backups, the restores and retention; nothing at all where the settings name none."""
+    """CronJobs of the probe, the backups, the restores, retention, reports and reputation; nothing at all where the settings name none."""
 
     TYPE = "mailserver:jobs:Jobs"
 

@@ -79,6 +79,9 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
         boxes = sorted({rule.mailbox for rule in jobs.retention.rules})
         template = {box.replace("@", "_at_"): f'{{{{ .accounts | fromJson | dig "{box}" "" }}}}' for box in boxes}
         yield jobs.retention.passwords.name, {"accounts": mail.accounts.source}, template
+    if jobs.reports:
+        template = {"password": f'{{{{ .accounts | fromJson | dig "{jobs.reports.mailbox}" "" }}}}'}
+        yield jobs.reports.password.name, {"accounts": mail.accounts.source}, template
 
 
 def mounted_secrets(site: Site) -> dict[str, str]:

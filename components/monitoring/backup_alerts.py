@@ -1,56 +1,26 @@
 """Alerts about backups, the restore drill and retention."""
 
 from components.jobs.backup import MAIL, WEBMAIL_JOB
-from components.jobs.bounds import all_jobs, overdue
 from components.jobs.restore import DRILL
 from components.jobs.retention import NAME as RETENTION
 from components.monitoring.alert import Alert, series
-from components.settings.schedule import Schedule
+from components.monitoring.schedules import never, pushed, schedules, stale, stale_or_never
 from components.settings.site import Site
 
 DAY = 86400
 RESTORE_PAGE = "docs/runbooks/restore.md"
 
 
-def _schedules(site: Site) -> dict[str, Schedule]:
-    """Of the jobs that a site has and that run by themselves."""
-    return {job.name: job.schedule for job in all_jobs(site) if not job.suspended}
-
-
-def _stale(site: Site, job: str) -> str | None:
-    schedule = _schedules(site).get(job)
-    success = series("kube_cronjob_status_last_successful_time", namespace=site.namespace, cronjob=job)
-    return schedule and f"(time() - {success}) > {overdue(job, schedule)}"
-
-
-def _never(site: Site, job: str) -> str | None:
-    """Before the first success the CronJob has no such time at all, so a comparison with 0 could never hold."""
-    schedule = _schedules(site).get(job)
-    labels = {"namespace": site.namespace, "cronjob": job}
-    return schedule and (
-        f"(time() - {series('kube_cronjob_created', **labels)}) > {overdue(job, schedule)} "
-        f"unless on (namespace, cronjob) {series('kube_cronjob_status_last_successful_time', **labels)}"
-    )
-
-
-def _stale_or_never(site: Site, job: str) -> str | None:
-    return _stale(site, job) and f"{_stale(site, job)} or {_never(site, job)}"
-
-
 def _backups(site: Site, query: str) -> str | None:
     """The query with the matcher of this site's backups for JOBS."""
-    jobs = [job for job in (MAIL, WEBMAIL_JOB) if job in _schedules(site)]
+    jobs = [job for job in (MAIL, WEBMAIL_JOB) if job in schedules(site)]
     return query.replace("JOBS", f'job=~"{"|".join(jobs)}"') if jobs and site.jobs.pushgateway else None
-
-
-def _pushed(site: Site, job: str, query: str) -> str | None:
-    return query if job in _schedules(site) and site.jobs.pushgateway else None
 
 
 ALERTS = (
     Alert(
         "MailserverBackupStale",
-        lambda site: _stale(site, MAIL),
+        lambda site: stale(site, MAIL),
         "30m",
         "critical",
         "The mail volume has not been backed up since yesterday. Whatever is lost now is lost from that day on.",
@@ -59,7 +29,7 @@ ALERTS = (
     ),
     Alert(
         "MailserverBackupNeverSucceeded",
-        lambda site: _never(site, MAIL),
+        lambda site: never(site, MAIL),
         "1h",
         "critical",
         "The mail volume has never been backed up.",
@@ -67,7 +37,7 @@ ALERTS = (
     ),
     Alert(
         "WebmailBackupStale",
-        lambda site: _stale(site, WEBMAIL_JOB),
+        lambda site: stale(site, WEBMAIL_JOB),
         "30m",
         "critical",
         "The webmail's volumes have not been backed up since yesterday.",
@@ -76,7 +46,7 @@ ALERTS = (
     ),
     Alert(
         "WebmailBackupNeverSucceeded",
-        lambda site: _never(site, WEBMAIL_JOB),
+        lambda site: never(site, WEBMAIL_JOB),
         "1h",
         "critical",
         "The webmail's volumes have never been backed up.",
@@ -136,7 +106,7 @@ ALERTS = (
     ),
     Alert(
         "RestoreDrillFailed",
-        lambda site: _pushed(site, DRILL, f"{series('mail_restore_success', job=DRILL)} == 0"),
+        lambda site: pushed(site, DRILL, f"{series('mail_restore_success', job=DRILL)} == 0"),
         "1m",
         "critical",
         "The rehearsed restore failed: the backup may not be usable.",
@@ -144,7 +114,7 @@ ALERTS = (
     ),
     Alert(
         "RestoreDrillStale",
-        lambda site: _stale_or_never(site, DRILL),
+        lambda site: stale_or_never(site, DRILL),
         "1h",
         "warning",
         "No restore has been rehearsed successfully for too long.",
@@ -152,7 +122,7 @@ ALERTS = (
     ),
     Alert(
         "RetentionFailing",
-        lambda site: _pushed(site, RETENTION, f"{series('spam_retention_errors_total', job=RETENTION)} > 0"),
+        lambda site: pushed(site, RETENTION, f"{series('spam_retention_errors_total', job=RETENTION)} > 0"),
         "1m",
         "warning",
         "Old mail is not deleted from a mailbox: its password, a missing folder, or a share so large that the job refuses to delete it.",
@@ -161,7 +131,7 @@ ALERTS = (
     ),
     Alert(
         "RetentionStale",
-        lambda site: _stale_or_never(site, RETENTION),
+        lambda site: stale_or_never(site, RETENTION),
         "30m",
         "warning",
         "Retention has not succeeded for too long; its mailboxes grow.",

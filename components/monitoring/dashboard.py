@@ -120,6 +120,44 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
                 },
             ),
         ),
+        "What others say about us": (
+            Panel("In our name, by source", "stat", {"sum by (source) (dmarc_messages)": "{{source}}"}),
+            Panel(
+                "Passing and failing DMARC",
+                "graph",
+                {"sum by (domain, known, aligned) (dmarc_messages)": "{{domain}} known {{known}}, aligned {{aligned}}"},
+            ),
+            Panel("What receivers did", "graph", {"sum by (disposition) (dmarc_messages)": "{{disposition}}"}),
+            Panel(
+                "Sessions over TLS",
+                "graph",
+                {"sum by (domain, policy, result) (tls_report_sessions)": "{{domain}} {{policy}} {{result}}"},
+            ),
+            Panel(
+                "Reports",
+                "stat",
+                {
+                    "mail_reports": "{{kind}}",
+                    "sum by (reason) (dmarc_failure_reports)": "failure: {{reason}}",
+                    "mail_reports_success": "read",
+                },
+            ),
+            Panel("Block lists that answer", "stat", {"mail_blocklist_usable": "{{list}}"}),
+            Panel(
+                "Listed",
+                "graph",
+                {"sum by (list, whose, entry) (mail_blocklist_listed)": "{{list}} {{whose}} {{entry}}"},
+            ),
+            Panel(
+                "Since reports and lists were last read",
+                "stat",
+                {
+                    "time() - mail_reports_last_success_timestamp": "reports",
+                    "time() - mail_reputation_last_success_timestamp": "block lists",
+                },
+                "s",
+            ),
+        ),
         "Jobs": (
             Panel("Since the last report of each job", "graph", {"time() - push_time_seconds": "{{job}}"}, "s"),
             Panel(

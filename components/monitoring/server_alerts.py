@@ -180,8 +180,8 @@ ALERTS = (
         lambda site: _failed(site, f'job_name!~"({INBOUND}|{OUTBOUND}|.*backup)-.*"', 6 * 3600),
         "1m",
         "warning",
-        "Retention, the restore drill, a restore or the report reader ended with an error. The probe and the backups have "
-        "alerts of their own.",
+        "Retention, the restore drill, a restore, the report reader or the look at block lists ended with an error. The probe and the "
+        "backups have alerts of their own.",
         "`kubectl -n mailserver logs job/<name>` has the reason in its last lines; finished jobs are kept for a day. "
         "`make job JOB=<CronJob>` runs it again.",
         "{{ $labels.job_name }}",

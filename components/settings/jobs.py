@@ -1,4 +1,4 @@
-"""The jobs that prove every day that the mail system works: probe, backup with restore drill, retention."""
+"""The jobs beside the mail server: probe, backup with restore drill, retention, reports, reputation."""
 
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
@@ -175,6 +175,35 @@ class Retention(Model):
     dry_run: bool = Field(default=False, description="only count and report")
 
 
+class ReportsSecret(Model):
+    """Key `password`: of the reports' mailbox. It comes from the accounts Secret's source."""
+
+    name: ObjectName = secret_name("mailserver-reports")
+
+
+class Reports(Model):
+    """Reads the DMARC and TLS reports of other mail servers from their mailbox, and files them there."""
+
+    schedule: Schedule = Field(default="37 */4 * * *", description="reports come once a day from each reporter, at any hour")
+    mailbox: MailAddress = Field(
+        description="mailbox of its own, to which the addresses for reports in the DNS settings are aliased",
+        examples=["reports@example.org"],
+    )
+    password: ReportsSecret = Field(default=ReportsSecret(), description="Secret with the mailbox's password, key `password`")
+    known_sources: tuple[Fqdn, ...] = Field(
+        default=(),
+        description="owners of networks, as reports name them, that may pass as us beside our own hosts and those of the SPF record: "
+        "a list server, a forwarder",
+        examples=[["example.net"]],
+    )
+
+
+class Reputation(Model):
+    """Asks DNS block lists about the public addresses, the mail domains and the relay."""
+
+    schedule: Schedule = Field(default="23 */6 * * *", description="lists change within hours, and allow small sites few questions")
+
+
 class Heartbeats(Model):
     """URLs that are called while mail arrives. They contain tokens, so they come from a Secret; without sources you create it."""
 
@@ -199,6 +228,10 @@ class Jobs(Model):
     python_image: Image = Field(
         default="docker.io/library/python:3.12.11-alpine3.22", description="image that runs probe, retention and backups"
     )
+    parsedmarc_image: Image = Field(
+        default="ghcr.io/domainaware/parsedmarc:11.1.0",
+        description="image that runs reports and reputation: parsedmarc, and with it Python and dnspython",
+    )
     restic_image: Image = Field(default="docker.io/restic/restic:0.18.1", description="image that the restic binary is taken from")
     pushgateway: (
         Annotated[str, *text("URL", r"https?://[^\s?]*[^\s?/]", "write a URL such as http://pushgateway:9091, without a slash at the end")]
@@ -214,6 +247,8 @@ class Jobs(Model):
         default=None, description="backup of the webmail's volumes, with the key and the retention of jobs.backup; null: off"
     )
     retention: Retention | None = Field(default=None, description="deletion of old mail; null: off")
+    reports: Reports | None = Field(default=None, description="reader of DMARC and TLS reports; null: off")
+    reputation: Reputation | None = Field(default=None, description="look at DNS block lists; null: off")
     heartbeats: Heartbeats | None = Field(default=None, description="URLs that the probe calls while mail arrives; null: none")
 
     @field_validator("time_zone")

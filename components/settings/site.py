@@ -73,7 +73,7 @@ class Site(Model):
     edge: Edge = Field(description="the pfSense firewall in front of it")
     tls: Tls = Field(description="certificate of the mail hosts")
     mail: Mail = Field(description="the mail server")
-    jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention")
+    jobs: Jobs = Field(default=Jobs(), description="probe, backup with restore drill, retention, reports, reputation")
     monitoring: Monitoring | None = Field(default=None, description="alerts and what belongs to them; null: none")
     webmail: Webmail | None = Field(default=None, description="Roundcube in a browser; null: none")
     secret_store: SecretStore | None = Field(

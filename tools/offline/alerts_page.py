@@ -37,11 +37,13 @@ Alertmanager needs a receiver that is not mail, named in `monitoring.channels`: 
 
 The probe runs every 20 minutes, so what only it can see is noticed within 25; the rest within ten. Beside a cause, Alertmanager keeps
 back the alerts that only follow from it.
+What other servers report comes a day late.
 """
 TITLES = {
     "mail-server": "The mail server",
     "mail-probe": "The round trip",
     "mail-backup": "Backup, restore drill, retention",
+    "mail-reports": "What others say about us",
     "mail-logs": "Log lines (Loki)",
 }
 

@@ -114,6 +114,23 @@ def deleted_by_retention(view: View) -> Found:
             yield address, f"takes reports, which retention deletes in {', '.join(expiring)}"
 
 
+@AREA.warning("not-read", remedy="alias it to jobs.reports.mailbox, or ask for reports there too")
+def not_read(view: View) -> Found:
+    """A record asks for reports, and none of its addresses ends in the mailbox that is read."""
+    if (reports := view.site.jobs.reports) is None:
+        return
+    for domain, settings in view.site.domains.items():
+        dmarc = settings.dns.dmarc
+        for setting, uris in (
+            ("dmarc.aggregate_reports", dmarc.aggregate_reports if dmarc else ()),
+            ("dmarc.failure_reports", dmarc.failure_reports if dmarc else ()),
+            ("tls_reports", settings.dns.tls_reports),
+        ):
+            boxes = {box for uri in uris for box in _destinations(view, uri.removeprefix("mailto:").lower())}
+            if uris and reports.mailbox not in boxes:
+                yield f"domains.{domain}.dns.{setting}", f"does not reach {reports.mailbox}, so jobs.reports never sees these reports"
+
+
 @AREA.warning("in-catch-all", remedy="give it an alias", source="RFC 9990 section 4")
 def in_catch_all(view: View) -> Found:
     """Reports that only the catch-all takes are lost among other mail."""

@@ -124,7 +124,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "prod",
         {},
         "jobs.restic_image",
-        {"jobs/python_image": f"docker.io/library/python:3.12{PINNED}", "jobs/restic_image": f"docker.io/restic/restic:0.18.1{PINNED}"},
+        {f"jobs/{name}_image": f"docker.io/library/{name}:1{PINNED}" for name in ("python", "restic", "parsedmarc")},
     ),
     "jobs.probe-mailbox": ("prod", {"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "jobs.probe.mailbox"),
     "jobs.probe-recipient": ("prod", {"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient"),
@@ -177,6 +177,8 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "credentials.store-without-external-secrets": ("prod", {"cluster/external_secrets": None}, "secret_store"),
     "credentials.source-without-store": ("prod", {"secret_store": ...}, "mail.accounts"),
     "credentials.probe-without-accounts": ("prod", {"mail/accounts/source": None}, "jobs.probe.credentials"),
+    "jobs.reports-mailbox": ("prod", {"jobs/reports/mailbox": "nobody@viktorbarzin.me"}, "jobs.reports.mailbox"),
+    "jobs.reports-shared": ("prod", {"jobs/reports/mailbox": "spam@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "placeholders.address": ("dev", {"production": True}, "edge.address"),
     "placeholders.domain": ("dev", {"production": True}, "domains.example.net"),
     "placeholders.host-key": ("prod", {"edge/ssh/host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43}, "edge.ssh.host_key"),
@@ -197,6 +199,12 @@ def test_a_rule_fires_where_it_should_and_only_there(code):
     stack, changes, setting, *quiet = CASES[code]
     assert (code, setting) in found(stack, changes)
     assert code not in {fired for fired, _ in found(stack, quiet[0] if quiet else {})}
+
+
+def test_reports_are_kept_from_whatever_else_works_on_a_mailbox():
+    shared = {"jobs/reports/mailbox": "spam@viktorbarzin.me"}
+    assert ("jobs.reports-shared", "jobs.probe.mailbox") in found("prod", shared)
+    assert ("jobs.reports-shared", "jobs.reports.mailbox") in found("prod", {**shared, "jobs/retention": None, "jobs/probe": None})
 
 
 def test_every_rule_has_a_case():

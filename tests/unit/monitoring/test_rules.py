@@ -42,6 +42,10 @@ VERDICTS = (
 VERDICTS += ("misconfigured", "stopped", "internal_error")
 MAIL_CRON, DRILL_CRON = 'namespace="mailserver", cronjob="mailserver-backup"', 'namespace="mailserver", cronjob="mail-restore-drill"'
 WEB_CRON, RETENTION_CRON = 'namespace="mailserver", cronjob="roundcube-backup"', 'namespace="mailserver", cronjob="spam-retention"'
+REPORTS_CRON, REPUTATION_CRON = (f'namespace="mailserver", cronjob="mail-{name}"' for name in ("reports", "reputation"))
+CRONS = (MAIL_CRON, WEB_CRON, DRILL_CRON, RETENTION_CRON, REPORTS_CRON, REPUTATION_CRON)
+LISTED = 'job="mail-reputation", list="zen.spamhaus.org", subject="176.12.22.76", whose="own"'
+REPORTS = 'job="mail-reports", domain="viktorbarzin.me"'
 PVC = 'namespace="mailserver", persistentvolumeclaim="mailserver-data-encrypted"'
 EDGE = 'job="email-roundtrip-monitor", service="{}", host="mail.viktorbarzin.me", family="ipv4", seen_from="inside"'
 PROBE, OUTBOUND = 'job="email-roundtrip-monitor"', 'job="email-outbound-monitor"'
@@ -74,8 +78,17 @@ HEALTHY = {
     f"email_outbound_success{{{OUTBOUND}}}": always(1),
     **{f"email_edge_{what}{{{EDGE.format(service)}}}": always(1) for what in ("up", "tls") for service in SERVICES},
     **{f"email_edge_certificate_days{{{EDGE.format(service)}}}": always(60) for service in SERVICES},
-    **{f"kube_cronjob_created{{{cron}}}": always(-2000000) for cron in (MAIL_CRON, WEB_CRON, DRILL_CRON, RETENTION_CRON)},
-    **{f"kube_cronjob_status_last_successful_time{{{cron}}}": NOW for cron in (MAIL_CRON, WEB_CRON, DRILL_CRON, RETENTION_CRON)},
+    **{f"kube_cronjob_created{{{cron}}}": always(-2000000) for cron in CRONS},
+    **{f"kube_cronjob_status_last_successful_time{{{cron}}}": NOW for cron in CRONS},
+    f'dmarc_messages{{{REPORTS}, source="sendinblue.com", known="true", aligned="dkim", disposition="none"}}': always(97),
+    f'dmarc_messages{{{REPORTS}, source="sendinblue.com", known="true", aligned="none", disposition="none"}}': always(3),
+    f'dmarc_messages{{{REPORTS}, source="google.com", known="false", aligned="dkim", disposition="none"}}': always(9),
+    f'dmarc_messages{{{REPORTS}, source="oracle.com", known="false", aligned="none", disposition="reject"}}': always(5000),
+    f'tls_report_sessions{{{REPORTS}, policy="sts", result="success"}}': always(50),
+    'mail_blocklist_usable{job="mail-reputation", list="zen.spamhaus.org"}': always(1),
+    'mail_blocklist_usable{job="mail-reputation", list="bl.spamcop.net"}': always(0),
+    f'mail_blocklist_listed{{{LISTED}, entry="listed"}}': always(0),
+    f'mail_blocklist_listed{{{LISTED}, entry="policy"}}': always(1),
     **{f"backup_{name}{{{job}}}": always(1) for name in ("success", "verified") for job in BACKUPS},
     **{f"backup_snapshots{{{job}}}": always(15) for job in BACKUPS},
     **{f"backup_oldest_snapshot_timestamp{{{job}}}": always(-5000000) for job in BACKUPS},
@@ -176,6 +189,18 @@ FAULTS = {
     "RestoreDrillFailed": Fault({'mail_restore_success{job="mail-restore-drill"}': always(0)}),
     "RestoreDrillStale": Fault({f"kube_cronjob_status_last_successful_time{{{DRILL_CRON}}}": None}, at=65),
     "RetentionFailing": Fault({'spam_retention_errors_total{job="spam-retention", mailbox="spam@viktorbarzin.me"}': always(1)}),
+    "DmarcUnknownSource": Fault(
+        {f'dmarc_messages{{{REPORTS}, source="google.com", known="false", aligned="dkim and spf", disposition="none"}}': always(8)}
+        | {f'dmarc_messages{{{REPORTS}, source="google.com", known="false", aligned="spf", disposition="none"}}': always(3)}
+    ),
+    "DmarcAlignmentLow": Fault(
+        {f'dmarc_messages{{{REPORTS}, source="sendinblue.com", known="true", aligned="none", disposition="quarantine"}}': always(4)}
+    ),
+    "TlsReportedFailing": Fault({f'tls_report_sessions{{{REPORTS}, policy="sts", result="certificate-expired"}}': always(1)}),
+    "MailReportsStale": Fault({f"kube_cronjob_status_last_successful_time{{{REPORTS_CRON}}}": always(-43200)}, at=65),
+    "MailAddressListed": Fault({f'mail_blocklist_listed{{{LISTED}, entry="listed"}}': always(1)}),
+    "BlocklistsSilent": Fault({'mail_blocklist_usable{job="mail-reputation", list="zen.spamhaus.org"}': always(0)}),
+    "MailReputationStale": Fault({f"kube_cronjob_status_last_successful_time{{{REPUTATION_CRON}}}": None}, at=65),
     "RetentionStale": Fault({f"kube_cronjob_status_last_successful_time{{{RETENTION_CRON}}}": always(-43200)}, at=35),
 }
 
@@ -206,6 +231,15 @@ MORE = {
                 f"backup_snapshots{{{BACKUPS[0]}}}": f"15x{DAYS - 1} 14x3000",
             },
             at=DAY + 20,
+        ),
+    ),
+    "a few of our messages fail, of which too few were counted": (
+        set(),
+        Fault(
+            {
+                f'dmarc_messages{{{REPORTS}, source="sendinblue.com", known="true", aligned="dkim", disposition="none"}}': always(15),
+                f'dmarc_messages{{{REPORTS}, source="sendinblue.com", known="true", aligned="none", disposition="none"}}': always(3),
+            }
         ),
     ),
     "one backup is late": (set(), Fault({f"kube_cronjob_status_last_successful_time{{{MAIL_CRON}}}": always(-86400)}, at=60)),
@@ -301,10 +335,24 @@ def test_names_and_labels(site):
 
 def test_a_site_without_a_part_has_no_alert_on_it(site):
     bare = site(
-        "prod", {"jobs/probe": None, "jobs/retention": None, "jobs/backup": None, "jobs/webmail_backup": None, "jobs/pushgateway": None}
+        "prod",
+        {"jobs/probe": None, "jobs/retention": None, "jobs/backup": None, "jobs/webmail_backup": None, "jobs/pushgateway": None}
+        | {"jobs/reports": None, "jobs/reputation": None},
     )
     text = rules_text(bare)
-    for metric in ("email_", "backup_", "mail_restore", "spam_retention", "push_time", "mail_queue", "cronjob="):
+    gone = (
+        "email_",
+        "backup_",
+        "mail_restore",
+        "spam_retention",
+        "push_time",
+        "mail_queue",
+        "cronjob=",
+        "dmarc_",
+        "tls_report",
+        "blocklist",
+    )
+    for metric in gone:
         assert metric not in text.replace("backup-mx", ""), metric
     assert "MailServerDown" in text
 

@@ -14,6 +14,10 @@ CASES: dict[str, Case] = {
         "nobody@viktorbarzin.me: is asked to take reports, but is neither a mailbox nor an alias",
         {f"{D}/tls_reports": ["mailto:nobody@viktorbarzin.me"], "mail/aliases": {}},
     ),
+    "reports to the catch-all, where retention deletes": doubted(
+        "dmarc@viktorbarzin.me: takes reports only through the catch-all, in spam@viktorbarzin.me",
+        {"mail/aliases/dmarc@viktorbarzin.me": ...},
+    ),
     "no TLS reports": doubted("_smtp._tls.viktorbarzin.me TXT (TLSRPT): is missing", {f"{D}/tls_reports": []}),
     "two TLSRPT records": published("reporters then send nothing", (f"_smtp._tls.{PROD}", "TXT", '"v=TLSRPTv1; rua=mailto:a@b.example"')),
     "TLSRPT without address": published("_smtp._tls.viktorbarzin.me", (f"_smtp._tls.{PROD}", "TXT", '"v=TLSRPTv1;"'), without="tlsrpt"),
@@ -29,14 +33,29 @@ def test_reports_that_retention_deletes_are_doubtful(site: Callable[..., Site]):
     def doubts(changes: Settings) -> list[str]:
         return [f.setting for f in verify(site("prod", changes), OTHERS, TODAY) if f.code == "reports.deleted-by-retention"]
 
-    assert doubts({}) == ["dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
-    assert doubts({"jobs/retention": None}) == []
+    assert doubts({}) == []
+    catch_all = {"mail/aliases/dmarc@viktorbarzin.me": ...}
+    assert doubts(catch_all) == ["dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
+    assert doubts(catch_all | {"jobs/retention": None}) == []
     elsewhere = [{"mailbox": "docs@viktorbarzin.me", "kind": "automated", "days": 14}]
-    assert doubts({"jobs/retention/rules": elsewhere}) == []
+    assert doubts(catch_all | {"jobs/retention/rules": elsewhere}) == []
+
+
+def test_reports_that_do_not_reach_the_mailbox_that_is_read_are_doubtful(site: Callable[..., Site]):
+    def unread(changes: Settings) -> list[str]:
+        return [f.setting for f in verify(site("prod", changes), OTHERS, TODAY) if f.code == "reports.not-read"]
+
+    assert unread({}) == []
+    assert unread({f"{D}/tls_reports": ["mailto:postmaster@viktorbarzin.me"]}) == ["domains.viktorbarzin.me.dns.tls_reports"]
+    assert unread({"mail/aliases/dmarc@viktorbarzin.me": ["me@viktorbarzin.me"]}) == [
+        f"domains.viktorbarzin.me.dns.dmarc.{kind}_reports" for kind in ("aggregate", "failure")
+    ]
+    assert unread({f"{D}/tls_reports": [], "jobs/reports": None}) == []
 
 
 def test_reports_may_go_to_an_alias_of_the_secret_store(site: Callable[..., Site]):
-    changes = {"mail/aliases": {}, "dns/external_report_addresses": ["dmarc@viktorbarzin.me", "postmaster@viktorbarzin.me"]}
+    names = ("dmarc", "postmaster")
+    changes = {"mail/aliases": {}, "jobs/reports": None, "dns/external_report_addresses": [f"{name}@viktorbarzin.me" for name in names]}
     assert said(verify(site("prod", changes), OTHERS, TODAY), error=True) == []
 
 

@@ -39,8 +39,6 @@ def test_the_site_of_the_owner_passes(site: Callable[..., Site]):
         "hosts.partial-internal-view",
         "spf.softfail",  # until the relay is proven
         "dmarc.dubious",  # more than two addresses for failure reports
-        "reports.deleted-by-retention",
-        "reports.in-catch-all",
     ]
 
 
