@@ -117,18 +117,24 @@ def api() -> Iterator[Cloudflare]:
     api.stop()
 
 
+def plugin_path(folder: Path) -> str:
+    """PATH with the stand-in for the provider's plugin, which goes into `folder`; as it is where the real one is installed."""
+    path, home = os.environ["PATH"], Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
+    if any(home.glob("plugins/resource-cloudflare-*")):
+        return path
+    plugin = folder / "bin/pulumi-resource-cloudflare"
+    plugin.parent.mkdir()
+    plugin.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.cloudflare_plugin "$@"\n')
+    plugin.chmod(0o755)
+    return f"{plugin.parent}:{path}"
+
+
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory, api: Cloudflare) -> Iterator[Stack]:
     """One stack for all tests; with the provider's plugin where it is installed, else with the stand-in."""
     folder = tmp_path_factory.mktemp("dns")
-    home = Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
     with pytest.MonkeyPatch.context() as patch:
-        if not any(home.glob("plugins/resource-cloudflare-*")):
-            plugin = folder / "bin/pulumi-resource-cloudflare"
-            plugin.parent.mkdir()
-            plugin.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.cloudflare_plugin "$@"\n')
-            plugin.chmod(0o755)
-            patch.setenv("PATH", f"{plugin.parent}:{os.environ['PATH']}")
+        patch.setenv("PATH", plugin_path(folder))
         for name in ("state", "program"):
             (folder / name).mkdir()
         patch.setenv("PULUMI_BACKEND_URL", (folder / "state").as_uri())

@@ -209,10 +209,10 @@ HOSTILE: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "reports by HTTP": ({f"{D}/dmarc/aggregate_reports": ["http://a.example"]}, None, "aggregate_reports.0: write mailto:"),
     "reports without a scheme": ({f"{D}/tls_reports": ["a@example.org"]}, None, "tls_reports.0: write mailto:"),
     "another tag behind an address": ({f"{D}/dmarc/aggregate_reports": ["mailto:a@example.org;p=none"]}, None, "aggregate_reports.0"),
-    "reports to nobody": (
-        {f"{D}/dmarc/aggregate_reports": ["mailto:nobody@example.org"], "mail/aliases/@example.org": ...},
+    "reports to an unknown address": (
+        {f"{D}/dmarc/aggregate_reports": ["mailto:unknown@example.org"], "mail/aliases/@example.org": ...},
         "reports.no-mailbox",
-        f"domains.{DOMAIN}.dns.dmarc: nobody@example.org: is asked to take reports",
+        f"domains.{DOMAIN}.dns.dmarc: unknown@example.org: is asked to take reports",
     ),
     "a policy with hosts of its own": ({f"{D}/mta_sts/mx": ["a.example"]}, None, "dns.mta_sts.mx: unknown setting"),
     "enforced without a test": ({f"{D}/mta_sts/mode": "enforce"}, "mta-sts.untested", f"domains.{DOMAIN}.dns.mta_sts: enforce was never"),
@@ -261,7 +261,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a zone id in capitals": ({f"{Z}/cloudflare": "A" * 32}, None, f"dns.zones.{DOMAIN}.cloudflare"),
     "a zone id of zeros": ({f"{Z}/cloudflare": "0" * 32}, None, f"dns.zones.{DOMAIN}.cloudflare: is a placeholder"),
     "a top-level zone": ({"dns/zones/org": {}}, None, "dns.zones.org"),
-    "a zone of nobody": ({"dns/zones/example.edu": {}}, None, "dns.zones.example.edu: no domain and no mail host"),
+    "a zone without a domain": ({"dns/zones/example.edu": {}}, None, "dns.zones.example.edu: no domain and no mail host"),
     "a key that no record has": ({f"{Z}/adopt": {"nokey": "a" * 32}}, "zone.adopts-nothing", f"dns.zones.{DOMAIN}.adopt"),
     "one id for two keys": ({f"{Z}/adopt": {"spf": "a" * 32, "dmarc": "a" * 32}}, None, f"dns.zones.{DOMAIN}.adopt.dmarc"),
     "an id cut short": ({f"{Z}/adopt": {"spf": "a" * 31}}, None, f"dns.zones.{DOMAIN}.adopt.spf"),
