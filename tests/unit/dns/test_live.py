@@ -104,8 +104,8 @@ def test_an_answer_says_how_many_records_there_are():
     assert parse([row])[1] == 1
 
 
-def record(key: str, type_: str, content: str, **more: str) -> Record:
-    return Record(ZONE, key, more.pop("name", ZONE), type_, content, **more)
+def record(key: str, type_: str, content: str, name: str = ZONE, unit: str | None = None) -> Record:
+    return Record(ZONE, key, name, type_, content, unit=unit)
 
 
 SPF, KEY = ('"v=spf1 mx -all"', '"v=DKIM1; k=rsa; p=AAAA"')
