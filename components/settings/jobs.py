@@ -1,5 +1,6 @@
 """The jobs beside the mail server: probe, backup with restore drill, retention, reports, reputation."""
 
+from functools import cache
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
@@ -220,6 +221,9 @@ class Heartbeats(Model):
     )
 
 
+_time_zones = cache(available_timezones)  # reads every file of the system's database
+
+
 class Jobs(Model):
     """The CronJobs beside the mail server; each is off while it is null."""
 
@@ -254,7 +258,7 @@ class Jobs(Model):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _time_zones():
             raise ValueError("write an IANA time zone such as Europe/Sofia or Etc/UTC")
         return value
 

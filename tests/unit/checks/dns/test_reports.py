@@ -11,7 +11,7 @@ from tests.unit.checks.dns.support import OTHERS, PROD, TODAY, Case, D, doubted,
 
 CASES: dict[str, Case] = {
     "reports to an address that takes no mail": refused(
-        "nobody@viktorbarzin.me: is asked to take reports, but is neither a mailbox nor an alias",
+        ": nobody@viktorbarzin.me: is asked to take reports, but is neither a mailbox nor an alias",
         {f"{D}/tls_reports": ["mailto:nobody@viktorbarzin.me"], "mail/aliases": {}},
     ),
     "reports to the catch-all, where retention deletes": doubted(
@@ -35,7 +35,7 @@ def test_reports_that_retention_deletes_are_doubtful(site: Callable[..., Site]):
 
     assert doubts({}) == []
     catch_all = {"mail/aliases/dmarc@viktorbarzin.me": ...}
-    assert doubts(catch_all) == ["dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
+    assert doubts(catch_all) == ["domains.viktorbarzin.me.dns.dmarc: dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
     assert doubts(catch_all | {"jobs/retention": None}) == []
     elsewhere = [{"mailbox": "docs@viktorbarzin.me", "kind": "automated", "days": 14}]
     assert doubts(catch_all | {"jobs/retention/rules": elsewhere}) == []
