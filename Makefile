@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
+.PHONY: help preview render up drift destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ edge-flip-back: ## point the redirects back to the legacy address, without Pulum
 edge-health: ## the state of each server, as HAProxy on the firewall sees it
 edge-plan edge-flip-back edge-health: edge-%: setup
 	@$(RUN) edge-$* --stack $(STACK) $(if $(KEY),--key $(KEY))
+
+drift: setup ## what others have changed since the last `up`, in cluster, DNS and firewall; KEY=<file of the firewall's SSH key>
+	@$(RUN) drift --stack $(STACK) $(if $(KEY),--key $(KEY))
 
 up: setup ## deploy; REFRESH=1 as for a preview, YES=1 does not ask
 	@$(RUN) up --stack $(STACK) $(if $(REFRESH),--refresh) $(if $(YES),--yes)

@@ -12,6 +12,7 @@ COMMANDS = {
     "up": "engine",
     "destroy": "engine",
     "stack-init": "engine",
+    "drift": "drift",
     "render": "render",
     "edge-plan": "edge",
     "edge-flip-back": "edge",
@@ -26,7 +27,7 @@ COMMANDS = {
     "docs": "docs",
     "new-stack": "new_stack",
 }
-EXIT_CODES = {"job": 2}  # of a command that could not do its work; 1 is the job's own failure
+EXIT_CODES = {"job": 2, "drift": 2}  # of a command that could not do its work; 1 is the job's own failure, or that there is drift
 
 
 class Commands(click.Group):

@@ -54,10 +54,12 @@ def sets(site: Site) -> tuple[tuple[Kind, Any], ...]:
     return ("haproxy", haproxy_set(site)), ("rules", rule_set(site))
 
 
-def plan(site: Site, firewall: Firewall, console: Console) -> None:
-    """Print what an apply would change, line by line. Raises AgentError where it would be refused."""
-    for kind, wanted in sets(site):
-        _show(firewall.call("plan", kind, wanted), console)
+def plan(site: Site, firewall: Firewall, console: Console) -> bool:
+    """Print what an apply would change, line by line, and return whether it would. Raises AgentError where it would be refused."""
+    answers = [firewall.call("plan", kind, wanted) for kind, wanted in sets(site)]
+    for answer in answers:
+        _show(answer, console)
+    return any(answer["changed"] for answer in answers)
 
 
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
