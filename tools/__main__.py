@@ -8,6 +8,7 @@ from components.errors import UserError
 
 # Where each command is; imported when it is asked for, because some need seconds to load.
 COMMANDS = {
+    "init": "init",
     "preview": "engine",
     "up": "engine",
     "destroy": "engine",
@@ -25,7 +26,6 @@ COMMANDS = {
     "lab-compare": "lab",
     "bench": "bench",
     "docs": "docs",
-    "new-stack": "new_stack",
 }
 EXIT_CODES = {"job": 2, "drift": 2}  # of a command that could not do its work; 1 is the job's own failure, or that there is drift
 

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("--type", "--wait", "--grace-period", "--dry-run", "--subresource", "--for"):
         found.add_argument(name)
     found.add_argument("--replicas", type=int)
-    for name in ("--ignore-not-found", "--no-headers", "--server-side", "--force", "--all", "--raw", "--flatten"):
+    for name in ("--ignore-not-found", "--no-headers", "--server-side", "--force", "--all", "--raw", "--flatten", "--all-namespaces"):
         found.add_argument(name, action="store_true")
     return found
 
@@ -69,6 +69,8 @@ class Kubectl:
         word, *names = self.options.words
         if word == "current-context":
             print(self.config["current-context"])
+        elif word == "get-contexts":
+            print("\n".join(entry["name"] for entry in self.config["contexts"]))
         elif word == "view":
             print(json.dumps(self.config))
         elif word == "rename-context":
@@ -78,7 +80,7 @@ class Kubectl:
         found, single = [], False
         for kind, name in self.references():
             if name is None:
-                found += self.call("listing", kind=kind, namespace=self.namespace)
+                found += self.call("listing", kind=kind, namespace=None if self.options.all_namespaces else self.namespace)
                 continue
             single = len(self.options.words) <= 2
             try:

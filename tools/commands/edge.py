@@ -113,7 +113,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return stack_option(click.option("--key", type=click.Path(path_type=Path), help="file of the private SSH key")(command))
 
 
-def _call(action: Callable[[Site, Firewall, Console], None], stack_name: str, key: Path | None) -> None:
+def _call(action: Callable[[Site, Firewall, Console], object], stack_name: str, key: Path | None) -> None:
     stack = load_stack(ROOT, stack_name)
     site = site_of(stack)
     action(site, firewall_of(site, stack, key), CONSOLE)
