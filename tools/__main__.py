@@ -9,6 +9,7 @@ from components.errors import UserError
 # Where each command is; imported when it is asked for, because some need seconds to load.
 COMMANDS = {
     "init": "init",
+    "adopt": "adopt",
     "preview": "engine",
     "up": "engine",
     "destroy": "engine",

@@ -138,12 +138,11 @@ def second_servers(site: Site, declared: Iterable[KubernetesObject], live: Itera
             )
 
 
-def mortal_volumes(site: Site) -> list[str]:
-    """The volumes under the namespace's claims that would be deleted together with their claim."""
-    columns = "custom-columns=NAME:.metadata.name,POLICY:.spec.persistentVolumeReclaimPolicy,NAMESPACE:.spec.claimRef.namespace"
-    listed = _ask(site, "get", "persistentvolume", "--no-headers", "--output", columns)
-    rows = [line.split() for line in listed.splitlines()]
-    return sorted(name for name, policy, namespace in rows if (policy, namespace) == ("Delete", site.namespace))
+def mortal_volumes(site: Site, volumes: Iterable[KubernetesObject] | None = None) -> list[str]:
+    """The volumes under the namespace's claims that would be deleted together with their claim; asks for them where they are not given."""
+    known: Iterable[KubernetesObject] = _list(site, ("PersistentVolume",)) if volumes is None else volumes
+    mortal = (volume for volume in known if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete")
+    return sorted(volume["metadata"]["name"] for volume in mortal if volume["spec"].get("claimRef", {}).get("namespace") == site.namespace)
 
 
 def keeping(site: Site, volumes: Iterable[str]) -> str:
