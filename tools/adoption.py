@@ -20,10 +20,13 @@ def comparison(imported: Iterable[Step], updated: Iterable[Step]) -> Table | Non
 
 def table_of(objects: Iterable[tuple[str, KubernetesObject, KubernetesObject]]) -> Table | None:
     """The same of objects with their names, each as it is and as it will be."""
-    table = Table("object", "what", "today", "afterwards", "what that means", title="what taking over changes")
+    table = Table("object", "what", "today", "afterwards", title="what taking over changes", caption_justify="left")
+    seen = set()
     for label, live, wanted in objects:
         for what, today, afterwards in differences(live, wanted):
-            table.add_row(label, what, today, afterwards, MEANINGS[what])
+            table.add_row(label, what, today, afterwards)
+            seen.add(what)
+    table.caption = "\n".join(f"{what}: {meaning}" for what, meaning in MEANINGS.items() if what in seen)
     return table if table.row_count else None
 
 

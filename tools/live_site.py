@@ -77,7 +77,7 @@ def stored(aliases: Path | None, accounts: Path | None) -> dict[str, Any]:
 def read(site: Site, firewall: Firewall | UserError | None, zones: Mapping[str, Any]) -> LiveSite:
     """Ask everything. Raises UserError where the cluster does not answer; what else is missing is in `missing`."""
     missing: dict[str, str] = {}
-    objects = [_bare(thing) for kinds in (KINDS, CLUSTER_WIDE) for thing in _list(site, kinds)]
+    objects = [bare(thing) for kinds in (KINDS, CLUSTER_WIDE) for thing in _list(site, kinds)]
     named = [_label(thing) for kind in NAMES_ONLY for thing in _named(site, kind)]
     pod: dict[str, list[str] | None] = {}
     for part, command in {
@@ -126,7 +126,7 @@ def _secret(site: Site, name: str, key: str) -> str | None:
     return base64.b64decode(encoded).decode() if encoded.strip() else None
 
 
-def _bare(thing: dict[str, Any]) -> dict[str, Any]:
+def bare(thing: dict[str, Any]) -> dict[str, Any]:
     """Without what only the API server writes, and without variables' values and commands: a predecessor may have a password there."""
     metadata = {key: value for key, value in thing["metadata"].items() if key not in {"uid", "resourceVersion", "generation"}}
     managers = sorted({entry["manager"] for entry in metadata.pop("managedFields", ())})

@@ -28,14 +28,32 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="kubectl", allow_abbrev=False)
     found.add_argument("verb")
     found.add_argument("words", nargs="*")
-    for names in (("--kubeconfig",), ("--context",), ("--request-timeout",), ("--field-manager",), ("--cascade",), ("--timeout",)):
+    for names in (
+        ("--kubeconfig",),
+        ("--context",),
+        ("--request-timeout",),
+        ("--field-manager",),
+        ("--cascade",),
+        ("--timeout",),
+        ("--container",),
+    ):
         found.add_argument(*names)
     for names in (("-n", "--namespace"), ("-f", "--filename"), ("-o", "--output"), ("-l", "--selector"), ("-p", "--patch")):
         found.add_argument(*names)
     for name in ("--type", "--wait", "--grace-period", "--dry-run", "--subresource", "--for"):
         found.add_argument(name)
     found.add_argument("--replicas", type=int)
-    for name in ("--ignore-not-found", "--no-headers", "--server-side", "--force", "--all", "--raw", "--flatten", "--all-namespaces"):
+    for name in (
+        "--ignore-not-found",
+        "--no-headers",
+        "--server-side",
+        "--force",
+        "--all",
+        "--raw",
+        "--flatten",
+        "--all-namespaces",
+        "--show-managed-fields",
+    ):
         found.add_argument(name, action="store_true")
     return found
 
@@ -130,6 +148,9 @@ class Kubectl:
                     if "(404)" not in str(failure) or not self.options.ignore_not_found:
                         raise
 
+    def do_exec(self) -> None:
+        raise FailureError("error: no pod runs here")
+
     def do_wait(self) -> None:
         """Nothing there takes time."""
 
@@ -163,7 +184,7 @@ class Kubectl:
     def show(self, things: list[dict[str, Any]], single: bool) -> None:
         how, _, form = (self.options.output or "name").partition("=")
         if how in {"json", "yaml"}:
-            for thing in things:
+            for thing in things if not self.options.show_managed_fields else ():
                 del thing["metadata"]["managedFields"]
             print(json.dumps(things[0] if single else {"kind": "List", "items": things}))
         elif how == "jsonpath":
