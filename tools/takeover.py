@@ -7,6 +7,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.mail.accounts import virtual
+from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.site import Site
 from tools.adoption import mail_elsewhere
 from tools.cluster import label, second_servers
@@ -187,12 +188,22 @@ def dropped(fate: Fate) -> Iterator[Refusal]:
                 reader = next((begin for begin in CONTROLLERS if key.startswith(begin)), None)
                 if reader is None or any(name.startswith(reader) for name in here):
                     continue
-                setting = "namespace" if fate.wanted["kind"] == "Namespace" else "workload"
+                kept = _keeping(fate.wanted, where, sort)
                 yield Refusal(
                     f"{fate.reference}: {CONTROLLERS[reader]} may read its {sort.removesuffix('s')} {key}: {value}, which would go; "
-                    f"keep it in cluster.{setting}_{sort}",
+                    + (f"keep it in {kept}" if kept else "no setting keeps it"),
                     f"{fate.reference}{where}/{key}",
                 )
+
+
+def _keeping(wanted: Mapping[str, Any], where: str, sort: str) -> str | None:
+    """The setting that adds labels or annotations to an object, or to its pod."""
+    kind, name = wanted["kind"], wanted["metadata"]["name"]
+    if where:
+        return {MAIL_SERVER: "mail.pod.annotations", WEBMAIL: "webmail.pod.annotations"}.get(name) if sort == "annotations" else None
+    if kind in {"Deployment", "CronJob"}:
+        return f"cluster.workload_{sort}"
+    return "cluster.namespace_labels" if (kind, sort) == ("Namespace", "labels") else None
 
 
 def demoted(site: Site, live: LiveSite, declared: Iterable[Mapping[str, Any]]) -> Iterator[Refusal]:

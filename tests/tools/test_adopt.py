@@ -16,6 +16,7 @@ from components.settings.site import KEY
 from tests.conftest import copy_checkout, recording_of
 from tests.engine.predecessor import ADOPT, GENERATED, KEPT, LEFT, MANAGER, objects
 from tests.standins.kubernetes import Kubernetes
+from tests.tools.test_dns_adopt import answer
 from tools.adoption import ASPECTS, MEANINGS
 from tools.commands import adopt
 from tools.live_site import CLUSTER_WIDE, FILE, KINDS, NAMES_ONLY, bare
@@ -228,3 +229,24 @@ def test_labels_that_other_controllers_read_are_named_with_the_setting_that_keep
 def test_a_folder_without_a_recording_is_named(tool, tmp_path):
     done = CliRunner().invoke(adopt.adopt_command, ["--stack", "prod", "--from", str(tmp_path / "nowhere")])
     assert "live.json: No such file" in str(done.exception)
+
+
+def test_records_are_taken_over_with_the_rest_and_the_firewalls_plan_is_shown(tool, tmp_path, site):
+    store = tmp_path / "aliases.txt"
+    store.write_text(STORED + "".join(f"{name} me@viktorbarzin.me\n" for name in GENERATED))
+    rows = list(answer(site("prod")).values())
+    www = {"id": "f" * 32, "name": "www.viktorbarzin.me", "type": "A", "content": "192.0.2.1"}
+    frontend = {"binds": ["10.0.20.1:25"], "servers": {}}
+    plan = {"before": {"frontends": {}}, "after": {"frontends": {"mailserver_proxy_25": frontend}}, "warnings": ["HAProxy is old"]}
+
+    def read(live: dict[str, Any]) -> None:
+        live |= {"zones": {"viktorbarzin.me": [*rows, www]}, "firewall": {"haproxy": plan}}
+
+    done = tool("--leave", LEFT, "--aliases", str(store), change=read, settings=KEPT)
+    assert done.exception is None, done.exception
+    zone = YAML(typ="safe").load(file(tool))["config"][KEY]["dns"]["zones"]["viktorbarzin.me"]
+    assert sorted(zone["adopt"].values()) == sorted(row["id"] for row in rows)
+    assert zone["other_records"] == 1
+    assert "+ frontend mailserver_proxy_25: bind 10.0.20.1:25" in done.output
+    assert "! HAProxy is old" in done.output
+    assert "new: _smtp._tls.viktorbarzin.me" in done.output
