@@ -5,7 +5,7 @@ The folder that `save` writes and `load` reads has no secret in it: of ConfigMap
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from components.mail.image import CONFIG_DIR
 from components.mail.secrets import ACCOUNTS_KEY, ALIASES_KEY
 from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
-from tools.cluster import SUPPORT, UnreachableError, kubectl, reason
+from tools.cluster import SUPPORT, UnreachableError, existing, kubectl, reason
 from tools.commands.edge import sets
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob", "Ingress", "Service", "PersistentVolumeClaim", "NetworkPolicy", "Pod")
@@ -74,11 +74,15 @@ def stored(aliases: Path | None, accounts: Path | None) -> dict[str, Any]:
     return found
 
 
-def read(site: Site, firewall: Firewall | UserError | None, zones: Mapping[str, Any]) -> LiveSite:
-    """Ask everything. Raises UserError where the cluster does not answer; what else is missing is in `missing`."""
+def read(site: Site, declared: Sequence[Mapping[str, Any]], firewall: Firewall | UserError | None, zones: Mapping[str, Any]) -> LiveSite:
+    """Ask everything; of what is `declared` in a namespace of others, whether it is there.
+
+    Raises UserError where the cluster does not answer; what else could not be read is in `missing`.
+    """
     missing: dict[str, str] = {}
     objects = [bare(thing) for kinds in (KINDS, CLUSTER_WIDE) for thing in _list(site, kinds)]
-    named = [_label(thing) for kind in NAMES_ONLY for thing in _named(site, kind)]
+    named = [f"{kind}/{name}" for kind in NAMES_ONLY for name in _names(site, kind)]
+    named += existing(site, [thing for thing in declared if thing["metadata"].get("namespace", site.namespace) != site.namespace])
     pod: dict[str, list[str] | None] = {}
     for part, command in {
         "aliases": f"cat {CONFIG_DIR}/postfix-virtual.cf",
@@ -141,26 +145,20 @@ def _without_value(part: dict[str, Any]) -> dict[str, Any]:
     return {"name": part["name"]} if part.keys() == {"name", "value"} else part
 
 
-def _named(site: Site, kind: str) -> list[dict[str, Any]]:
-    """Names of a kind's objects; none where the cluster does not know the kind."""
-    columns = "custom-columns=NAME:.metadata.name"
+def _names(site: Site, kind: str) -> list[str]:
+    """Of a kind's objects; none where the cluster does not know the kind."""
     try:
-        names = _ask(site, "get", kind.lower(), "--no-headers", "--output", columns).split()
+        return _ask(site, "get", kind.lower(), "--no-headers", "--output", "custom-columns=NAME:.metadata.name").split()
     except UnreachableError as error:
         if "resource type" not in str(error):
             raise
         return []
-    return [{"kind": kind, "metadata": {"name": name}} for name in names]
 
 
 def _list(site: Site, kinds: Iterable[str]) -> list[dict[str, Any]]:
     said = _ask(site, "get", ",".join(kinds).lower(), "--show-managed-fields", "--output", "json")
     things = json.loads(said)["items"]
     return [t for t in things if t["kind"] != "Namespace" or t["metadata"]["name"] == site.namespace]
-
-
-def _label(thing: Mapping[str, Any]) -> str:
-    return f"{thing['kind']}/{thing['metadata']['name']}"
 
 
 def _ask(site: Site, *arguments: str) -> str:

@@ -9,6 +9,7 @@ from components.errors import UserError
 from components.mail.accounts import virtual
 from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.site import Site
+from components.settings.types import domain_of
 from tools.adoption import mail_elsewhere
 from tools.cluster import label, second_servers
 from tools.live_site import NAMES_ONLY, LiveSite
@@ -30,6 +31,9 @@ CONTROLLERS = {
     "diun.": "Diun",
     "velero.io/": "Velero",
     "backup.velero.io/": "Velero",
+    "meta.helm.sh/": "Helm",  # the last three: an owner that may put back what it made
+    "argocd.argoproj.io/": "Argo CD",
+    "kustomize.toolkit.fluxcd.io/": "Flux",
 }
 
 
@@ -70,8 +74,8 @@ def _fate(live: LiveSite, wanted: Mapping[str, Any]) -> Fate:
     if wanted["kind"] in NAMES_ONLY:
         return Fate(reference, ANEW if reference in live.names else CREATED, {}, wanted)
     there = live.find(wanted["kind"], wanted["metadata"]["name"])
-    if there is None:
-        return Fate(reference, CREATED, {}, wanted)
+    if there is None:  # of an object in a namespace of others only the name was asked
+        return Fate(reference, TAKEN if reference in live.names else CREATED, {"metadata": {}}, wanted)
     owned = any(manager.startswith(OURS) for manager in there["metadata"]["managers"])
     return Fate(reference, OWNED if owned else TAKEN, there, wanted)
 
@@ -79,11 +83,13 @@ def _fate(live: LiveSite, wanted: Mapping[str, Any]) -> Fate:
 def refusals(site: Site, live: LiveSite, declared: Sequence[Mapping[str, Any]]) -> list[Refusal]:
     """All of them, what could lose mail first."""
     taken = [fate for fate in fates(live, declared) if fate.word == TAKEN]
-    found = [
-        Refusal(f"{part}: could not be read from the running mail server ({why}), so nothing says that none is lost")
-        for part, why in live.missing.items()
-        if part in {"aliases", "accounts", "scripts"}
-    ]
+    found = []
+    if live.find("Deployment", MAIL_SERVER) or live.find("PersistentVolumeClaim", site.mail.storage.claim):
+        found += [
+            Refusal(f"{part}: could not be read from the running mail server ({why}), so nothing says that none is lost")
+            for part, why in live.missing.items()
+            if part in {"aliases", "accounts", "scripts"}
+        ]
     found += [*lost_aliases(site, live), *lost_accounts(site, live), *lost_scripts(site, live)]
     for fate in taken:
         found += [
@@ -98,14 +104,11 @@ def lost_aliases(site: Site, live: LiveSite) -> Iterator[Refusal]:
     """Live aliases, line by line, that the init container would not write, or with fewer targets."""
     if live.aliases is None:
         return
-    addresses = {*site.mail.mailboxes, *(live.stored_accounts or ())}
-    assemble = _assemble()
     try:
-        text = assemble.aliases(virtual(site), live.stored_aliases, addresses, list(site.domains), site.mail.quotas)
-    except assemble.ProblemError as problem:
+        ours = aliases(site, live)
+    except UserError as problem:
         yield from (Refusal(f"the mail server would not start: {line}") for line in str(problem).splitlines())
         return
-    ours = dict(map(_alias, text.splitlines()))
     where = _source(site.mail.stored_aliases, "aliases", "mail.aliases")
     for line in live.aliases:
         alias, targets = _alias(line)
@@ -117,6 +120,27 @@ def lost_aliases(site: Site, live: LiveSite) -> Iterator[Refusal]:
             )
         elif lost := targets - ours[alias]:
             yield Refusal(f"{alias} would no longer reach {', '.join(sorted(lost))}; {where}", f"alias/{alias}")
+
+
+def aliases(site: Site, live: LiveSite) -> dict[str, set[str]]:
+    """Targets by alias, as the init container will write them. Raises UserError with its complaints."""
+    assemble = _assemble()
+    addresses = {*site.mail.mailboxes, *(live.stored_accounts or ())}
+    try:
+        text = assemble.aliases(virtual(site), live.stored_aliases, addresses, list(site.domains), site.mail.quotas)
+    except assemble.ProblemError as problem:
+        raise UserError(str(problem)) from None
+    return dict(map(_alias, text.splitlines()))
+
+
+def caught(site: Site, live: LiveSite) -> list[str]:
+    """Accounts whose mail goes to a catch-all, because they have no alias of their own."""
+    try:
+        ours = aliases(site, live)
+    except UserError:  # which the refusals tell
+        return []
+    accounts = sorted({*site.mail.mailboxes, *(live.stored_accounts or ())})
+    return [a for a in accounts if a not in ours and ours.get(f"@{domain_of(a)}", {a}) != {a}]
 
 
 def _alias(line: str) -> tuple[str, set[str]]:

@@ -128,6 +128,7 @@ def test_the_output_says_of_every_object_what_becomes_of_it(tool):
     assert {"ConfigMap/mailserver.config", "Secret/tls-secret"} <= set(groups["left alone"].split(", "))
     assert "Deployment/mta-sts" in groups["created"].split(", ")
     assert "docker-mailserver:15.1.0" in " ".join(done.output.split())
+    assert re.findall(r"goes to the catch-all: (.*)$", done.output, re.MULTILINE) == ["truenas@viktorbarzin.me"]
     assert PASSWORD not in done.output + str(done.exception)
     assert ASPECTS.keys() == MEANINGS.keys()
 

@@ -22,7 +22,7 @@ from tools.commands.shared import CONSOLE, stack_option
 from tools.live_site import LiveSite, load, read, save, stored
 from tools.offline.program import run
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of, write_settings
-from tools.takeover import ANEW, TAKEN, Fate, fates, refusals
+from tools.takeover import ANEW, TAKEN, Fate, caught, fates, refusals
 
 path = click.Path(path_type=Path)
 
@@ -41,19 +41,19 @@ def adopt_command(stack: str, source: Path | None, target: Path | None, leave: s
     """Compares what runs with what the settings make of it, and writes what to take over into the stack file; changes nothing else."""
     loaded = load_stack(ROOT, stack)
     site = site_of(loaded)
+    declared = run(loaded).kubernetes()
     if source:
         live = load(source)
     else:
         if site.cluster.context is None:
             raise UserError("cluster.context: is not set, so there is no cluster to ask; FROM=<folder> reads saved answers")
         check_cluster(site)
-        live = read(site, _firewall(site, loaded, key), dict(_zones(site)))
+        live = read(site, declared, _firewall(site, loaded, key), dict(_zones(site)))
     live = LiveSite(**(vars(live) | stored(files["aliases"], files["accounts"])))
     if target:
         save(live, target)
         print(f"saved to {target}; `make adopt STACK={stack} FROM={target}` reads it")
         return
-    declared = run(loaded).kubernetes()
     found = fates(live, declared)
     show(site, live, found)
     decided = set(leave.split())
@@ -140,5 +140,7 @@ def show(site: Site, live: LiveSite, found: list[Fate]) -> None:
             print(f"  {line}")
         for warning in answer["warnings"]:
             print(f"  ! {warning}")
+    if through := caught(site, live):
+        print(f"accounts without an alias of their own, so that their mail goes to the catch-all: {', '.join(through)}")
     for part, why in live.missing.items():
         print(f"not read: {part}: {why}")
