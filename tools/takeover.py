@@ -258,7 +258,7 @@ def demoted(site: Site, live: LiveSite, declared: Iterable[Mapping[str, Any]]) -
 
 
 def _assemble() -> Any:
-    """The init container's own program, which is no module of this project: it runs in the pod."""
+    """The init container's own program. It runs in the pod, so it cannot be imported by name."""
     spec = importlib.util.spec_from_file_location("assemble", ROOT / "scripts/pod/assemble.py")
     if spec is None or spec.loader is None:
         raise UserError("scripts/pod/assemble.py: is missing")

@@ -42,7 +42,7 @@ ADOPT = [
     *(f"CronJob/{name}" for name in JOBS),
 ]
 
-# What he has to say before `make adopt` writes anything: four aliases stand in no store, and other controllers read his labels.
+# What he has to say before `make adopt` writes anything: four aliases are in no store, and other controllers read his labels.
 GENERATED = [f"{word}-generated@viktorbarzin.me" for word in ("bank", "forum", "parcel", "school")]
 KEPT = {
     "cluster/namespace_labels": {"tier": "3-edge", "keel.sh/enabled": "true", "goldilocks.fairwinds.com/enabled": "true"},

@@ -43,7 +43,7 @@ def test_a_site_as_the_last_up_left_it_has_none(site):
     assert drift(site) == (0, [])
 
 
-def test_what_other_controllers_add_is_none(site):
+def test_what_other_controllers_add_is_not_drift(site):
     """An image updater's annotation, Reloader's in the pod template, a policy's label and dnsConfig, the autoresizer's size."""
     patch(site, "deployment", "mailserver", {"metadata": {"annotations": {"keel.sh/trigger": "poll"}}})
     patch(site, "deployment", "mailserver", {"spec": {"template": {"metadata": {"annotations": {"reloader.stakater.com/last": "x"}}}}})

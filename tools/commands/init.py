@@ -121,7 +121,7 @@ def cluster_settings(stack: str, context: str | None, found: Survey | None, node
 @click.command()
 @click.option("--stack", required=True, help="name of the new stack")
 @click.option("--domain", help="the mail domain")
-@click.option("--context", help="kubeconfig context of the cluster; `none`: there is none yet")
+@click.option("--context", help="kubeconfig context of the cluster; `none`: not yet")
 @click.option("--nodes", help="nodes that take mail, separated by blanks; without a cluster as name=address")
 @click.option("--pods", help="networks of the pods, where the cluster does not say")
 @click.option("--storage-class", help="storage class, where none is the default")

@@ -1,0 +1,43 @@
+"""A second user, without a secret store, an Ingress controller or Prometheus: what `make init` prints leads to a running site."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from tests.engine.cluster import Site, throwaway
+from tests.engine.predecessor import CLASS
+from tools.lab.certificates import Authority
+
+GIVEN = ("DOMAIN=example.net", "FIREWALL=192.0.2.1", "ADDRESSES=203.0.113.9", f"STORAGE_CLASS={CLASS}", "PODS=10.244.0.0/16")
+
+
+@pytest.fixture(scope="module")
+def typed(checkout, state, tmp_path_factory):
+    """The site, and what was said to each line that was to be typed; only the question of `make up` is answered beforehand."""
+    with throwaway(tmp_path_factory.mktemp("cluster")) as cluster:
+        cluster.clean()
+        cluster.prepare()
+        status = {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.11"}]}}
+        cluster.kubectl("patch", "node", "node1", "--subresource=status", "--type=merge", "-p", json.dumps(status))
+        site = Site(checkout, cluster, stack="home")
+        try:
+            printed = site.make("init", f"CONTEXT={cluster.context}", *GIVEN)
+            certificate, key = Authority().issue("mail.example.net")
+            (checkout / "fullchain.pem").write_text(certificate)
+            (checkout / "privkey.pem").write_text(key)
+            lines = re.findall(r"^ {7}((?:kubectl|make) .*)$", printed, re.MULTILINE)
+            said = {}
+            for line in lines:
+                words = [*shlex.split(line), *(["YES=1", "-o", ".venv/.locked"] if line.startswith("make up") else [])]
+                if "namespace mailserver" in line:
+                    pass
+                done = site.run(*words)
+                assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+                said[line] = done.stdout
+                if line.endswith("create namespace mailserver"):
+                    cluster.volume("mailserver-data", "5Gi")
+            yield site, said
+        finally:
+            cluster.clean()
