@@ -23,6 +23,8 @@ KINDS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob", "Ingress", "Servic
 CLUSTER_WIDE = ("Namespace", "PersistentVolume", "PriorityClass")
 NAMES_ONLY = (*SUPPORT, "ExternalSecret")
 FILE = "live.json"
+# Files of the configuration folder that decide what becomes of mail; the image reads them from there only.
+DECIDING = r"sieve$|^postfix-(regexp|aliases|receive-access|send-access)\.cf$|^dovecot-(masters|quotas)\.cf$"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class LiveSite:
     names: list[str]  # Kind/name of what is never taken over
     aliases: list[str] | None = None
     accounts: list[str] | None = None
-    scripts: list[str] | None = None  # Sieve scripts of the configuration folder
+    files: list[str] | None = None  # those of the configuration folder that decide what becomes of mail
     stored_aliases: str | None = None  # of the secret store; None: it has none, or was not read
     stored_accounts: list[str] | None = None
     zones: dict[str, Any] = field(default_factory=dict)  # answers of Cloudflare's API
@@ -87,7 +89,7 @@ def read(site: Site, declared: Sequence[Mapping[str, Any]], firewall: Firewall |
     for part, command in {
         "aliases": f"cat {CONFIG_DIR}/postfix-virtual.cf",
         "accounts": f"cut -d'|' -f1 {CONFIG_DIR}/postfix-accounts.cf",  # the hashes stay in the pod
-        "scripts": f"cd {CONFIG_DIR} && ls -1 | grep 'sieve$' || true",
+        "files": f"ls -1 {CONFIG_DIR} | grep -E '{DECIDING}' || true",
     }.items():
         try:
             said = _ask(site, "exec", f"deployment/{MAIL_SERVER}", "--container", CONTAINER, "--", "sh", "-c", command)

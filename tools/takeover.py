@@ -7,6 +7,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.mail.accounts import virtual
+from components.mail.files import config_files
 from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.site import Site
 from components.settings.types import domain_of
@@ -88,9 +89,9 @@ def refusals(site: Site, live: LiveSite, declared: Sequence[Mapping[str, Any]]) 
         found += [
             Refusal(f"{part}: could not be read from the running mail server ({why}), so nothing says that none is lost")
             for part, why in live.missing.items()
-            if part in {"aliases", "accounts", "scripts"}
+            if part in {"aliases", "accounts", "files"}
         ]
-    found += [*lost_aliases(site, live), *lost_accounts(site, live), *lost_scripts(site, live)]
+    found += [*lost_aliases(site, live), *lost_accounts(site, live), *lost_files(site, live)]
     for fate in taken:
         found += [
             Refusal(text) for text in (*mail_elsewhere(fate.reference, fate.live, fate.wanted), *replaced(fate), *foreign(site, fate))
@@ -167,14 +168,17 @@ def _source(secret: Any, name: str, setting: str) -> str:
     return f"put it into {setting}, or into the Secret {secret.name}" if secret else f"put it into {setting}"
 
 
-def lost_scripts(site: Site, live: LiveSite) -> Iterator[Refusal]:
-    """Sieve scripts of the configuration folder: the image ran them, and they are not on the volume. Users' own scripts are, and stay."""
-    for script in live.scripts or ():
-        owner = script.removesuffix(".dovecot.sieve")
-        if not (owner in site.mail.mailboxes and site.mail.mailboxes[owner].sieve):
+def lost_files(site: Site, live: LiveSite) -> Iterator[Refusal]:
+    """Sieve scripts, patterns and restrictions of the configuration folder, which are not on the volume. Users' own scripts are, and stay."""
+    ours = config_files(site)
+    for file in live.files or ():
+        owner = file.removesuffix(".dovecot.sieve")
+        sieve = file.endswith("sieve")
+        if file not in ours and not (owner in site.mail.mailboxes and site.mail.mailboxes[owner].sieve):
+            setting = "mail.mailboxes.<address>.sieve" if sieve else "mail.aliases, mail.extra or the mailbox's settings"
             yield Refusal(
-                f"{script} runs for mail today, and is in no source of ours; put what it does into mail.mailboxes.<address>.sieve",
-                f"sieve/{script}",
+                f"{file} decides what becomes of mail today, and no source of ours writes it; put what it does into {setting}",
+                f"{'sieve' if sieve else 'file'}/{file}",
             )
 
 

@@ -45,7 +45,7 @@ class Story:
         self.site.make("adopt", f"SAVE={folder}")
         live = json.loads((folder / FILE).read_text("utf-8"))
         accounts = [f"{name}@viktorbarzin.me" for name in ("me", "spam", "docs")]
-        live |= {"aliases": [f"{name} me@viktorbarzin.me" for name in GENERATED], "accounts": accounts, "scripts": [], "missing": {}}
+        live |= {"aliases": [f"{name} me@viktorbarzin.me" for name in GENERATED], "accounts": accounts, "files": [], "missing": {}}
         (folder / FILE).write_text(json.dumps(live))
         words = ("adopt", f"FROM={folder}", f"LEAVE={LEFT}")
         self.four = self.site.make(*words, code=1)

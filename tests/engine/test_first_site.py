@@ -31,8 +31,6 @@ def typed(checkout, state, tmp_path_factory):
             said = {}
             for line in lines:
                 words = [*shlex.split(line), *(["YES=1", "-o", ".venv/.locked"] if line.startswith("make up") else [])]
-                if "namespace mailserver" in line:
-                    pass
                 done = site.run(*words)
                 assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
                 said[line] = done.stdout
@@ -41,3 +39,29 @@ def typed(checkout, state, tmp_path_factory):
             yield site, said
         finally:
             cluster.clean()
+
+
+def test_each_line_that_is_printed_works_as_it_is_printed(typed):
+    site, said = typed
+    assert [line.split()[:2] for line in said if line.startswith("make")] == [["make", word] for word in ("stack-init", "preview", "up")]
+    assert site.cluster.get("Deployment", "mailserver")["spec"]["replicas"] == 1
+    assert site.cluster.get("PersistentVolumeClaim", "mailserver-data")["status"]["phase"] == "Bound"
+
+
+def test_the_pod_finds_every_key_that_it_mounts(typed):
+    site, _ = typed
+    pod = site.cluster.get("Deployment", "mailserver")["spec"]["template"]["spec"]
+    mounted = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    assert mounted == {"mail-tls", "mailserver-accounts", "mailserver-dkim"}
+    for name, keys in {
+        "mail-tls": {"tls.crt", "tls.key"},
+        "mailserver-accounts": {"accounts"},
+        "mailserver-dkim": {"example.net.mail"},
+    }.items():
+        assert site.cluster.get("Secret", name)["data"].keys() == keys
+
+
+def test_nothing_has_drifted_and_nothing_is_left_to_change(typed):
+    site, _ = typed
+    assert "no drift" in site.make("drift")
+    assert "summary:\n  nothing to change\n" in site.make("preview")

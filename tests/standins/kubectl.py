@@ -1,6 +1,7 @@
 """A stand-in for kubectl on the stand-in for a cluster: the commands that our tools, runbooks and tests type, and no more."""
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -43,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     for name in ("--type", "--wait", "--grace-period", "--dry-run", "--subresource", "--for"):
         found.add_argument(name)
     found.add_argument("--replicas", type=int)
+    found.add_argument("--from-file", action="append", default=[])
+    for name in ("--cert", "--key"):
+        found.add_argument(name)
     for name in (
         "--ignore-not-found",
         "--no-headers",
@@ -109,7 +113,18 @@ class Kubectl:
         self.show(found, single)
 
     def do_create(self) -> None:
-        self.call("create", thing=self.given(), manager=self.options.field_manager or "kubectl-create")
+        thing = self.spelled_out(*self.options.words) if self.options.words else self.given()
+        self.call("create", thing=thing, manager=self.options.field_manager or "kubectl-create")
+
+    def spelled_out(self, what: str, *words: str) -> dict[str, Any]:
+        """`create namespace NAME`, `create secret generic NAME --from-file=key=file`, `create secret tls NAME --cert= --key=`."""
+        name = words[-1]
+        if what == "namespace":
+            return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        files = dict(entry.split("=", 1) for entry in self.options.from_file)
+        files |= {"tls.crt": self.options.cert, "tls.key": self.options.key} if words[0] == "tls" else {}
+        data = {key: base64.b64encode(Path(file).read_bytes()).decode() for key, file in files.items()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": self.namespace}, "data": data}
 
     def do_apply(self) -> None:
         thing = self.given()

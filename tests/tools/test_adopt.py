@@ -42,7 +42,7 @@ def recorded() -> dict[str, Any]:
     aliases = ["@viktorbarzin.me spam@viktorbarzin.me", "postmaster@viktorbarzin.me me@viktorbarzin.me", STORED.strip()]
     aliases += [f"{name} me@viktorbarzin.me" for name in GENERATED]
     accounts = [f"{name}@viktorbarzin.me" for name in ACCOUNTS]
-    pod = {"aliases": aliases, "accounts": accounts, "scripts": []}
+    pod = {"aliases": aliases, "accounts": accounts, "files": []}
     return {"objects": found, "names": names, **pod, "stored_aliases": STORED, "stored_accounts": list(accounts)}
 
 
@@ -182,7 +182,8 @@ HANDLE = {"driver": "nfs.csi.k8s.io", "volumeHandle": "x", "volumeAttributes": {
             add("aliases", "contact@viktorbarzin.me me@viktorbarzin.me,you@example.com"),
             "contact@viktorbarzin.me would no longer reach",
         ),
-        (add("scripts", "before.dovecot.sieve"), "before.dovecot.sieve runs for mail today"),
+        (add("files", "before.dovecot.sieve"), "before.dovecot.sieve decides what becomes of mail today"),
+        (add("files", "postfix-regexp.cf"), "postfix-regexp.cf decides what becomes of mail today"),
         (forget("aliases"), "aliases: could not be read from the running mail server (no pod runs)"),
         (
             put(DATA, "spec", "storageClassName", value="other"),
