@@ -169,7 +169,7 @@ def _source(secret: Any, name: str, setting: str) -> str:
 
 
 def lost_files(site: Site, live: LiveSite) -> Iterator[Refusal]:
-    """Sieve scripts, patterns and restrictions of the configuration folder, which are not on the volume. Users' own scripts are, and stay."""
+    """Sieve scripts, patterns and restrictions of the configuration folder: not on the volume, as users' own scripts are, which stay."""
     ours = config_files(site)
     for file in live.files or ():
         owner = file.removesuffix(".dovecot.sieve")
