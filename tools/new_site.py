@@ -45,7 +45,9 @@ def survey(context: str) -> Survey:
     nodes = _items(context, "nodes")
     pools = _items(context, POOLS) if any(name.endswith(f"/{POOLS}") for name in kinds) else []
     ranges = [pool["spec"]["cidr"] for pool in pools] or [cidr for node in nodes if (cidr := node.get("spec", {}).get("podCIDR"))]
-    controlled = {node["metadata"]["name"] for node in nodes if any(t["key"] == CONTROL_PLANE for t in node["spec"].get("taints", ()))}
+    controlled = {
+        node["metadata"]["name"] for node in nodes if any(t["key"] == CONTROL_PLANE for t in node.get("spec", {}).get("taints", ()))
+    }
     names = [node["metadata"]["name"] for node in nodes]
     return Survey(
         uid=_ask(context, "get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"),
