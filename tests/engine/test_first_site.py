@@ -1,4 +1,4 @@
-"""A second user, without a secret store, an Ingress controller or Prometheus: what `make init` prints leads to a running site."""
+"""A second user, without a secret store, an Ingress controller or Prometheus: a site runs after what `make init` prints was typed."""
 
 import json
 import re
