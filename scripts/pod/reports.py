@@ -239,7 +239,7 @@ class Mailbox(Imap):
                     self.ask("STORE", uid, "+FLAGS.SILENT", r"(\Seen)")  # looked at; it stays
 
     def reports(self, ours: Ours, days: int, tls_days: int) -> Iterator[Report]:
-        """Each report of the last days once, whoever sent it twice."""
+        """Each report of the last days once."""
         self.enter(READ)
         recent, seen = set(self.find("SINCE", _day(tls_days))), set()
         for uid in self.find("SINCE", _day(days))[-KNOWN:]:
@@ -282,7 +282,7 @@ def summed(reports: list[Report]) -> Metrics:
 
 
 def _limited(total: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
-    """A sender of forged mail or reports could make a label for each network of the world: those that pass as us come first."""
+    """A sender of forged mail or reports could make a label for each network of the Internet: those that pass as us come first."""
     weight: Counter[tuple[str, str]] = Counter()
     for (domain, source, _, aligned, _), count in total.items():
         weight[(domain, source)] += count * (1 if aligned == "none" else 10**6)

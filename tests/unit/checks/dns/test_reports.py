@@ -35,7 +35,9 @@ def test_reports_that_retention_deletes_are_doubtful(site: Callable[..., Site]):
 
     assert doubts({}) == []
     catch_all = {"mail/aliases/dmarc@viktorbarzin.me": ...}
-    assert doubts(catch_all) == ["domains.viktorbarzin.me.dns.dmarc: dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
+    assert doubts(catch_all) == ["domains.viktorbarzin.me.dns.dmarc: dmarc@viktorbarzin.me"], (
+        "and postmaster@ is an alias to another mailbox"
+    )
     assert doubts(catch_all | {"jobs/retention": None}) == []
     elsewhere = [{"mailbox": "docs@viktorbarzin.me", "kind": "automated", "days": 14}]
     assert doubts(catch_all | {"jobs/retention/rules": elsewhere}) == []
