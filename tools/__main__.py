@@ -18,6 +18,7 @@ COMMANDS = {
     "edge-health": "edge",
     "job": "job",
     "doctor": "doctor",
+    "edge-check": "doctor",
     "dns-adopt": "dns_adopt",
     "dns-snapshot": "dns_snapshot",
     "lab": "lab",
@@ -26,7 +27,8 @@ COMMANDS = {
     "docs": "docs",
     "new-stack": "new_stack",
 }
-EXIT_CODES = {"job": 2}  # of a command that could not do its work; 1 is the job's own failure
+# Of a command that could not do its work: where 1 says something else, the job's own failure or a degraded system.
+EXIT_CODES = {"job": 2, "doctor": 3}
 
 
 class Commands(click.Group):

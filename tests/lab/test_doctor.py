@@ -1,7 +1,9 @@
 """The doctor on the lab: all is well; then one thing is broken at a time, and nothing else is called broken."""
 
+import errno
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -10,16 +12,21 @@ from dataclasses import replace
 
 import pytest
 
+from components.errors import UserError
+from components.settings.edge import Legacy
 from tests.lab.support import Log
+from tools.commands.doctor import look_after_flip
 from tools.doctor import edge, mail
 from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
-from tools.doctor.patient import Patient
+from tools.doctor.patient import Patient, UnreachedError, from_here
 from tools.lab.edge import Lab
 from tools.lab.paths import NAMESERVER
 
 # What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
 ELSEWHERE = {"mail.programs", "edge.drift", "edge.servers"}
+LEGACY = {"address": "10.0.20.210"}
+UNREFLECTED = "203.0.113.99"
 SERVICES = {"smtp", "submissions", "submission", "imaps"}
 
 
@@ -167,3 +174,46 @@ def test_a_disk_without_free_space_for_the_largest_message(lab: Lab, patient: Pa
     finally:
         pod.run("umount", "/var/mail-state")
     assert found["broken mail.disk"] == {"/var/mail-state"}
+
+
+def test_after_new_redirects_a_sound_system_passes(lab: Lab, patient: Patient, capsys):
+    with lab.outside():
+        look_after_flip(patient, "lab", seconds=0)
+    assert capsys.readouterr().out.startswith("lab: ")
+
+
+def test_after_new_redirects_a_service_that_a_client_finds_broken_fails(lab: Lab, patient: Patient):
+    certify(lab, -1)
+    rolled = lab.site.model_copy(update={"edge": lab.site.edge.model_copy(update={"legacy": Legacy.model_validate(LEGACY, strict=False)})})
+    try:
+        with lab.outside():
+            with pytest.raises(UserError, match="make edge-health STACK=lab"):
+                look_after_flip(patient, "lab", seconds=0)
+            with pytest.raises(UserError, match="make edge-flip-back STACK=lab"):
+                look_after_flip(replace(patient, site=rolled), "lab", seconds=0)
+    finally:
+        certify(lab, 60)
+
+
+def unreachable(address: str, port: int, seconds: float) -> socket.socket:
+    """As from inside, behind a firewall without NAT reflection: of the edge's addresses only the inner one answers."""
+    if address == UNREFLECTED:
+        raise UnreachedError(errno.ETIMEDOUT, "timed out")
+    return from_here(address, port, seconds)
+
+
+def test_a_public_address_out_of_reach_from_inside_is_not_called_broken(lab: Lab, patient: Patient, capsys, log: Log):
+    log.expect("does not resolve to address")  # of whoever is the mail host now
+    before = {host: lab.names.lookup(host, "A") for host in {lab.site.host(domain) for domain in lab.site.domains}}
+    try:
+        for host in before:
+            lab.names.put(host, "A", UNREFLECTED)
+        with lab.outside():
+            look_after_flip(replace(patient, connect=unreachable), "lab", seconds=0)
+        assert f"{UNREFLECTED} is out of reach from inside" in " ".join(capsys.readouterr().out.split())
+        # From outside, nothing excuses it.
+        with lab.outside(), pytest.raises(UserError, match="finds mail broken"):
+            look_after_flip(replace(patient, connect=unreachable, outside=True), "lab", seconds=0)
+    finally:
+        for host, texts in before.items():
+            lab.names.put(host, "A", *texts)
