@@ -121,6 +121,12 @@ def test_an_adopted_object_is_imported_under_its_live_name(recording):
     assert "importId" not in resource(adopting, "Service", "mailserver").options
 
 
+def test_an_adopted_object_is_imported_from_the_namespace_that_it_lives_in(recording):
+    operator = {"monitoring/prometheus": {"form": "prometheus-rule", "namespace": "watching"}}
+    adopting = recording("prod", {"adopt": ["PrometheusRule/mail-alerts"], **operator})
+    assert resource(adopting, "PrometheusRule", "mail-alerts").options["importId"] == "watching/mail-alerts"
+
+
 def test_without_external_secrets_existing_secrets_are_mounted_by_name(recording):
     dev = recording("dev")
     assert not [t for t in dev.kubernetes() if t["kind"] == "ExternalSecret"]
