@@ -6,7 +6,6 @@ from datetime import timedelta
 from components.jobs.job import Claim, Container, Job, Mount, Root, python
 from components.jobs.restore import BY_HAND
 from components.listeners import LISTENERS
-from components.names import MAIL_SERVER
 from components.settings.site import Site
 
 INSIDE = "mail-doctor"
@@ -22,8 +21,6 @@ def inside_jobs(site: Site) -> Iterator[Job]:
         schedule=BY_HAND,
         suspended=True,
         deadline=timedelta(minutes=4),
-        beside=MAIL_SERVER,
-        only_beside=False,
         containers=(
             Container(
                 name="inside",

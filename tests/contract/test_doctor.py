@@ -41,7 +41,8 @@ def test_as_applied_it_is_well(look):
 
 def test_a_change_by_hand_is_drift(look, firewall):
     def weigh(root):
-        pool_item(root, "mailserver_nodes_smtp").find("ha_servers/item/weight").text = "99"
+        (weight,) = pool_item(root, "mailserver_nodes_smtp").findall("ha_servers/item[1]/weight")
+        weight.text = "99"
 
     found = look(lambda: firewall.edit(weigh))
     assert found.keys() == {"degraded edge.drift"}

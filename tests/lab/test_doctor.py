@@ -15,7 +15,7 @@ import pytest
 from components.errors import UserError
 from components.settings.edge import Legacy
 from tests.lab.support import Log
-from tools.commands.doctor import look_after_flip
+from tools.commands.doctor import check_after_flip
 from tools.doctor import edge, mail
 from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
@@ -178,7 +178,7 @@ def test_a_disk_without_free_space_for_the_largest_message(lab: Lab, patient: Pa
 
 def test_after_new_redirects_a_sound_system_passes(lab: Lab, patient: Patient, capsys):
     with lab.outside():
-        look_after_flip(patient, "lab", seconds=0)
+        check_after_flip(patient, "lab", seconds=0)
     assert capsys.readouterr().out.startswith("lab: ")
 
 
@@ -188,9 +188,9 @@ def test_after_new_redirects_a_service_that_a_client_finds_broken_fails(lab: Lab
     try:
         with lab.outside():
             with pytest.raises(UserError, match="make edge-health STACK=lab"):
-                look_after_flip(patient, "lab", seconds=0)
+                check_after_flip(patient, "lab", seconds=0)
             with pytest.raises(UserError, match="make edge-flip-back STACK=lab"):
-                look_after_flip(replace(patient, site=rolled), "lab", seconds=0)
+                check_after_flip(replace(patient, site=rolled), "lab", seconds=0)
     finally:
         certify(lab, 60)
 
@@ -203,17 +203,17 @@ def unreachable(address: str, port: int, seconds: float) -> socket.socket:
 
 
 def test_a_public_address_out_of_reach_from_inside_is_not_called_broken(lab: Lab, patient: Patient, capsys, log: Log):
-    log.expect("does not resolve to address")  # of whoever is the mail host now
+    log.expect("does not resolve to address")  # whose name has another address for a moment
     before = {host: lab.names.lookup(host, "A") for host in {lab.site.host(domain) for domain in lab.site.domains}}
     try:
         for host in before:
             lab.names.put(host, "A", UNREFLECTED)
         with lab.outside():
-            look_after_flip(replace(patient, connect=unreachable), "lab", seconds=0)
+            check_after_flip(replace(patient, connect=unreachable), "lab", seconds=0)
         assert f"{UNREFLECTED} is out of reach from inside" in " ".join(capsys.readouterr().out.split())
         # From outside, nothing excuses it.
         with lab.outside(), pytest.raises(UserError, match="finds mail broken"):
-            look_after_flip(replace(patient, connect=unreachable, outside=True), "lab", seconds=0)
+            check_after_flip(replace(patient, connect=unreachable, outside=True), "lab", seconds=0)
     finally:
         for host, texts in before.items():
             lab.names.put(host, "A", *texts)

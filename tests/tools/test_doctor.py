@@ -144,7 +144,7 @@ BROKEN = {
             ]
         },
     ),
-    "a kind that nobody brings": (
+    "a kind that is not installed": (
         lambda live: setattr(live, "versions", ""),
         {"broken cluster.interfaces": ["externalsecrets.external-secrets.io: is not known here; External Secrets brings it"]},
     ),
@@ -158,11 +158,11 @@ BROKEN = {
     ),
     "a quota of memory that is used up": (
         lambda live: live.lists["resourcequotas"][0]["status"]["used"].update({"limits.memory": "15872Mi"}),
-        {"broken cluster.quota": ["ResourceQuota/tier: no room for a job: limits.memory 15872Mi of 16Gi"]},
+        {"broken cluster.quota": ["ResourceQuota/tier: not enough left for a job: limits.memory 15872Mi of 16Gi"]},
     ),
     "a quota of pods that is used up": (
         lambda live: live.lists["resourcequotas"][0]["status"]["used"].update(pods="30"),
-        {"broken cluster.quota": ["ResourceQuota/tier: no room for a job: pods 30 of 30"]},
+        {"broken cluster.quota": ["ResourceQuota/tier: not enough left for a job: pods 30 of 30"]},
     ),
     "neighbours of higher priority": (
         lambda live: live.everywhere["pods"][2]["spec"].update(priority=5000),
@@ -298,7 +298,7 @@ def test_many_lines_of_a_check_share_a_row_and_its_remedy(live):
     results = examine(patient(live), checks_of(lambda _: iter([broken(f"r{n}", "gone") for n in range(9)])), lambda check: None)
     shown = table(results, everything=False)
     assert shown.row_count == 1
-    assert "and 3 more" in next(iter(shown.columns[2].cells))
+    assert "and 3 more" in str(next(iter(shown.columns[2].cells)))
 
 
 def test_every_check_has_a_meaning_and_a_page_that_exists():

@@ -127,10 +127,10 @@ def edge_check_command(stack: str) -> None:
 
     What could not be checked is said and does not fail it: without NAT reflection the public address is out of reach from inside.
     """
-    look_after_flip(patient_of(site_of(load_stack(ROOT, stack))), stack)
+    check_after_flip(patient_of(site_of(load_stack(ROOT, stack))), stack)
 
 
-def look_after_flip(patient: Patient, stack: str, seconds: float = SETTLED) -> None:
+def check_after_flip(patient: Patient, stack: str, seconds: float = SETTLED) -> None:
     """As `edge-check`. What is broken is looked at again for so many seconds, because a reload takes its time. Raises UserError."""
     end = time.monotonic() + seconds
     while exit_code(results := examine(patient, edge.CLIENT, lambda check: None)) == EXIT["broken"] and time.monotonic() < end:

@@ -113,7 +113,7 @@ def pattern(query: str) -> Pattern | None:
 
 
 def log_lines(text: str) -> list[tuple[datetime, str]]:
-    """Lines of `kubectl logs --timestamps`; what has no time is no line of the container."""
+    """Lines of `kubectl logs --timestamps`; a line without a time was not the container's."""
     found = []
     for line in text.splitlines():
         when, _, rest = line.partition(" ")

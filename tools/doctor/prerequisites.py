@@ -85,8 +85,8 @@ def volumes(patient: Patient) -> Iterator[Seen]:
 
 @AREA.check(
     "quota",
-    expects="the namespace's quotas leave room for one more job",
-    remedy="raise the ResourceQuota, or delete what finished; a job that finds no room does not start and says nothing",
+    expects="the namespace's quotas have one more job to spare",
+    remedy="raise the ResourceQuota, or delete what finished; a job beyond the quota does not start, and says nothing",
     page="runbooks/deploy.md",
 )
 def quota(patient: Patient) -> Iterator[Seen]:
@@ -105,7 +105,7 @@ def quota(patient: Patient) -> Iterator[Seen]:
                 continue
             if free < needed:
                 short.append(f"{what} {used.get(what, '0')} of {hard}")
-        yield broken(about, f"no room for a job: {', '.join(short)}") if short else ok(about, "has room")
+        yield broken(about, f"not enough left for a job: {', '.join(short)}") if short else ok(about, "enough for a job")
 
 
 @AREA.check(

@@ -16,7 +16,7 @@ LISTS = ("zen.spamhaus.org", "bl.spamcop.net", "psbl.surriel.com")
 LISTED = ipaddress.ip_network("127.0.0.0/16")  # RFC 5782 section 2.1
 TEST = ipaddress.ip_address("127.0.0.2")  # always listed (RFC 5782 section 5), so a list that does not say so does not answer us
 ABSENT = ipaddress.ip_address("127.0.0.1")  # never listed, so a list that lists it lists everything
-POLICY = {"127.0.0.10", "127.0.0.11"}  # Spamhaus PBL: an end user's line, which is no reproach where a relay sends
+POLICY = {"127.0.0.10", "127.0.0.11"}  # Spamhaus PBL: an end user's line, which does no harm where a relay sends
 
 
 def meaning(answers: set[str]) -> Literal["clear", "listed", "refused"]:
