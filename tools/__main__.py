@@ -23,6 +23,7 @@ COMMANDS = {
     "dns-snapshot": "dns_snapshot",
     "lab": "lab",
     "lab-compare": "lab",
+    "lab-doctor": "lab",
     "bench": "bench",
     "docs": "docs",
     "new-stack": "new_stack",

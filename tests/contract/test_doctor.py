@@ -7,6 +7,7 @@ import pytest
 from components.edge.desired import haproxy_set, rule_set
 from components.settings.doctor import Vantage
 from tests.contract.helpers import pool_item
+from tests.contract.standin import wait
 from tests.doctor import not_well
 from tools.doctor import edge
 from tools.doctor.check import BlindError
@@ -58,6 +59,20 @@ def test_a_second_haproxy_is_named(look, firewall):
 
     found = look(bridge)
     assert any(command in line for line in found["degraded edge.servers"])
+
+
+def test_a_node_that_is_away_is_named(look, firewall, wanted):
+    def states() -> set[str]:
+        pools = firewall.client().call("health", "haproxy", wanted)["servers"] or {}
+        return {state.partition(" ")[0] for servers in pools.values() for name, state in servers.items() if name == "node2"}
+
+    def away():
+        firewall.nodes[1].stop()
+        wait(lambda: states() == {"DOWN"}, 20)
+
+    found = look(away)
+    assert found.keys() == {"degraded edge.servers"}
+    assert all(line.endswith(": down: node2 of 2") for line in found["degraded edge.servers"])
 
 
 def test_a_firewall_that_is_off_could_not_be_checked(look, firewall):

@@ -4,8 +4,6 @@ import errno
 import json
 import signal
 import socket
-import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,11 +18,15 @@ from tools.doctor import edge, mail
 from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
 from tools.doctor.patient import Patient, UnreachedError, from_here
+from tools.lab import haproxy
+from tools.lab.certificates import dkim_key
 from tools.lab.edge import Lab
-from tools.lab.paths import NAMESERVER
+from tools.lab.hosts import wait_for
+from tools.lab.patient import patient_of_lab
 
 # What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
-ELSEWHERE = {"mail.programs", "edge.drift", "edge.servers"}
+# The log holds what other tests provoked.
+ELSEWHERE = {"mail.programs", "mail.log", "edge.drift", "edge.servers"}
 LEGACY = {"address": "10.0.20.210"}
 UNREFLECTED = "203.0.113.99"
 SERVICES = {"smtp", "submissions", "submission", "imaps"}
@@ -40,6 +42,7 @@ def provoked(log: Log) -> None:
         "smtpd pid .* exit status 1",
         "bad command startup",
         "dovecot: master: Error: Error reading configuration",
+        "10001|10002|canonical|queue file write error",
     )
     log.expect("connect to Milter service", "milter", r"dovecot: (imap|pop3)?-?login", "dovecot: master: Warning", "doveadm", "auth")
 
@@ -59,21 +62,7 @@ def certify(lab: Lab, days: int) -> None:
 
 @pytest.fixture
 def patient(lab: Lab) -> Patient:
-    def inside(*command: str) -> subprocess.CompletedProcess[str]:
-        return lab.pod.host.run(*command, check=False)
-
-    def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
-        assert arguments[0] == "logs"
-        return lab.pod.host.run("printf", "%s", lab.pod.said)
-
-    return Patient(
-        site=lab.site,
-        kubectl=kubectl,
-        inside=inside,
-        firewall=None,
-        resolvers=(NAMESERVER,),
-        tls=lambda: ssl.create_default_context(cadata=lab.authority.certificate),
-    )
+    return patient_of_lab(lab)
 
 
 def look(lab: Lab, patient: Patient) -> dict[str, set[str]]:
@@ -217,3 +206,51 @@ def test_a_public_address_out_of_reach_from_inside_is_not_called_broken(lab: Lab
     finally:
         for host, texts in before.items():
             lab.names.put(host, "A", *texts)
+
+
+def test_a_published_key_that_is_not_the_signing_one(lab: Lab, patient: Patient):
+    name = next(iter(lab.dkim))
+    domain, selector = name.rsplit(".", 1)
+    owner = f"{selector}._domainkey.{domain}"
+    (published,) = lab.names.lookup(owner, "TXT")
+    try:
+        lab.names.text(owner, f"v=DKIM1; k=rsa; p={dkim_key()[1]}")
+        found = look(lab, patient)
+    finally:
+        lab.names.put(owner, "TXT", published)
+    assert found == {"broken mail.dkim": {owner}}
+
+
+def test_postsrsd_that_has_ended(lab: Lab, patient: Patient):
+    lab.pod.stop("postsrsd")
+    wait_for("no postsrsd", lambda: not lab.pod.listening(10001))
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.pod.start("postsrsd")
+        wait_for("postsrsd", lambda: lab.pod.listening(10001))
+    assert broken_ones(found) == ["mail.srs"]
+
+
+def test_a_relay_that_refuses_the_log_in(lab: Lab, patient: Patient):
+    passwords = lab.pod.host.path("/etc/postfix/sasl_passwd")
+    right = passwords.read_text()
+    try:
+        passwords.write_text(right.strip() + "-of-last-year\n")
+        found = look(lab, patient)
+    finally:
+        passwords.write_text(right)
+    assert found == {"broken mail.relay": {lab.site.mail.relay.next_hop}}
+
+
+def test_haproxy_without_the_header(lab: Lab, patient: Patient):
+    lab.haproxy.write(haproxy.configuration(lab.site).replace("send-proxy-v2", ""))
+    lab.haproxy.restart()
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.haproxy.write(haproxy.configuration(lab.site))
+        lab.haproxy.restart()
+        lab.wait_until_served()
+    assert broken_ones(found) == ["edge.services"]
+    assert found["broken edge.services"] == everywhere(lab, *SERVICES)

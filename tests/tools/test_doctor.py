@@ -1,6 +1,7 @@
 """The doctor's checks of cluster, supervisor and jobs on recorded answers; its bounds of time, its order and its exit codes."""
 
 import json
+import re
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import pytest
 
 from components.errors import UserError
 from components.jobs.bounds import all_jobs
+from components.monitoring.rules import LOKI, PROMETHEUS, groups
 from tests.doctor import not_well
 from tools.__main__ import main
 from tools.commands.doctor import table
@@ -308,6 +310,18 @@ def test_every_check_has_a_meaning_and_a_page_that_exists():
         for check in area.checks:
             assert check.meaning, check.id
             assert (ROOT / "docs" / check.page.partition("#")[0]).is_file(), check.id
+
+
+def test_every_alert_and_every_runbook_starts_with_the_doctor(site):
+    areas = {area.name for area in AREAS}
+    for table_of in (PROMETHEUS, LOKI):
+        for group in groups(site("prod"), table_of)["groups"]:
+            for rule in group["rules"]:
+                start = re.match(r"`make doctor STACK=<stack>( ONLY=([a-z,]+))?` ", rule["annotations"]["description"])
+                assert start, rule["alert"]
+                assert set((start[2] or "").split(",")) <= areas | {""}
+    for page in (ROOT / "docs" / "runbooks").glob("*.md"):
+        assert "`make doctor STACK=<stack>" in page.read_text("utf-8").split("\n\n")[1], page.name
 
 
 def test_an_unknown_area_is_one_line(capsys):

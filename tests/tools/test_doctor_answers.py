@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +23,7 @@ from tools.doctor.areas import checks_for
 from tools.doctor.check import Check
 from tools.doctor.examine import examine
 from tools.doctor.patient import Patient
+from tools.lab.hosts import wait_for
 from tools.offline.stackfile import ROOT, load_stack
 
 
@@ -268,9 +271,11 @@ def test_the_job_inside_tells_and_is_deleted(site, tmp_path, monkeypatch):
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     stack = load_stack(ROOT, "prod")
-    patient = patient_of(site("prod"), None, inside.Errand(stack))
+    errand = inside.Errand(stack)
+    patient = patient_of(site("prod"), None, errand)
     checks = checks_for(patient, ("inside",))
     assert look(patient, *checks) == {"broken inside.open-relay": ["smtp: accepts"]}
+    errand.end()
     verbs = re.findall(r" (create|wait|logs|delete) ", log.read_text())
     assert verbs == ["create", "wait", "logs", "delete"], "one run for all checks, and nothing of it stays"
     job = json.loads((tmp_path / "job").read_text())
@@ -296,3 +301,34 @@ def test_without_being_asked_for_nothing_runs_inside(site):
 def test_the_relay_program_is_one_file_without_this_project():
     text = Path(delivery.relay_login.__file__).read_text()
     assert not re.search(r"^(from|import) (tools|components)", text, re.MULTILINE)
+
+
+@pytest.fixture
+def slow_cluster(tmp_path, monkeypatch):
+    """A kubectl that begins to answer and does not end; the file that it makes."""
+    begun = tmp_path / "begun"
+    (tmp_path / "kubectl").write_text(f"#!/bin/sh\ntouch {begun}\nexec sleep 60\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return begun
+
+
+def test_a_doctor_that_is_interrupted_ends_at_once_and_says_so(slow_cluster):
+    command = [sys.executable, "-m", "tools", "doctor", "--stack", "prod", "--only", "cluster"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for("its first question", slow_cluster.exists, 30)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "stopped; nothing was changed\n")
+
+
+def test_without_a_terminal_there_is_no_progress_and_json_is_all(tmp_path, monkeypatch):
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'error: no route to host' >&2\nexit 1\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    command = [sys.executable, "-m", "tools", "doctor", "--stack", "prod", "--only", "cluster", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    rows = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert {row["verdict"] for row in rows} == {"could not check", "ok"}  # ok: nothing to look at without a legacy address
+    assert {"check", "about", "seen", "expected", "meaning", "remedy", "page"} <= rows[0].keys()

@@ -29,6 +29,7 @@ from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
 COLOURS = {"ok": "green", "degraded": "yellow", "broken": "bold red", "could not check": "magenta"}
 LINES = 6  # of one check, before the rest is only counted
+INTERRUPTED = 130  # as a shell has it; click's own would say that the system is degraded
 SETTLED, PAUSE = 30.0, 5.0  # HAProxy finds a server up after three checks, two seconds apart
 NAMES = [area.name for area in AREAS]
 
@@ -97,8 +98,16 @@ def doctor_command(*, stack: str, only: tuple[str, ...], as_json: bool, everythi
     """Checks the running system; changes nothing. Exit code: 0 well, 1 degraded, 2 broken, 3 something could not be checked."""
     loaded = load_stack(ROOT, stack)
     site = site_of(loaded)
-    patient = patient_of(site, _firewall(site, loaded, key), Errand(loaded) if inside else None)
-    results = _examined(patient, checks_for(patient, only), SECONDS + (INSIDE_SECONDS if inside else 0))
+    errand = Errand(loaded) if inside else None
+    patient = patient_of(site, _firewall(site, loaded, key), errand)
+    try:
+        results = _examined(patient, checks_for(patient, only), SECONDS + (INSIDE_SECONDS if inside else 0))
+    except KeyboardInterrupt:
+        click.echo("stopped; nothing was changed", err=True)
+        sys.exit(INTERRUPTED)
+    finally:
+        if errand:
+            errand.end()
     if as_json:
         print(json.dumps([_row(result) for result in results], indent=2))
     else:

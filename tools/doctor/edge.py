@@ -174,8 +174,8 @@ def services(patient: Patient) -> Iterator[Seen]:
 def _from_inside(patient: Patient, unreached: Sequence[_Sight]) -> Iterator[Seen]:
     """What the firewall's own address says of services whose public address takes no connection from here."""
     own = str(patient.site.edge.address)
-    for sight in unreached:
-        (there,) = _sights(patient, _service, broken, [(sight.host, own)], [sight.listener])
+    places = list(dict.fromkeys((sight.host, own) for sight in unreached))
+    for sight, there in zip(unreached, _sights(patient, _service, broken, places, [sight.listener for sight in unreached]), strict=True):
         about, why = sight.seen.about, sight.seen.text
         if sight.seen.verdict != "broken" or sight.address == own:
             yield sight.seen

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,47 +22,52 @@ SECONDS = 240  # until its pod has run; the job's own deadline is the same
 
 
 class Errand:
-    """One run of the job, for every check that asks; the first one starts it, and the others wait."""
+    """One run of the job, for every check that asks; the first one starts it, and the others wait. `end` leaves nothing of it."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+        self._stack, self._site = stack, site_of(stack)
         self._lock = threading.Lock()
         self._told: list[tuple[str, Seen]] | UserError | None = None
+        self._job: str | None = None
 
     def __call__(self) -> list[tuple[str, Seen]]:
         """What the job saw, by check. Raises UserError where it could not run."""
         with self._lock:
             if self._told is None:
                 try:
-                    self._told = _run(self._stack)
+                    self._told = self._run()
                 except UserError as error:
                     self._told = error
         if isinstance(self._told, UserError):
             raise self._told
         return self._told
 
+    def end(self) -> None:
+        """Delete the job, also one that still runs because the doctor was interrupted."""
+        if self._job:
+            self._kubectl("delete", "job", self._job, "--wait=false", "--ignore-not-found")
 
-def _run(stack: Stack) -> list[tuple[str, Seen]]:
-    """Run the job, read what it saw, delete it."""
-    site = site_of(stack)
-    if not site.doctor.inside:
-        raise UserError("doctor.inside: is not set, so there is no job to run inside; set it and run `make up`")
-    suffix = f"{time.strftime('%m%d%H%M%S', time.gmtime())}-{os.getpid() % 1000}"
-    job = manifest(run(stack).kubernetes(), INSIDE, [], suffix)
-    name, context = job["metadata"]["name"], site.cluster.context
+    def _run(self) -> list[tuple[str, Seen]]:
+        if not self._site.doctor.inside:
+            raise UserError("doctor.inside: is not set, so there is no job to run inside; set it and run `make up`")
+        suffix = f"{time.strftime('%m%d%H%M%S', time.gmtime())}-{os.getpid() % 1000}"
+        job = manifest(run(self._stack).kubernetes(), INSIDE, [], suffix)
+        self._job = job["metadata"]["name"]
+        self._ask("create", "--filename", "-", text=json.dumps(job))
+        self._ask("wait", "--for", "condition=complete", f"job/{self._job}", f"--timeout={SECONDS}s")
+        return list(_results(self._ask("logs", f"job/{self._job}")))
 
-    def ask(*arguments: str, text: str | None = None) -> str:
-        said = kubectl(context, "--namespace", site.namespace, *arguments, text=text, seconds=SECONDS + 20)
+    def _ask(self, *arguments: str, text: str | None = None) -> str:
+        said = self._kubectl(*arguments, text=text)
         if said.returncode:
-            raise UserError(f"job {name}: {reason(said.stderr)}")
+            raise UserError(f"job {self._job}: {reason(said.stderr)}")
         return said.stdout
 
-    ask("create", "--filename", "-", text=json.dumps(job))
-    try:
-        ask("wait", "--for", "condition=complete", f"job/{name}", f"--timeout={SECONDS}s")
-        return list(_results(ask("logs", f"job/{name}")))
-    finally:
-        kubectl(context, "--namespace", site.namespace, "delete", "job", name, "--wait=false", "--ignore-not-found", seconds=30)
+    def _kubectl(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        try:
+            return kubectl(self._site.cluster.context, "--namespace", self._site.namespace, *arguments, text=text, seconds=SECONDS + 20)
+        except FileNotFoundError:
+            raise UserError("needs kubectl") from None
 
 
 def _results(log: str) -> Iterator[tuple[str, Seen]]:
