@@ -8,10 +8,13 @@ from components.errors import UserError
 
 # Where each command is; imported when it is asked for, because some need seconds to load.
 COMMANDS = {
+    "init": "init",
+    "adopt": "adopt",
     "preview": "engine",
     "up": "engine",
     "destroy": "engine",
     "stack-init": "engine",
+    "drift": "drift",
     "render": "render",
     "edge-plan": "edge",
     "edge-flip-back": "edge",
@@ -26,10 +29,9 @@ COMMANDS = {
     "lab-doctor": "lab",
     "bench": "bench",
     "docs": "docs",
-    "new-stack": "new_stack",
 }
-# Of a command that could not do its work: where 1 says something else, the job's own failure or a degraded system.
-EXIT_CODES = {"job": 2, "doctor": 3}
+# Of a command that could not do its work, where 1 says something else: the job's own failure, drift, a degraded system.
+EXIT_CODES = {"job": 2, "drift": 2, "doctor": 3}
 
 
 class Commands(click.Group):
