@@ -3,6 +3,8 @@
 import contextlib
 import os
 import shutil
+import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.webmail import image
+from components.webmail.config import DATABASE_FILE
 from tests.lab.support import Known, Log, arrives, lessons
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
@@ -219,3 +222,19 @@ def test_what_the_image_writes_holds_no_secret(webmail: Webmail) -> None:
     found = webmail.host.run("grep", "-rlF", webmail.session_key, "/var/lib/roundcube", image.CONFIG_DIR, check=False)
     assert found.stdout == ""
     assert webmail.host.path(image.SESSION_KEY_FILE).read_text().strip() == webmail.session_key
+
+
+def test_roundcube_sees_the_browsers_address_and_no_forged_one(lab: Lab, webmail: Webmail, person: Person) -> None:
+    """Plugins that count failed logins take this address."""
+    forged = "X-Forwarded-For: 203.0.113.9"
+    connect = f"{webmail.settings.host}:443:{WEBMAIL}"
+    shown = subprocess.run(
+        ["curl", "-sk", "--noproxy", "*", "-H", forged, "--resolve", connect, "-w", "%{local_ip}", "-o", "/dev/null", person.base],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with contextlib.closing(sqlite3.connect(webmail.host.path(f"{image.DATABASE_DIR}/{DATABASE_FILE}"))) as database:
+        seen = {address for (address,) in database.execute("SELECT ip FROM session")}
+    assert shown.stdout in seen
+    assert "203.0.113.9" not in seen

@@ -112,6 +112,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "edge.interface-without-address": ("prod", {"edge/ipv6_address": None}, "edge.ipv6_interface"),
     "edge.target-legacy": ("prod", LEGACY, "edge.target"),
     "edge.not-managed": ("dev", {}, "edge.ssh", {"edge/ssh": {"host_key": settings("prod")["edge"]["ssh"]["host_key"]}}),
+    "jobs.webmail-database-image": ("prod", {"jobs/webmail_backup/database_image": None}, "jobs.webmail_backup.database_image"),
     "jobs.webmail-backup-alone": ("prod", {"jobs/backup": None}, "jobs.webmail_backup"),
     "jobs.shared-repository": (
         "prod",
@@ -171,8 +172,8 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "webmail.database-host": ("prod", {"webmail/database/host": None}, "webmail.database.host"),
     "webmail.database-unused": ("prod", {"webmail/database/type": "sqlite"}, "webmail.database.host"),
+    "webmail.any-pod": ("prod", {"webmail/ingress/controller_namespace": None}, "webmail.ingress.controller_namespace"),
     "webmail.no-backup": ("prod", {"jobs/webmail_backup": None}, "jobs.webmail_backup"),
-    "webmail.database-elsewhere": ("prod", {}, "webmail.database", {"webmail/database": {}}),
     "webmail.no-address": ("dev", {"webmail/host": "post.example.biz"}, "webmail.host"),
     "credentials.store-without-external-secrets": ("prod", {"cluster/external_secrets": None}, "secret_store"),
     "credentials.source-without-store": ("prod", {"secret_store": ...}, "mail.accounts"),
