@@ -49,8 +49,10 @@ class Component(pulumi.ComponentResource):
         """Logical name of a child: it begins with the component's, so that a program can hold two."""
         return f"{self.pulumi_resource_name}-{part}"
 
-    def child(self, kind: str, name: str, *, keep: bool = False, **options: Any) -> pulumi.ResourceOptions:
+    def child(self, kind: str, name: str, *, namespace: str | None = None, keep: bool = False, **options: Any) -> pulumi.ResourceOptions:
         """Options of the Kubernetes object `kind`/`name`: parented here, adopted if the settings say so.
+
+        `namespace` is where it lives if not in the site's.
 
         `keep` leaves it in the cluster when it goes from the program, whatever the settings say, and protects it from going at all
         unless the settings name it under `unprotected`. Adopted objects come in by import, which makes the engine refuse any
@@ -60,7 +62,7 @@ class Component(pulumi.ComponentResource):
         namespaced = kind not in CLUSTER_SCOPED
         self.context.declared.add(reference)
         if reference in self.site.adopt:
-            options["import_"] = f"{self.site.namespace}/{name}" if namespaced else name
+            options["import_"] = f"{namespace or self.site.namespace}/{name}" if namespaced else name
         if namespaced and self.namespace:
             options["depends_on"] = [self.namespace, *options.get("depends_on", [])]
         if keep:

@@ -1,6 +1,6 @@
 """The mail server's Deployment: one pod, its init container, probes, volumes and rights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -8,7 +8,7 @@ import pulumi_kubernetes as k8s
 from components.base import Component
 from components.listeners import IMAPS, LISTENERS, MANAGESIEVE_PORT, SMTP
 from components.live import rolled_out
-from components.mail.files import SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, config_files, config_map_key
+from components.mail.files import ALIVE_ARGUMENTS, SCRIPTS_DIR, SECRETS_DIR, SOURCE_DIR, SRS_PORT, config_files, config_map_key
 from components.mail.image import CONFIG_DIR, TLS_DIR, environment
 from components.mail.rspamd import MILTER_PORT
 from components.mail.secrets import mounted_secrets
@@ -21,6 +21,7 @@ CONFIG_MAP = "mailserver-config"
 SCRIPTS_MAP = "mailserver-scripts"
 STATE_DIR = "/state"
 PATCHED = "/run/user-patches.ended"  # made by user-patches.sh at its end
+ALIVE = f"python3 -B {SCRIPTS_DIR}/alive.py @{CONFIG_DIR}/{ALIVE_ARGUMENTS}"
 
 # Supervisor stops one program after the other, each within 55 seconds (the image's stopwaitsecs). Seen: 15 to 31 seconds in all,
 # most of them Rspamd's. Postfix must not be killed in the middle of a delivery.
@@ -130,6 +131,7 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
     site = component.site
     resources = site.mail.resources
     managesieve = [MANAGESIEVE_PORT] if site.managesieve else []
+    deferring = [MILTER_PORT, *([SRS_PORT] if site.srs else [])]
     return k8s.core.v1.ContainerArgs(
         name=CONTAINER,
         image=site.mail.image,
@@ -147,37 +149,41 @@ def _mail_server(component: Component) -> k8s.core.v1.ContainerArgs:
             pre_stop=k8s.core.v1.LifecycleHandlerArgs(exec_=k8s.core.v1.ExecActionArgs(command=STOP_FIRST))
         ),
         # The image ignores how user-patches.sh ends: all eight sockets and the file that is its last word prove that it did.
-        # Without the filter all mail is deferred (76 s seen at a first start). First start: key files, DH parameters, filter
-        # set-up; ten minutes before the kubelet gives up.
+        # Without the filter all mail is deferred (76 s seen at a first start), and so it is without postsrsd where SRS is on.
+        # First start: key files, DH parameters, filter set-up; ten minutes before the kubelet gives up.
         startup_probe=_probe(
-            _listening(MILTER_PORT, *(port for s in LISTENERS for port in (s.port, s.proxy_port)), *managesieve, also=f"test -e {PATCHED}"),
+            *_listening(*deferring, *(port for s in LISTENERS for port in (s.port, s.proxy_port)), *managesieve),
+            f"test -e {PATCHED}",
+            f"{ALIVE} --tls",
             period=5,
             failures=120,
         ),
-        readiness_probe=_probe(_listening(MILTER_PORT, SMTP.port, IMAPS.port), period=10, failures=3),
-        liveness_probe=k8s.core.v1.ProbeArgs(
-            tcp_socket=k8s.core.v1.TCPSocketActionArgs(port=IMAPS.port), period_seconds=60, timeout_seconds=15, failure_threshold=3
-        ),
+        readiness_probe=_probe(*_listening(*deferring, SMTP.port, IMAPS.port), f"{ALIVE} --tls", period=10, failures=3),
+        # A restart helps a daemon that hangs, but no certificate.
+        liveness_probe=_probe(ALIVE, period=60, failures=3),
         # Escalation stays allowed: postdrop is set-group-id, and Sieve's redirect and vacation hand their mail to it.
         security_context=rights(0, capabilities=tuple(CAPABILITIES), escalation=True, read_only=False),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="assembled", mount_path=CONFIG_DIR),
             k8s.core.v1.VolumeMountArgs(name="tls", mount_path=TLS_DIR, read_only=True),
-            k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),  # the pulse runs in place
+            k8s.core.v1.VolumeMountArgs(name="scripts", mount_path=SCRIPTS_DIR, read_only=True),  # the pulse and the probes run in place
             *(k8s.core.v1.VolumeMountArgs(name="data", mount_path=path, sub_path=folder) for folder, path in MOUNTS.items()),
         ],
     )
 
 
-def _listening(*ports: int, also: str | None = None) -> list[str]:
-    """A command that ends with 0 when something listens on every port. It opens no connection that Postfix would log."""
-    tests = [f"ss -Hltn 'sport = :{port}' | grep -q ." for port in ports]
-    return ["sh", "-c", " && ".join([*tests, *([also] if also else [])])]
+def _listening(*ports: int) -> Iterator[str]:
+    """Commands that end with 0 when something listens on every port. They open no connection that Postfix would log."""
+    return (f"ss -Hltn 'sport = :{port}' | grep -q ." for port in ports)
 
 
-def _probe(command: list[str], period: int, failures: int) -> k8s.core.v1.ProbeArgs:
+def _probe(*commands: str, period: int, failures: int) -> k8s.core.v1.ProbeArgs:
+    """`timeout_seconds` is above the bound of alive.py, which names the daemon that does not answer."""
     return k8s.core.v1.ProbeArgs(
-        exec_=k8s.core.v1.ExecActionArgs(command=command), period_seconds=period, timeout_seconds=5, failure_threshold=failures
+        exec_=k8s.core.v1.ExecActionArgs(command=["sh", "-c", " && ".join(commands)]),
+        period_seconds=period,
+        timeout_seconds=15,
+        failure_threshold=failures,
     )
 
 

@@ -2,18 +2,19 @@
 
 import re
 
-from components.listeners import LISTENERS
+from components.listeners import LISTENERS, SMTP
 from components.mail import accounts, dovecot, postfix, rspamd
 from components.names import MAIL_SERVER
 from components.settings.site import Site
 
 SRS_PORT = 10001  # where postsrsd rewrites senders, in the image
+ALIVE_PORT = 10026  # where Postfix greets the probes, on loopback
 
 # Where the init container sees the files of this configuration, the Secrets (a folder for each) and its programs.
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = ("assemble.py", "common.py", "pulse.py", "user-patches.sh")
+SCRIPTS = ("alive.py", "assemble.py", "common.py", "pulse.py", "user-patches.sh")
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
@@ -21,6 +22,7 @@ DOMAIN_LIST = "domains.txt"
 DKIM_LIST = "dkim-keys.txt"
 PROXY_LIST = "proxy-listeners.txt"
 PULSE_ARGUMENTS = "pulse.txt"
+ALIVE_ARGUMENTS = "alive.txt"
 
 
 def config_files(site: Site) -> dict[str, str]:
@@ -36,6 +38,7 @@ def config_files(site: Site) -> dict[str, str]:
         MAILBOX_LIST: "".join(f"{address}\n" for address in site.mail.mailboxes),
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }
+    files[ALIVE_ARGUMENTS] = alive_arguments(site)
     if site.monitoring and site.jobs.pushgateway:
         files[PULSE_ARGUMENTS] = pulse_arguments(site, site.jobs.pushgateway)
     if site.mail.quotas:
@@ -51,6 +54,12 @@ def pulse_arguments(site: Site, pushgateway: str) -> str:
     listeners |= {"rspamd": rspamd.MILTER_PORT} | ({"postsrsd": SRS_PORT} if site.srs else {})
     arguments = [f"--job={MAIL_SERVER}", f"--pushgateway={pushgateway}"]
     return "".join(f"{line}\n" for line in (*arguments, *(f"--listener={name}:{port}" for name, port in listeners.items())))
+
+
+def alive_arguments(site: Site) -> str:
+    """What alive.py is told, one argument a line; user-patches.sh reads the first one, too."""
+    ports = {"postfix": ALIVE_PORT, "postscreen": SMTP.port, "postscreen-proxy": SMTP.proxy_port}
+    return "".join(f"--{name}={port}\n" for name, port in ports.items()) + f"--account={next(iter(site.mail.mailboxes))}\n"
 
 
 _ESCAPES = {"_": "__", "/": "_.", "@": "_-"}

@@ -8,6 +8,7 @@ from components.mail.component import MailServer
 from components.monitoring.dashboard import dashboard_json
 from components.monitoring.rules import PROMETHEUS, groups
 from components.monitoring.texts import DASHBOARD_MAP, LOG_RULES_MAP, RULES_MAP, log_rules_text, rules_text
+from components.settings.monitoring import Dashboard, LokiRules, PrometheusRules
 from components.settings.monitoring import Monitoring as Settings
 
 
@@ -26,26 +27,31 @@ class Monitoring(Component):
                 self.named("rules"),
                 api_version="monitoring.coreos.com/v1",
                 kind="PrometheusRule",
-                metadata=self._metadata(RULES_MAP, prometheus.namespace, prometheus.labels),
+                metadata=_metadata(RULES_MAP, prometheus),
                 spec=groups(self.site, PROMETHEUS),
-                opts=self.child("PrometheusRule", RULES_MAP),
+                opts=self.child("PrometheusRule", RULES_MAP, namespace=prometheus.namespace),
             )
         elif prometheus:
-            metadata = self._metadata(RULES_MAP, prometheus.namespace, prometheus.labels)
-            self._config_map(metadata, RULES_MAP, f"{RULES_MAP}.yaml", rules_text(self.site))
+            self._config_map(RULES_MAP, prometheus, f"{RULES_MAP}.yaml", rules_text(self.site))
         if loki:
-            metadata = self._metadata(LOG_RULES_MAP, loki.namespace, loki.labels)
-            self._config_map(metadata, LOG_RULES_MAP, f"{LOG_RULES_MAP}.yaml", log_rules_text(self.site))
+            self._config_map(LOG_RULES_MAP, loki, f"{LOG_RULES_MAP}.yaml", log_rules_text(self.site))
         if board := settings.dashboard:
             folder = {"grafana_folder": board.folder} if board.folder else None
-            metadata = self._metadata(DASHBOARD_MAP, board.namespace, board.labels, folder)
-            self._config_map(metadata, DASHBOARD_MAP, "mail.json", dashboard_json(self.site))
+            self._config_map(DASHBOARD_MAP, board, "mail.json", dashboard_json(self.site), folder)
         self.register_outputs({})
 
-    def _config_map(self, metadata: k8s.meta.v1.ObjectMetaArgs, name: str, file: str, text: str) -> None:
-        k8s.core.v1.ConfigMap(self.named(f"config-{name}"), metadata=metadata, data={file: text}, opts=self.child("ConfigMap", name))
+    def _config_map(
+        self, name: str, place: PrometheusRules | LokiRules | Dashboard, file: str, text: str, annotations: dict[str, str] | None = None
+    ) -> None:
+        k8s.core.v1.ConfigMap(
+            self.named(f"config-{name}"),
+            metadata=_metadata(name, place, annotations),
+            data={file: text},
+            opts=self.child("ConfigMap", name, namespace=place.namespace),
+        )
 
-    def _metadata(
-        self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str] | None = None
-    ) -> k8s.meta.v1.ObjectMetaArgs:
-        return k8s.meta.v1.ObjectMetaArgs(name=name, namespace=namespace, labels=MANAGED_BY | labels, annotations=annotations)
+
+def _metadata(
+    name: str, place: PrometheusRules | LokiRules | Dashboard, annotations: dict[str, str] | None = None
+) -> k8s.meta.v1.ObjectMetaArgs:
+    return k8s.meta.v1.ObjectMetaArgs(name=name, namespace=place.namespace, labels=MANAGED_BY | place.labels, annotations=annotations)

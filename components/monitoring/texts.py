@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -65,10 +66,16 @@ def chart_values(site: Site) -> dict[str, Any]:
 
 
 def as_yaml(content: Any) -> str:
+    return _as_yaml(json.dumps(content))
+
+
+@cache
+def _as_yaml(content: str) -> str:
+    """Of JSON. Kept, because a preview, its update and other stacks of one process ask for the same rules, and writing them takes long."""
     yaml = YAML()
     yaml.width = 1_000_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.ignore_aliases = lambda _data: True
     buffer = io.StringIO()
-    yaml.dump(content, buffer)
+    yaml.dump(json.loads(content), buffer)
     return buffer.getvalue()

@@ -1,5 +1,6 @@
 """The jobs that prove every day that the mail system works: probe, backup with restore drill, retention."""
 
+from functools import cache
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
@@ -198,6 +199,9 @@ class Heartbeats(Model):
     )
 
 
+_time_zones = cache(available_timezones)  # reads every file of the system's database
+
+
 class Jobs(Model):
     """The CronJobs beside the mail server; each is off while it is null."""
 
@@ -226,7 +230,7 @@ class Jobs(Model):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _time_zones():
             raise ValueError("write an IANA time zone such as Europe/Sofia or Etc/UTC")
         return value
 

@@ -7,6 +7,7 @@ config=${CONFIG_DIR:-/tmp/docker-mailserver}
 mail=${MAIL_DIR:-/var/mail}
 bin=${BIN_DIR:-/usr/local/sbin}
 scripts=${SCRIPTS_DIR:-/scripts}
+syslog=${SYSLOG_DIR:-/etc/rsyslog.d}
 ended=${RUN_DIR:-/run}/user-patches.ended
 rm -f "$ended"
 
@@ -42,6 +43,18 @@ twin() { # stock service, port, syslog name
 while read -r service port name; do
   twin "$service" "$port" "$name"
 done <"$config/proxy-listeners.txt"
+
+# The probes' own Postfix service: every greeting takes a new process of its master, and no limit of clients applies. Neither
+# it nor the probes' visits to postscreen are worth a line in the log, every few seconds.
+alive=127.0.0.1:$(sed -n 's/^--postfix=//p' "$config/alive.txt")
+postconf -M "$alive/inet=$alive inet n - n - 1 smtpd"
+postconf -P "$alive/inet/syslog_name=postfix/alive" "$alive/inet/max_use=1" "$alive/inet/smtpd_peername_lookup=no" \
+  "$alive/inet/smtpd_client_event_limit_exceptions=127.0.0.0/8" "$alive/inet/smtpd_client_restrictions=reject" \
+  "$alive/inet/smtpd_milters="
+cat >"$syslog/alive.conf" <<'RULES'
+:syslogtag, startswith, "postfix/alive/" stop
+:msg, ereregex, "(CONNECT from|HANGUP after [0-9.]+ from|DISCONNECT) \\[127\\.0\\.0\\.1\\]:" stop
+RULES
 
 # Declared Sieve scripts run before the mailbox's own. Compiled here, because mail's user may not write beside them; one that
 # cannot be compiled costs its mailbox the sorting, and no one else anything.

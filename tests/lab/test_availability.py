@@ -4,6 +4,7 @@ import re
 import ssl
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -142,20 +143,83 @@ def test_a_renewed_certificate_is_served_everywhere_without_a_restart(lab: Lab, 
             context.wrap_socket(connection, server_hostname=lab.site.hostname)
 
 
-def test_the_kubelets_probes_pass_on_the_running_server_and_fail_once_a_daemon_is_gone(lab: Lab, log: Log) -> None:
-    log.expect(r"Killed|terminat|Terminat|Warning|warning")
-    pod = lab.pod
-    probes = {
-        name: ["sh", "-c", f"ss -Hltn sport = :{p['tcpSocket']['port']} | grep -q ."] if "tcpSocket" in p else p["exec"]["command"]
-        for name, p in pod.rendered.probes.items()
-    }
-    assert {name: pod.host.run(*command, check=False).returncode for name, command in probes.items()} == dict.fromkeys(probes, 0)
-    pod.host.run("doveadm", "stop")
+PROBES = {"startupProbe", "readinessProbe", "livenessProbe"}
+
+
+def _failing(lab: Lab) -> set[str]:
+    """The kubelet's probes that fail now."""
+    commands = {name: probe["exec"]["command"] for name, probe in lab.pod.rendered.probes.items()}
+    return {name for name, command in commands.items() if lab.pod.host.run(*command, check=False).returncode}
+
+
+def test_the_kubelets_probes_leave_no_log_line_and_meet_no_limit_of_clients(lab: Lab, log: Log) -> None:
+    own = r"127\.0\.0\.1|postfix/alive|doveadm|dovecot: auth"
+    for _ in range(6):  # a client may connect ten times a minute
+        assert _failing(lab) == set()
+    log.settle()
+    assert log.lines(own) == []
+
+
+def test_a_daemon_that_hangs_is_named_and_the_pod_is_restarted(lab: Lab, log: Log) -> None:
+    """Each still listens: the kernel takes connections for it."""
+    log.expect(r"Timeout|timeout|timed out|warning|Warning")
+    host, liveness = lab.pod.host, lab.pod.rendered.probes["livenessProbe"]["exec"]["command"]
+    host.run(*liveness)  # now both postscreens and Dovecot's auth run
+    pids = host.run("pgrep", "-x", "master|postscreen|dovecot|auth").stdout.split()
+    host.run("kill", "-STOP", *pids)
     try:
-        wait_for("Dovecot to stop", lambda: pod.host.run(*probes["livenessProbe"], check=False).returncode != 0)
-        assert all(pod.host.run(*command, check=False).returncode for command in probes.values())
+        answer = host.run(*liveness, check=False)
     finally:
-        pod.restart()
+        host.run("kill", "-CONT", *pids)
+    assert answer.returncode == 1
+    assert {line.partition(":")[0] for line in answer.stderr.splitlines()} == {
+        "postfix",
+        "postscreen",
+        "postscreen-proxy",
+        "dovecot",
+        "dovecot-auth",
+    }
+    wait_for("the daemons", lambda: _failing(lab) == set())
+
+
+@pytest.mark.parametrize("daemon", ["rspamd", "postsrsd"])
+def test_a_pod_whose_mail_is_all_deferred_is_not_ready_and_is_not_restarted(lab: Lab, log: Log, daemon: str) -> None:
+    log.expect(r"Connection refused", r"warning")
+    lab.pod.stop(daemon)
+    try:
+        assert _failing(lab) == PROBES - {"livenessProbe"}
+    finally:
+        lab.pod.start(daemon)
+        wait_for(daemon, lambda: _failing(lab) == set(), 60)
+
+
+def _foreign_key(lab: Lab) -> tuple[str, str]:
+    names = lab.site.tls.names
+    return lab.authority.issue(*names)[0], lab.authority.issue(*names)[1]
+
+
+@pytest.mark.parametrize("pair", [lambda lab: ("", ""), _foreign_key], ids=["empty", "key of another certificate"])
+def test_a_certificate_that_no_listener_can_use_is_seen_but_restarts_nothing(
+    lab: Lab, log: Log, pair: Callable[[Lab], tuple[str, str]]
+) -> None:
+    log.expect(r"TLS|tls|SSL|ssl|certificate|key|fatal|error|warning|Fatal|Error")
+    lab.pod.mount_certificate(*pair(lab))
+    lab.pod.detect_changes()
+    try:
+        wait_for("Postfix to see it", lambda: _failing(lab) == PROBES - {"livenessProbe"})
+    finally:
+        lab.pod.mount_certificate(*lab.authority.issue(*lab.site.tls.names))
+        lab.pod.detect_changes()
+        wait_for("the certificate", lambda: _failing(lab) == set())
+
+
+def test_every_probe_fails_without_dovecot(lab: Lab, log: Log) -> None:
+    log.expect(r"Killed|terminat|Terminat|Warning|warning")
+    lab.pod.host.run("doveadm", "stop")
+    try:
+        wait_for("Dovecot to stop", lambda: _failing(lab) == PROBES)
+    finally:
+        lab.pod.restart()
         lab.wait_until_served()
 
 

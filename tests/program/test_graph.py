@@ -109,9 +109,9 @@ def test_the_pod_counts_as_started_and_ready_only_while_the_filter_listens(recor
     def ports(probe: str) -> list[int]:
         return [int(port) for port in re.findall(r"sport = :(\d+)'", container(recording("prod"))[probe]["exec"]["command"][-1])]
 
-    milter = 11332
-    assert sorted(ports("startupProbe")) == sorted([25, 465, 587, 993, 4190, 2525, 4465, 5587, 10993, milter])
-    assert sorted(ports("readinessProbe")) == [25, 993, milter]
+    milter, srs = 11332, 10001
+    assert sorted(ports("startupProbe")) == sorted([25, 465, 587, 993, 4190, 2525, 4465, 5587, 10993, milter, srs])
+    assert sorted(ports("readinessProbe")) == [25, 993, srs, milter]
 
 
 def test_an_adopted_object_is_imported_under_its_live_name(recording):
@@ -119,6 +119,12 @@ def test_an_adopted_object_is_imported_under_its_live_name(recording):
     assert resource(adopting, "Deployment", "mailserver").options["importId"] == "mailserver/mailserver"
     assert resource(adopting, "Namespace", "mailserver").options["importId"] == "mailserver"
     assert "importId" not in resource(adopting, "Service", "mailserver").options
+
+
+def test_an_adopted_object_is_imported_from_the_namespace_that_it_lives_in(recording):
+    operator = {"monitoring/prometheus": {"form": "prometheus-rule", "namespace": "watching"}}
+    adopting = recording("prod", {"adopt": ["PrometheusRule/mail-alerts"], **operator})
+    assert resource(adopting, "PrometheusRule", "mail-alerts").options["importId"] == "watching/mail-alerts"
 
 
 def test_without_external_secrets_existing_secrets_are_mounted_by_name(recording):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from ruamel.yaml import YAML
 
 from tests.conftest import change, settings
@@ -58,7 +59,7 @@ def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys,
         "resources.json",
     } <= written.keys()
     scripts = {name.removeprefix("mail/scripts/") for name in written if name.startswith("mail/scripts/")}
-    assert scripts == {"assemble.py", "common.py", "pulse.py", "user-patches.sh"}
+    assert scripts == {"alive.py", "assemble.py", "common.py", "pulse.py", "user-patches.sh"}
     listed = json.loads(written["resources.json"])
     objects = [resource for resource in listed if "kind" in resource["inputs"]]
     assert len(objects) == len([name for name in written if name.startswith("kubernetes/")])
@@ -83,6 +84,16 @@ def test_a_second_render_leaves_nothing_of_the_first(checkout, tmp_path):
     assert (out / "kubernetes/externalsecret-mailserver-relay.yaml").exists()
     assert run_render(checkout({"mail/relay": None}), out) == 0
     assert not (out / "kubernetes/externalsecret-mailserver-relay.yaml").exists()
+
+
+def test_a_word_that_kubectl_would_read_as_a_boolean_is_quoted(checkout, tmp_path):
+    words = {"VIRUSMAILS_DELETE": "on", "SA_SHORTCIRCUIT_BAYES": "no"}
+    assert run_render(checkout({"mail/extra/environment": words}), tmp_path / "out") == 0
+    text = (tmp_path / "out/kubernetes/deployment-mailserver.yaml").read_text("utf-8")
+    written = yaml.safe_load(text)  # YAML 1.1, as kubectl reads it
+    (container,) = written["spec"]["template"]["spec"]["containers"]
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert {name: values[name] for name in words} == words
 
 
 def test_a_folder_that_no_render_made_is_left_alone(capsys, checkout, tmp_path):

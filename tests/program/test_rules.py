@@ -106,8 +106,8 @@ CASES = {
     "a probe at a closed port": (
         "prod",
         "Deployment/mailserver",
-        f"{POD}/containers/0/livenessProbe/tcpSocket/port",
-        994,
+        f"{POD}/containers/0/livenessProbe",
+        {"tcpSocket": {"port": 994}},
         {"references.port"},
     ),
     "an HTTP probe at a closed port": (

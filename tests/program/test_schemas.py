@@ -23,6 +23,7 @@ SITES = {
             "mail/rspamd": {"oletools": "olefy:11343"},
             "mail/relay": None,
             "tls/cluster_issuer": "letsencrypt",
+            "monitoring/prometheus": {"form": "prometheus-rule", "labels": {"release": "kube-prometheus-stack"}},
         },
     ),
 }
@@ -46,6 +47,8 @@ def strict(schema):
         closed = {key: strict(value) for key, value in schema.items()}
         if "properties" in schema and "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
             closed["additionalProperties"] = False
+        if isinstance(pattern := closed.get("pattern"), str) and "(?i)" in pattern:  # Go takes a flag anywhere, Python at the front only
+            closed["pattern"] = f"(?i){pattern.replace('(?i)', '')}"
         return closed
     return [strict(item) for item in schema] if isinstance(schema, list) else schema
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import LiteralScalarString
+from ruamel.yaml.scalarstring import LiteralScalarString, SingleQuotedScalarString
 
 from components.checks.finding import Finding
 from components.checks.registry import Refused, judge, refuse
@@ -29,6 +30,7 @@ from tools.offline.edge_view import edge_artefacts, edge_summary
 from tools.offline.program import Recording, run
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
+BOOLEAN_OF_YAML_1_1 = re.compile("y|yes|n|no|on|off", re.IGNORECASE)  # kubectl still reads these words so
 INDEX = "resources.json"  # its presence marks a folder that an earlier render made and this one may replace
 
 
@@ -60,6 +62,8 @@ def yaml_text(thing: dict[str, Any]) -> str:
             return [readable(part) for part in value]
         if isinstance(value, str) and "\n" in value and "\r" not in value:  # a block would lose a CR
             return LiteralScalarString(value)
+        if isinstance(value, str) and BOOLEAN_OF_YAML_1_1.fullmatch(value):
+            return SingleQuotedScalarString(value)
         return value
 
     yaml = YAML()

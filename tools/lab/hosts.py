@@ -111,6 +111,7 @@ class Daemon:
                 os.kill(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15) -> None:
+        self.process.send_signal(signal.SIGCONT)  # nsenter stops with its child, and does not go on with it
         self.send(number)
         try:
             self.process.wait(seconds * slowness())

@@ -76,7 +76,9 @@ class MailServer:
         for name in ("passwd", "group"):
             entry = f"docker:x:{VMAIL}:" if name == "group" else f"docker:x:{VMAIL}:{VMAIL}::/home/docker:/bin/bash"
             host.write(f"/etc/{name}", host.path(f"/etc/{name}").read_text() + entry + "\n")
-        host.write("/etc/rsyslog.conf", f'module(load="imuxsock")\nmodule(load="builtin:omfile" fileCreateMode="0640")\nmail.* -{LOG}\n')
+        modules = 'module(load="imuxsock")\nmodule(load="builtin:omfile" fileCreateMode="0640")\n'
+        host.write("/etc/rsyslog.conf", f"{modules}$IncludeConfig /etc/rsyslog.d/*.conf\nmail.* -{LOG}\n")
+        host.run("sh", "-c", "mkdir -p /etc/rsyslog.d && rm -f /etc/rsyslog.d/*")  # the machine's own
         host.run("mkdir", "-p", *self.rendered.folders)
 
     def mount_certificate(self, certificate: str, key: str) -> None:
