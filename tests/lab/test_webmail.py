@@ -224,17 +224,27 @@ def test_what_the_image_writes_holds_no_secret(webmail: Webmail) -> None:
     assert webmail.host.path(image.SESSION_KEY_FILE).read_text().strip() == webmail.session_key
 
 
-def test_roundcube_sees_the_browsers_address_and_no_forged_one(lab: Lab, webmail: Webmail, person: Person) -> None:
+def test_roundcube_sees_the_clients_address_and_no_forged_one(webmail: Webmail) -> None:
     """Plugins that count failed logins take this address."""
-    forged = "X-Forwarded-For: 203.0.113.9"
-    connect = f"{webmail.settings.host}:443:{WEBMAIL}"
-    shown = subprocess.run(
-        ["curl", "-sk", "--noproxy", "*", "-H", forged, "--resolve", connect, "-w", "%{local_ip}", "-o", "/dev/null", person.base],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    host = webmail.settings.host
+    command = ["curl", "-sk", "--noproxy", "*", "-H", "X-Forwarded-For: 203.0.113.9", "--resolve", f"{host}:443:{WEBMAIL}"]
+    with webmail.lab.outside():
+        shown = subprocess.run(
+            [*command, "-w", "%{local_ip}", "-o", "/dev/null", f"https://{host}/"], capture_output=True, text=True, check=True
+        )
     with contextlib.closing(sqlite3.connect(webmail.host.path(f"{image.DATABASE_DIR}/{DATABASE_FILE}"))) as database:
         seen = {address for (address,) in database.execute("SELECT ip FROM session")}
     assert shown.stdout in seen
     assert "203.0.113.9" not in seen
+
+
+def test_a_webmail_without_its_database_is_not_ready(webmail: Webmail) -> None:
+    """Roundcube's answer has status 200 all the same."""
+    probe, file = webmail.container["readinessProbe"]["exec"]["command"], f"{image.DATABASE_DIR}/{DATABASE_FILE}"
+    webmail.host.run(*probe)
+    webmail.host.run("mv", file, f"{file}.away")
+    try:
+        assert webmail.host.run(*probe, check=False).returncode == 1
+    finally:
+        webmail.host.run("mv", f"{file}.away", file)
+    webmail.host.run(*probe)

@@ -104,7 +104,8 @@ def test_the_port_is_that_of_the_images_variant(recording):
         site = recording("dev", {"webmail/image": f"docker.io/roundcube/roundcubemail:{tag}"})
         (container,) = pod(site)["containers"]
         assert container["ports"][0]["containerPort"] == port
-        assert {container[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {port}
+        assert container["livenessProbe"]["httpGet"]["port"] == port
+        assert {container[probe]["exec"]["command"][3] for probe in ("startupProbe", "readinessProbe")} == {f"http://127.0.0.1:{port}/"}
         assert find(site, "Service", "roundcubemail")["spec"]["ports"][0]["targetPort"] == port
 
 

@@ -72,8 +72,8 @@ class Webmail:
             raise UserError("webmail: is not set")
         self.lab, self.settings = lab, lab.site.webmail
         by_name = objects(lab.site.model_dump_json())
-        (container,) = by_name["Deployment", NAME]["spec"]["template"]["spec"]["containers"]
-        self.environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        (self.container,) = by_name["Deployment", NAME]["spec"]["template"]["spec"]["containers"]
+        self.environment = {variable["name"]: variable["value"] for variable in self.container["env"]}
         self.files = mounted_texts(lab.site.model_dump_json(), NAME)
         self.session_key = secrets.token_urlsafe(18)
         self.host = Host("webmail", lab.folder / "webmail")
