@@ -82,6 +82,7 @@ lint: setup ## style, types, layers, shell, PHP, YAML and the links of the docum
 bench: setup ## benchmarks, as ratios
 	@$(RUN) bench
 	@$(VENV)/bin/python -m tests.contract.bench
+	@$(VENV)/bin/python -m tests.engine.bench_dns
 
 lab: setup ## run the rendered mail edge on this machine; stops after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh
