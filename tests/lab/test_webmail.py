@@ -231,7 +231,8 @@ def test_roundcube_sees_the_clients_address_and_no_forged_one(webmail: Webmail) 
         shown = subprocess.run(
             [*command, "-w", "%{local_ip}", "-o", "/dev/null", f"https://{host}/"], capture_output=True, text=True, check=True
         )
-    listed = f"foreach ((new PDO('sqlite:{image.DATABASE_DIR}/{DATABASE_FILE}'))->query('SELECT ip FROM session') as $row) echo $row[0], ' ';"
+    database = f"sqlite:{image.DATABASE_DIR}/{DATABASE_FILE}"
+    listed = f"foreach ((new PDO('{database}'))->query('SELECT ip FROM session') as $row) echo $row[0], ' ';"
     seen = webmail.host.run("php", "-r", listed).stdout.split()
     assert shown.stdout in seen
     assert "203.0.113.9" not in seen
