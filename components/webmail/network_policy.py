@@ -10,7 +10,7 @@ from components.webmail import image
 
 
 def ingress_policy(component: Component, webmail: Webmail) -> k8s.networking.v1.NetworkPolicy:
-    """Whoever else reached the Service would be past the login in front of it. The kubelet's probes need no rule."""
+    """Any other client of the Service would be past the login in front of it. The kubelet's probes need no rule."""
     return k8s.networking.v1.NetworkPolicy(
         component.named("ingress-policy"),
         metadata=component.metadata(WEBMAIL, labels=WEBMAIL_SELECTOR),

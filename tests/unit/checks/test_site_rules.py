@@ -126,7 +126,11 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "prod",
         {},
         "jobs.restic_image",
-        {"jobs/python_image": f"docker.io/library/python:3.12{PINNED}", "jobs/restic_image": f"docker.io/restic/restic:0.18.1{PINNED}"},
+        {
+            "jobs/python_image": f"docker.io/library/python:3.12{PINNED}",
+            "jobs/restic_image": f"docker.io/restic/restic:0.18.1{PINNED}",
+            "jobs/webmail_backup/database_image": f"docker.io/library/mysql:8.4.6{PINNED}",
+        },
     ),
     "jobs.probe-mailbox": ("prod", {"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "jobs.probe.mailbox"),
     "jobs.probe-recipient": ("prod", {"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient"),
