@@ -113,6 +113,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "edge.interface-without-address": ("prod", {"edge/ipv6_address": None}, "edge.ipv6_interface"),
     "edge.target-legacy": ("prod", LEGACY, "edge.target"),
     "edge.not-managed": ("dev", {}, "edge.ssh", {"edge/ssh": {"host_key": settings("prod")["edge"]["ssh"]["host_key"]}}),
+    "jobs.webmail-database-image": ("prod", {"jobs/webmail_backup/database_image": None}, "jobs.webmail_backup.database_image"),
     "jobs.webmail-backup-alone": ("prod", {"jobs/backup": None}, "jobs.webmail_backup"),
     "jobs.shared-repository": (
         "prod",
@@ -125,7 +126,8 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "prod",
         {},
         "jobs.restic_image",
-        {f"jobs/{name}_image": f"docker.io/library/{name}:1{PINNED}" for name in ("python", "restic", "parsedmarc")},
+        {f"jobs/{name}_image": f"docker.io/library/{name}:1{PINNED}" for name in ("python", "restic", "parsedmarc")}
+        | {"jobs/webmail_backup/database_image": f"docker.io/library/mysql:8.4.6{PINNED}"},
     ),
     "jobs.probe-mailbox": ("prod", {"jobs/probe/mailbox": "smoke@viktorbarzin.me"}, "jobs.probe.mailbox"),
     "jobs.probe-recipient": ("prod", {"jobs/probe/recipient": "x@example.com"}, "jobs.probe.recipient"),
@@ -172,8 +174,8 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "webmail.database-host": ("prod", {"webmail/database/host": None}, "webmail.database.host"),
     "webmail.database-unused": ("prod", {"webmail/database/type": "sqlite"}, "webmail.database.host"),
+    "webmail.any-pod": ("prod", {"webmail/ingress/controller_namespace": None}, "webmail.ingress.controller_namespace"),
     "webmail.no-backup": ("prod", {"jobs/webmail_backup": None}, "jobs.webmail_backup"),
-    "webmail.database-elsewhere": ("prod", {}, "webmail.database", {"webmail/database": {}}),
     "webmail.no-address": ("dev", {"webmail/host": "post.example.biz"}, "webmail.host"),
     "credentials.store-without-external-secrets": ("prod", {"cluster/external_secrets": None}, "secret_store"),
     "credentials.source-without-store": ("prod", {"secret_store": ...}, "mail.accounts"),
