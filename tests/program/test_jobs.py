@@ -48,7 +48,7 @@ def test_the_names_and_schedules_that_live_alerts_know_are_kept(prod):
 
 
 def test_only_restores_wait_for_a_person(prod):
-    assert {name for name, thing in prod.items() if thing["spec"]["suspend"]} == BY_HAND
+    assert {name for name, thing in prod.items() if thing["spec"]["suspend"]} == BY_HAND | {"mail-doctor"}
 
 
 def test_every_job_runs_once_at_a_time_ends_in_time_and_is_remembered_for_a_day(prod):
@@ -94,6 +94,7 @@ def test_root_is_the_exception_of_those_that_handle_other_users_files(prod):
         "mailserver-backup": ["backup"],
         "roundcube-backup": ["backup"],
         "mail-restore-drill": ["drill"],
+        "mail-doctor": ["inside"],
         "mail-restore": ["restore"],
         "webmail-restore": ["restore"],
     }
@@ -234,7 +235,7 @@ def test_what_is_off_leaves_nothing_behind(recording):
     assert cron_jobs(recording("dev")) == {}
     off = recording("prod", {"jobs/probe": None, "jobs/retention": None, "jobs/backup/drill": None, "jobs/pushgateway": None})
     jobs = cron_jobs(off)
-    assert set(jobs) == {"mailserver-backup", "roundcube-backup", "mail-restore", "webmail-restore"}
+    assert set(jobs) == {"mailserver-backup", "roundcube-backup", "mail-restore", "webmail-restore", "mail-doctor"}
     assert not any("--pushgateway" in container["command"] for thing in jobs.values() for container in containers(thing))
     assert (
         "--heartbeats" not in containers(cron_jobs(recording("prod", {"jobs/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
