@@ -47,6 +47,11 @@ def lab_site(changes: dict[str, Any] | None = None) -> Site:
     return read_site(json.dumps(base))
 
 
+def image(major: str) -> dict[str, Any]:
+    """The change of settings that chooses a major version of the image."""
+    return {"mail/image": f"docker.io/mailserver/docker-mailserver:{major}.0.0"}
+
+
 class Known:
     """Clients that postscreen has met: an unknown one waits six seconds. Each serves for as many connections as the rate limit allows."""
 

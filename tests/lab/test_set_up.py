@@ -210,13 +210,13 @@ def _options(pod: MailServer, service: str) -> dict[str, str]:
 def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailServer) -> None:
     fresh.assemble()
     fresh.set_up()
-    found = {line.partition(": ")[0] for line in differences(lambda *command: fresh.host.run(*command).stdout)}
+    found = {line.partition(": ")[0] for line in differences(lambda *command: fresh.host.run(*command).stdout, fresh.major)}
     overridden = {"mynetworks", "milter_default_action", "dms_smtpd_sender_restrictions", "smtp_tls_security_level"}
     assert found == overridden | {"dovecot protocols"}, "the last by the image's variable for ManageSieve"
 
     fresh.host.run("postconf", "-P", "submission/inet/smtpd_tls_security_level=may")
     fresh.host.run("sh", "-c", "echo 'auth_verbose = no' >>/etc/dovecot/dovecot.conf")
-    found = list(differences(lambda *command: fresh.host.run(*command).stdout))
+    found = list(differences(lambda *command: fresh.host.run(*command).stdout, fresh.major))
     assert "master.cf submission/inet/smtpd_tls_security_level: 'encrypt', but 'may'" in found
     assert "dovecot auth_verbose: 'yes', but 'no'" in found
 
