@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from components.listeners import IMAPS
 from components.mail.image import CONFIG_DIR, SIEVE_FOLDER
 from components.mail.trust import edge_networks
-from components.settings.mail import TESTED_IMAGE_MAJORS
 from components.settings.site import Site
 
 _SCRIPTS = f"{CONFIG_DIR}/{SIEVE_FOLDER}"
@@ -71,20 +70,15 @@ service imap-login {{
 }}
 
 # What the settings declare for a mailbox comes first, then the script that its user wrote.
-{_DECLARED_SIEVE[_version(site)]}"""
+{_DECLARED_SIEVE[site.mail.dovecot]}"""
 
 
 def foreign_lines(site: Site) -> Iterator[tuple[str, str, str]]:
     """Version, line and remedy for each of the site's own lines that the image's Dovecot cannot read."""
-    version = _version(site)
+    version = site.mail.dovecot
     for line in (site.mail.extra.dovecot or "").splitlines():
         written = line.partition("#")[0]
         for pattern, instead in _FOREIGN[version].items():
             if re.search(pattern, written):
                 yield version, line.strip(), instead
                 break
-
-
-def _version(site: Site) -> str:
-    """The image's Dovecot. A preview refuses every other image, after it has rendered the texts."""
-    return TESTED_IMAGE_MAJORS.get(site.mail.image_major, "2.4")

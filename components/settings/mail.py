@@ -215,5 +215,10 @@ class Mail(Model):
         return image_tag(self.image).split(".")[0]
 
     @property
+    def dovecot(self) -> str:
+        """Version of the image's Dovecot. A preview refuses an image that is not tested, but texts are rendered before."""
+        return TESTED_IMAGE_MAJORS.get(self.image_major, "2.4")
+
+    @property
     def quotas(self) -> bool:
         return any(mailbox.quota for mailbox in self.mailboxes.values())

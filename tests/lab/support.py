@@ -113,6 +113,6 @@ def arrives(lab: Lab, mailbox: str, mail: EmailMessage, folder: str = "", second
     return found[0]
 
 
-def lessons(lab: Lab) -> int:
+def lessons(pod: MailServer) -> int:
     """Grows when the filter learns words that it did not know."""
-    return lab.pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")
+    return pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")

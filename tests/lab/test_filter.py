@@ -146,10 +146,10 @@ def test_what_a_user_moves_to_junk_is_learned(lab: Lab, known: Known) -> None:
     known().send(mail, ["alice@example.org"])
     arrives(lab, "alice@example.org", mail)
 
-    before = lessons(lab)
+    before = lessons(lab.pod)
     imap = Client(lab).imap("alice@example.org")
     imap.select()
     _, found = imap.search(None, "HEADER", "Message-ID", mail["Message-ID"])
     imap.copy(found[0].decode(), "Junk")
     imap.logout()
-    wait_for("learning", lambda: lessons(lab) > before)
+    wait_for("learning", lambda: lessons(lab.pod) > before)

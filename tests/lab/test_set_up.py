@@ -34,18 +34,18 @@ RELAY = "[smtp.relay.example]:587 user@login:pass:word with spaces\n"
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
     host = Host("mailserver", tmp_path_factory.mktemp("set-up") / "pod")
     site = lab_site()
-    yield MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+    yield MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
     host.close()
 
 
-def _secrets(site: Site) -> Secrets:
+def secrets_for(site: Site) -> Secrets:
     keys = {key.secret_key(name): dkim_key()[0] for name, domain in site.domains.items() for key in domain.dkim}
     return Secrets(accounts=dict(ODD), dkim=keys, relay=RELAY, aliases=None)
 
 
 @pytest.fixture
 def fresh(pod: MailServer) -> MailServer:
-    pod.secrets = _secrets(pod.site)
+    pod.secrets = secrets_for(pod.site)
     return pod
 
 
@@ -228,7 +228,7 @@ def test_a_module_that_the_settings_turn_off_is_off(tmp_path) -> None:
         site = lab_site({"mail/rspamd/disabled_modules": off})
         host = Host("mailserver", tmp_path / f"pod{len(off)}")
         try:
-            pod = MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+            pod = MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
             pod.assemble()
             pod.set_up()
             lines = host.run("rspamadm", "configdump", "-m").stdout.splitlines()
