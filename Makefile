@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs lock setup new-stack stack-init mutation
+.PHONY: help preview render up destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs docs-site lock setup new-stack stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -69,7 +69,7 @@ golden: setup ## write tests/program/golden anew after an intended change of wha
 mutation: setup ## break random lines one at a time and list what no test notices: SEED=, COUNT=; takes hours
 	@$(VENV)/bin/python -m tools.mutation $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
-lint: setup ## style, types, layers, shell, PHP and YAML
+lint: setup ## style, types, layers, shell, PHP, YAML and the links of the documentation
 	@tools/packages.sh
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
@@ -77,10 +77,12 @@ lint: setup ## style, types, layers, shell, PHP and YAML
 	@$(VENV)/bin/yamllint --strict .
 	@shellcheck $$(git ls-files '*.sh'; git grep -l '^#!/bin/sh' -- tests/contract/pfsense) .ci/run
 	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done
+	@$(MAKE) --no-print-directory docs-site
 
 bench: setup ## benchmarks, as ratios
 	@$(RUN) bench
 	@$(VENV)/bin/python -m tests.contract.bench
+	@$(VENV)/bin/python -m tests.engine.bench_dns
 
 lab: setup ## run the rendered mail edge on this machine; stops after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh
@@ -102,6 +104,11 @@ dns-snapshot: setup ## look up the DNS records of others that the offline verifi
 
 docs: setup ## write the generated parts of the documentation
 	@$(RUN) docs
+
+docs-site: setup ## build the documentation as a site in build/site; a broken link or anchor is an error
+	@rm -rf build/site && $(VENV)/bin/zensical build --clean --strict -f mkdocs.yml
+	@git ls-files -z components schemas scripts tools | xargs -0 cp --parents -t build/site
+	@echo "build/site/docs/index.html; search needs a server: python3 -m http.server -d build/site"
 
 lock: $(UV) ## resolve pyproject.toml again
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --group dev pyproject.toml -o requirements.lock

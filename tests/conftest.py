@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,23 @@ from tools.offline.program import Recording, run_main, run_once
 from tools.offline.stackfile import ROOT, Stack, load_stack
 
 Settings = dict[str, Any]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A temporary folder for each run: the start of another run would close the one that all share to Dovecot's processes."""
+    if not hasattr(config, "workerinput") and config.option.basetemp is None:
+        config.option.basetemp = config.stash[FOLDER] = tempfile.mkdtemp(prefix="test-")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Left behind after a failure, to look at."""
+    folder = session.config.stash.get(FOLDER, None)
+    if folder and exitstatus != pytest.ExitCode.TESTS_FAILED:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+FOLDER = pytest.StashKey[str]()
 
 
 @functools.cache

@@ -58,6 +58,14 @@ def parked_with_mail(site: Site) -> Found:
             yield f"dns.parked.{name}", "is in domains too"
 
 
+@AREA.error("parked-mail-host", remedy="remove it from dns.parked")
+def parked_mail_host(site: Site) -> Found:
+    """A mail host greets other servers and sends its bounces by its own name, which a parked domain forbids."""
+    for name in site.dns.parked if site.dns else ():
+        if site.dns and name in site.dns.hosts:
+            yield f"dns.parked.{name}", "is a mail host too, and its bounces would be refused"
+
+
 @AREA.error("empty-zone", remedy="remove it, or correct its name")
 def empty_zone(site: Site) -> Found:
     """A zone that no domain and no mail host is in is most likely misspelt."""

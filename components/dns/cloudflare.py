@@ -7,7 +7,8 @@ import pulumi
 import pulumi_cloudflare as cloudflare
 
 from components.base import Component
-from components.dns.live import COMMENT, TOKEN
+from components.dns.live import COMMENT, TOKEN, Live, RefusedError, SilentError, read_zone, shown
+from components.dns.match import created_again
 from components.dns.mta_sts import POLICY_HOST, enforced
 from components.dns.records import Record, ttl_of
 from components.errors import UserError
@@ -31,6 +32,7 @@ def declare(
     _refuse_other_credentials()
     declared: dict[tuple[Fqdn, str], cloudflare.DnsRecord] = {}
     announcements: dict[str, cloudflare.DnsRecord] = {}
+    once = _created_once(zones, records)
     for record in sorted(records, key=lambda record: record.type == "MX"):
         zone = zones[record.zone]
         if zone.cloudflare is None:
@@ -55,6 +57,7 @@ def declare(
                     import_=f"{zone.cloudflare}/{zone.adopt[record.key]}" if zone.adopt.get(record.key) else None,
                     aliases=[pulumi.Alias(name=f"{record.zone}/{record.former}")] if record.former else None,
                     depends_on=waits_for,
+                    hooks=pulumi.ResourceHookBinding(before_create=[once]),
                 ),
                 _unit(record, declared),
             ),
@@ -72,6 +75,35 @@ def _refuse_other_credentials() -> None:
     found += [name for name in _IN_ENVIRONMENT if os.environ.get(name)]
     if found:
         raise UserError(f"{found[0]}: remove it, and set {TOKEN} in the environment, by which live zones are read before a change")
+
+
+def _created_once(zones: Mapping[Fqdn, Zone], records: Sequence[Record]) -> pulumi.ResourceHook:
+    """Refuses, in a preview too, to create a record that the zone has from here already: the stack's state does not know it.
+
+    A hook, because only the engine knows what is to be created. Each zone is read once, before the first of its creations.
+    """
+    declared = {f"{record.zone}/{record.key}": record for record in records}
+    before: dict[Fqdn, list[Live]] = {}
+
+    def look(about: pulumi.ResourceHookArgs) -> None:
+        record = declared[about.name]
+        zone, zone_id, token = record.zone, zones[record.zone].cloudflare, os.environ.get(TOKEN)
+        if zone_id is None or not token:
+            return
+        try:
+            live = before[zone] = before[zone] if zone in before else read_zone(zone, zone_id, token)
+        except RefusedError as refusal:
+            raise UserError(str(refusal)) from None
+        except SilentError as silence:
+            text = f"{record.name} {record.type} is not created without a look at the live zone: {silence}; try again"
+            raise UserError(f"dns.zones.{zone}: {text}") from None
+        if row := created_again(record, live):
+            raise UserError(
+                f"dns.zones.{zone}.adopt: {shown(row)} is live and ours, but not in the state of this stack; leave {row.name} to the "
+                f"stack that has it, or, if the state was lost, take it over with `{record.key}: {row.id}`"
+            )
+
+    return pulumi.ResourceHook("dns-created-once", look, pulumi.ResourceHookOptions(on_dry_run=True))
 
 
 def _unit(record: Record, declared: Mapping[tuple[Fqdn, str], cloudflare.DnsRecord]) -> pulumi.ResourceOptions:

@@ -17,6 +17,7 @@ RIGHTS = "Zone > DNS > Edit"
 TOKEN = "CLOUDFLARE_API_TOKEN"  # noqa: S105 - the variable's name
 API = "https://api.cloudflare.com/client/v4"
 PAGE = 1000  # records; the API allows far more, but cuts off an answer that takes too long
+SHOWN = 60  # characters of a content in messages
 TIMEOUT = 15.0  # seconds without a byte
 PAUSES = (1.0, 4.0)  # seconds before another try, where the API says that it is busy or broken
 
@@ -65,6 +66,11 @@ class Live:
     @property
     def ours(self) -> bool:
         return self.comment == COMMENT
+
+
+def shown(row: Live) -> str:
+    """The record, for messages."""
+    return f"{row.name} {row.type} {row.content[:SHOWN]}"
 
 
 def read_zone(zone: Fqdn, zone_id: str, token: str, pause: Callable[[float], None] = time.sleep) -> list[Live]:

@@ -9,6 +9,7 @@ from components.dns.records import Record
 
 _EXCLUDES_CNAME = {"A", "AAAA", "CNAME"}  # Cloudflare allows a CNAME beside other types, and answers with its target's (flattening)
 _SEVERAL = {"MX", "CAA"}  # a name may have several with other contents
+_ROLES = {"spf", "dmarc", "mta-sts", "tlsrpt"}  # keys of TXT records of which a name has one
 
 
 def matches(ours: Sequence[Record], live: Sequence[Live]) -> dict[str, Live]:
@@ -55,6 +56,15 @@ def rivals(ours: Record, live: Sequence[Live]) -> list[Live]:
         return row.name == ours.name and "CNAME" in {row.type, ours.type} and {row.type, ours.type} <= _EXCLUDES_CNAME
 
     return [row for row in live if rival(row)]
+
+
+def created_again(ours: Record, live: Sequence[Live]) -> Live | None:
+    """A live record made by this program that a creation of `ours` would repeat or contradict; those of a unit are deleted first."""
+    if ours.unit:
+        return None
+    # Another key, address, MX, proof or CAA beside those that are live is an ordinary edit.
+    one_of_a_kind = ours.key.rpartition(":")[2] in _ROLES or ours.type in {"CNAME", "SRV"}
+    return next((row for row in live if row.ours and (says_the_same(ours, row) or (one_of_a_kind and same_role(ours, row)))), None)
 
 
 def takes_over(ours: Record, live: Live) -> bool:

@@ -59,7 +59,7 @@ Fqdn = Annotated[
     str,
     *text(
         "domain name",
-        rf"(?!.{{254}}){_FQDN}",
+        rf"(?!.{{254}})(?!.*\.[0-9]+$){_FQDN}",
         "write a full domain name in lower case, without a trailing dot, international names in punycode (xn--…)",
     ),
 ]

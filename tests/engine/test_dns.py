@@ -43,10 +43,14 @@ try:
     site = read_site(pulumi.Config("mailserver").require("site"))
     if "DNS_TEST_UNJUDGED" not in os.environ:
         refuse(judge(site))
-    component.Dns("dns", Context(site, cluster_provider(site)), namespace=None)
+    if site.dns:
+        component.Dns("dns", Context(site, cluster_provider(site)), namespace=None)
 except UserError as error:
     raise pulumi.RunError(str(error)) from None
 """
+
+
+NOTHING_DEPLOYED = '{"version": 3, "deployment": {}}'
 
 
 class Stack:
@@ -113,18 +117,24 @@ def api() -> Iterator[Cloudflare]:
     api.stop()
 
 
+def plugin_path(folder: Path) -> str:
+    """PATH with the stand-in for the provider's plugin, which goes into `folder`; as it is where the real one is installed."""
+    path, home = os.environ["PATH"], Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
+    if any(home.glob("plugins/resource-cloudflare-*")):
+        return path
+    plugin = folder / "bin/pulumi-resource-cloudflare"
+    plugin.parent.mkdir()
+    plugin.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.cloudflare_plugin "$@"\n')
+    plugin.chmod(0o755)
+    return f"{plugin.parent}:{path}"
+
+
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory, api: Cloudflare) -> Iterator[Stack]:
     """One stack for all tests; with the provider's plugin where it is installed, else with the stand-in."""
     folder = tmp_path_factory.mktemp("dns")
-    home = Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
     with pytest.MonkeyPatch.context() as patch:
-        if not any(home.glob("plugins/resource-cloudflare-*")):
-            plugin = folder / "bin/pulumi-resource-cloudflare"
-            plugin.parent.mkdir()
-            plugin.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.cloudflare_plugin "$@"\n')
-            plugin.chmod(0o755)
-            patch.setenv("PATH", f"{plugin.parent}:{os.environ['PATH']}")
+        patch.setenv("PATH", plugin_path(folder))
         for name in ("state", "program"):
             (folder / name).mkdir()
         patch.setenv("PULUMI_BACKEND_URL", (folder / "state").as_uri())
@@ -295,3 +305,43 @@ def test_live_records_are_adopted_and_a_forgotten_adoption_is_refused(stack: Sta
 def parsed(stack: Stack, changes: dict[str, Any]) -> list[Record]:
     stack.set(changes)
     return list(records(stack.site))
+
+
+def test_a_second_stack_and_a_lost_state_take_nothing_over_by_accident(stack: Stack):
+    before, state = stack.api.texts(stack.zone), stack.cli("stack", "export")
+    stack.cli("stack", "import", text=NOTHING_DEPLOYED)
+    said = stack.cli.refused("preview")
+    assert 'dns.zones.example.org.adopt: example.org TXT "v=spf1 mx -all" is live and ours, but not in the state of this stack' in said
+    assert "is live and ours" in stack.refused(BASE | {f"{D}/spf": {"mx": True, "all": "softfail"}}), "another SPF beside it"
+    assert stack.api.texts(stack.zone) == before
+    ids = {key: row.id for key, row in matches(parsed(stack, BASE), parse(list(stack.api.zones[stack.zone].values()))[0]).items()}
+    stack.cli("stack", "import", text=NOTHING_DEPLOYED)
+    assert {verb for verb, _ in stack.up(BASE | {f"{Z}/adopt": ids})} <= {"PUT"}
+    stack.holds()
+    assert stack.api.texts(stack.zone) == before
+    stack.cli("stack", "import", text=state)
+    assert stack.up(BASE) == []
+
+
+def test_a_record_that_an_interrupted_up_left_is_named(stack: Stack):
+    exported = json.loads(stack.cli("stack", "export"))
+    resources = exported["deployment"]["resources"]
+    exported["deployment"]["resources"] = [resource for resource in resources if not resource["urn"].endswith("::example.org/tlsrpt")]
+    stack.cli("stack", "import", text=json.dumps(exported))
+    said = stack.cli.refused("preview")
+    (row,) = [row for row in stack.api.zones[stack.zone].values() if row["name"] == "_smtp._tls.example.org"]
+    stack.up(BASE | {f"{Z}/adopt": {"tlsrpt": row["id"]}})
+    stack.holds()
+    assert f"take it over with `tlsrpt: {row['id']}`" in said
+    assert "mail.example.org A" not in said, "the state knows it"
+
+
+def test_without_dns_in_the_settings_mail_records_stay(stack: Stack):
+    stack.up(BASE | {f"{Z}/release": []})
+    expected, before = [record for record in records(stack.site) if record.carries_mail], stack.api.texts(stack.zone)
+    stack.set({"dns": None})
+    assert "protect" in stack.cli.refused("preview")
+    assert stack.api.texts(stack.zone) == before
+    stack.refused({"dns": None})
+    live = parse(list(stack.api.zones[stack.zone].values()))[0]
+    assert [record.key for record in expected if not any(says_the_same(record, row) for row in live)] == []

@@ -8,16 +8,20 @@ from collections.abc import Callable
 import kubernetes_validate
 import pulumi
 import pytest
+from jsonschema import Draft202012Validator
 
 from components.dns.mta_sts import policy_id, policy_text
 from components.dns.records import records
 from components.settings.site import KEY, Site
 from tests.conftest import settings
+from tests.standins.cloudflare_openapi import request
+from tests.standins.cloudflare_plugin import body
 from tools.offline.program import Recording, Resource, run_main, run_once
 from tools.offline.stackfile import Stack
 
 KUBERNETES = "1.30"
 ZONE_ID = "fd2c5dd4efe8fe38958944e74d0ced6d"
+ZONE = "dns/zones/viktorbarzin.me"
 RECORD = "cloudflare:index/dnsRecord:DnsRecord"
 
 
@@ -42,6 +46,15 @@ def test_every_record_is_declared_as_the_zone_file_has_it(recording: Callable[..
             assert inputs["data"] == dict(record.data) and "content" not in inputs
         else:
             assert inputs["content"] == record.content and "data" not in inputs
+
+
+def test_every_request_is_one_that_the_api_publishes(recording: Callable[..., Recording]):
+    several = {"domains/viktorbarzin.me/dns/caa": [{"tag": "issue", "value": "letsencrypt.org", "account": "https://a.example/1"}]}
+    several |= {"dns/hosts/mail.viktorbarzin.me/tlsa": ["ab" * 32], f"{ZONE}/dnssec": True}
+    declared = cloudflare(recording("prod", several))
+    assert {resource.inputs["type"] for resource in declared.values()} >= {"A", "AAAA", "CNAME", "TXT", "MX", "SRV", "CAA", "TLSA"}
+    for resource in declared.values():
+        Draft202012Validator(request(resource.inputs["type"])).validate(body(resource.inputs))
 
 
 def test_no_mail_host_goes_through_the_proxy(recording: Callable[..., Recording]):

@@ -1,8 +1,7 @@
 """A stand-in for the DNS part of Cloudflare's API, on loopback, with the rules that edits of a zone meet.
 
-Compared with the published OpenAPI text (cloudflare/api-schemas): the paths and verbs of `/zones/{id}/dns_records`, PUT as an
-overwrite, the envelope (result, success, errors, messages, result_info), and "A/AAAA records cannot exist on the same name as
-CNAME records". The codes are those of the live API. A listing is paged; a token and a zone are known or they are not.
+Its answers have the published form (cloudflare_openapi.py, which names the text). The codes are those of the live API, and so is
+971, which the published form, with codes from 1000, does not allow. A listing is paged; a token and a zone are known or they are not.
 
 Not here: other zones' settings, DNSSEC, NS records, record tags, quotas, PATCH, and the batch API, which the provider does not use.
 """
@@ -12,6 +11,7 @@ import re
 import threading
 import uuid
 from collections import deque
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -89,7 +89,7 @@ class Cloudflare:
             return rows[record_id], None
         if verb == "GET":
             return _page(list(rows.values()), parse_qs(url.query))
-        if verb == "POST":
+        if verb == "POST" and not record_id:
             return self._store(zone_id, uuid.uuid4().hex, body or {}), None
         if verb == "PUT" and record_id:
             return self._store(zone_id, record_id, body or {}), None
@@ -126,7 +126,8 @@ class Cloudflare:
                 with api._lock:
                     try:
                         result, info = api.answer(self.command, self.path, bearer.removeprefix("Bearer ") or None, body)
-                        self.reply(200, {"result": result, "success": True, "errors": [], "messages": [], "result_info": info})
+                        paged = {} if info is None else {"result_info": info}
+                        self.reply(200, {"result": result, "success": True, "errors": [], "messages": []} | paged)
                     except RefusalError as refusal:
                         error = {"code": refusal.code, "message": refusal.message}
                         self.reply(refusal.status, {"result": None, "success": False, "errors": [error], "messages": []})
@@ -141,7 +142,7 @@ class Cloudflare:
                 self.end_headers()
                 self.wfile.write(text)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         return Handler
@@ -152,6 +153,8 @@ def _normal(record_id: str, body: Row) -> Row:
     if not body.get("type") or not body.get("name") or not ("content" in body or "data" in body):
         raise RefusalError(400, 9005, "Content for record is invalid.")
     kind, data = body["type"], body.get("data") or {}
+    if kind == "MX" and "priority" not in body:
+        raise RefusalError(400, 9100, "DNS Record Priority is invalid.")
     if kind in {"SRV", "CAA", "TLSA"} and not data:
         raise RefusalError(400, 9101, f"{kind} needs data")
     content = body.get("content")
@@ -169,7 +172,8 @@ def _normal(record_id: str, body: Row) -> Row:
         raise RefusalError(400, 9007, "Content for CNAME record is invalid: it points to itself.")
     row = {"id": record_id, "name": body["name"].rstrip(".").lower(), "type": kind, "content": content, "data": data or None}
     row |= {name: body.get(name) for name in ("priority", "comment")}
-    row |= {"ttl": body.get("ttl") or 1, "proxied": bool(body.get("proxied"))}
+    row |= {"ttl": body.get("ttl") or 1, "proxied": bool(body.get("proxied")), "proxiable": kind in ADDRESSES | {"CNAME"}}
+    row |= dict.fromkeys(("created_on", "modified_on"), datetime.now(UTC).isoformat())
     return {name: value for name, value in row.items() if value is not None}
 
 

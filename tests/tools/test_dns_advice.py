@@ -21,6 +21,11 @@ def test_protection_points_to_the_setting_that_releases():
     assert line.startswith("dns.zones.example.org.release: 'mx-mail.example.org' is protected")
 
 
+def test_a_refusal_of_our_own_comes_without_the_engines_words():
+    (line,) = errors(Plan((), ((URN, 'Preview failed: before hook "dns-created-once" failed: dns.zones.example.org.adopt: 81058\n'),)), {})
+    assert line == "dns.zones.example.org.adopt: 81058"
+
+
 def test_everything_else_is_left_to_the_engine():
     assert dns_advice("urn:pulumi:prod::mailserver::kubernetes:core/v1:Service::mail", "81058") is None
     assert dns_advice(URN, "code 810581") is None

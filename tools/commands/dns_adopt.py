@@ -12,7 +12,7 @@ from components.checks.dns import live as rules
 from components.checks.dns.resolver import read_snapshot
 from components.checks.dns.verify import verify
 from components.checks.registry import SNAPSHOT
-from components.dns.live import COMMENT, RIGHTS, TOKEN, Live, RefusedError, SilentError, parse, read_zone
+from components.dns.live import COMMENT, RIGHTS, SHOWN, TOKEN, Live, RefusedError, SilentError, parse, read_zone
 from components.dns.match import matches, stored
 from components.dns.records import Record, records, ttl_of, zones
 from components.errors import UserError
@@ -55,7 +55,7 @@ def report(site: Site, zone: Fqdn, live: Sequence[Live]) -> Iterator[str]:
     selectors = {record.name for record in ours}
     for row in live:
         if "._domainkey." in row.name and row.name not in selectors:
-            yield f"undeclared: {row.name} {row.type} {row.content[: rules.SHOWN]} is a selector of others; it stays as it is"
+            yield f"undeclared: {row.name} {row.type} {row.content[:SHOWN]} is a selector of others; it stays as it is"
     after = adopting(site, zone, found)
     subject = rules.LiveZone(after, zone, live)
     for rule in (rules.unadopted, rules.over_limit):

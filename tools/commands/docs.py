@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import click
 
@@ -12,6 +13,7 @@ from tools.offline import alerts_page, checks_page, doctor_page, settings_page
 from tools.offline.stackfile import ROOT
 
 README = ROOT / "README.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 SETTINGS = ROOT / "docs" / "settings.md"
 CHECKS = ROOT / "docs" / "checks.md"
 DOCTOR = ROOT / "docs" / "doctor.md"
@@ -51,18 +53,21 @@ flowchart LR
 
 def ports() -> str:
     """The table of mail services as Markdown."""
-    rows = "".join(f"| {s.name} | {s.port} | {s.proxy_port} | {s.node_port} | {s.health_node_port} |\n" for s in LISTENERS)
-    return f"| service | clients and pods | PROXY listener | NodePort | health NodePort |\n|---|---|---|---|---|\n{rows}"
+    rows = "".join(f"| {s.name} | {s.port} | `{s.frontend}` | {s.node_port} | {s.proxy_port} | {s.health_node_port} |\n" for s in LISTENERS)
+    return f"| service | stock port | HAProxy frontend | NodePort | PROXY listener | health NodePort |\n|---|---|---|---|---|---|\n{rows}"
 
 
-def with_generated_parts(text: str) -> str:
-    """The README with both generated parts as they are now. Raises ValueError when a marker is gone."""
-    for name, part in (("picture", picture()), ("ports", ports())):
-        text, found = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda match, part=part: match[1] + part + match[2], text, flags=re.DOTALL
-        )
-        if not found:
-            raise ValueError(f"README.md has no place for the {name}")
+PLACES = {README: ("picture", picture), ARCHITECTURE: ("ports", ports)}
+
+
+def with_generated_part(page: Path) -> str:
+    """A page with its generated part as it is now. Raises ValueError when its markers are gone."""
+    name, part = PLACES[page]
+    text, found = re.subn(
+        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda match: match[1] + part() + match[2], page.read_text("utf-8"), flags=re.DOTALL
+    )
+    if not found:
+        raise ValueError(f"{page.name} has no place for the {name}")
     return text
 
 
@@ -79,4 +84,5 @@ def docs_command() -> None:
     ALERTS.write_text(alerts_page.page(), encoding="utf-8")
     DOCTOR.write_text(doctor_page.page(), encoding="utf-8")
     SCHEMA.write_text(schema(), encoding="utf-8")
-    README.write_text(with_generated_parts(README.read_text("utf-8")), encoding="utf-8")
+    for page in PLACES:
+        page.write_text(with_generated_part(page), encoding="utf-8")

@@ -1,8 +1,8 @@
 """Rules for names and addresses in the DNS settings that records can be made of, and that cannot work."""
 
 import re
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import idna
 
@@ -14,6 +14,11 @@ from components.dns.web_pages import served
 
 # Networks that the Internet does not route: RFC 1918, RFC 6598, RFC 4193.
 PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
+# Networks in which no other machine can be reached by its address (IANA's special-purpose registries; documentation is not among them,
+# because examples are made of it).
+_UNREACHABLE = """0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 192.0.0.0/24 198.18.0.0/15 224.0.0.0/3
+    ::/127 ::ffff:0:0/96 64:ff9b::/96 100::/64 fe80::/9 ff00::/8"""
+UNREACHABLE = tuple(map(ip_network, _UNREACHABLE.split()))
 SPF_WIDEST = {4: 8, 6: 16}  # shortest prefix of a network that one sender could own
 
 # How records of other protocols begin that have a setting of their own.
@@ -22,27 +27,32 @@ _PROTOCOLS = {"v=spf1": "spf", "v=dmarc1": "dmarc", "v=stsv1": "mta_sts", "v=tls
 AREA = Area[View]("hosts", "names and addresses of the DNS settings")
 
 
-def _public(view: View) -> Iterator[tuple[str, IPv4Address | IPv6Address]]:
+def _addresses(view: View) -> Iterator[tuple[str, IPv4Address | IPv6Address]]:
+    """Every address in the settings' records, the public ones and those for clients inside."""
     dns = view.site.dns
-    for name, host in (dns.hosts if dns else {}).items():
-        yield from ((f"dns.hosts.{name}.addresses", address) for address in host.addresses)
-    for address in dns.web.addresses if dns and dns.web else ():
-        yield "dns.web.addresses", address
+    named = {f"dns.hosts.{name}": host for name, host in dns.hosts.items()} if dns else {}
+    for setting, host in (named | ({"dns.web": dns.web} if dns and dns.web else {})).items():
+        yield from ((f"{setting}.addresses", address) for address in host.addresses)
+        yield from ((f"{setting}.internal", address) for address in host.internal)
 
 
-@AREA.error("unreachable-address", remedy="write the address that the Internet sees")
+def _within(address: IPv4Address | IPv6Address, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+@AREA.error("unreachable-address", remedy="write the address that other machines see")
 def unreachable_address(view: View) -> Found:
-    """A loopback, link-local, multicast or unspecified address cannot be reached from the Internet."""
-    for setting, address in _public(view):
-        if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+    """A loopback, link-local, multicast, reserved or mapped address, at which no other machine can be reached."""
+    for setting, address in _addresses(view):
+        if _within(address, UNREACHABLE):
             yield setting, f"{address} reaches no other machine"
 
 
 @AREA.error("private-address", remedy="write the public address; a private one goes into `internal`", consent=True)
 def private_address(view: View) -> Found:
     """A private address in public DNS: mail from the Internet would be sent to some machine in the sender's own network."""
-    for setting, address in _public(view):
-        if any(address in network for network in PRIVATE if network.version == address.version):
+    for setting, address in _addresses(view):
+        if setting.endswith(".addresses") and _within(address, PRIVATE):
             yield setting, f"{address} is private"
 
 
@@ -54,30 +64,12 @@ def unreachable_page(view: View) -> Found:
         yield "dns.web", f"is not set, so {host} has no address"
 
 
-@AREA.error("mx-is-address", remedy="name a host", source="RFC 5321 section 5.1")
-def mx_is_address(view: View) -> Found:
-    """An MX must name a host."""
-    for domain in view.site.domains:
-        for host in mail_exchangers(view.site, domain):
-            if _is_address(host):
-                yield f"domains.{domain}.dns.mx", f"{host} is an address, and an MX must name a host"
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 @AREA.error("mx-is-foreign-cname", remedy="use the name that it points to", source="RFC 2181 section 10.3")
 def mx_is_foreign_cname(view: View) -> Found:
     """An MX outside our zones that is a CNAME, as the snapshot has it."""
     for domain in view.site.domains:
         for host in mail_exchangers(view.site, domain):
-            ours = zone_of(host, zones(view.site)) or _is_address(host)
-            if not ours and (target := view.resolver.alias(host)):
+            if not zone_of(host, zones(view.site)) and (target := view.resolver.alias(host)):
                 yield f"domains.{domain}.dns.mx", f"{host} is a CNAME of {target}, which an MX must not point to"
 
 

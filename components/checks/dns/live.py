@@ -5,15 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from components.checks.finding import Area, Found
-from components.dns.live import RIGHTS, TOKEN, Live, RefusedError, SilentError, read_zone
+from components.dns.live import RIGHTS, SHOWN, TOKEN, Live, RefusedError, SilentError, read_zone, shown
 from components.dns.match import by_name, matches, rivals, takes_over
 from components.dns.mta_sts import enforced, mail_exchangers
 from components.dns.records import Record, address_key, prefix, records, zones
 from components.settings.dns import Zone
 from components.settings.site import Site
 from components.settings.types import Fqdn
-
-SHOWN = 60  # characters of a content
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def adopts_another(subject: LiveZone) -> Found:
         if row and not takes_over(record, row):
             yield (
                 f"{subject.path}.adopt.{record.key}",
-                f"is the id of {row.name} {_shown([row])}, which would become {record.name} {record.type}",
+                f"is the id of {shown(row)}, which would become {record.name} {record.type}",
             )
 
 
@@ -193,16 +191,16 @@ def unknown_ids(subject: LiveZone) -> Found:
 
 @AREA.error("vanishing")
 def vanishing(subject: LiveZone) -> Found:
-    """A record that mail depends on is live, ours and no longer in the settings. It goes in two steps, so that no slip removes it."""
+    """A record that mail depends on is live, ours and not in the settings. It goes in two steps, so that no slip removes it."""
     site, declared = subject.site, {record.key for record in subject.records()}
-    hosts = site.dns.hosts if site.dns else {}
+    hosts, parked = (site.dns.hosts, site.dns.parked) if site.dns else ({}, {})
     for row in subject.rows:
-        mail = row.name in site.domains if row.type == "MX" else row.name in hosts
+        mail = row.name in {*site.domains, *parked} if row.type == "MX" else row.name in hosts
         key = _key(row, subject.zone) if row.ours and mail else None
         if key and key not in declared and not subject.settings.releases(key):
             yield (
                 f"{subject.path}.release",
-                f"{row.name} {row.type} {row.content} is no longer in the settings, and mail may still depend on it",
+                f"{row.name} {row.type} {row.content} is live and not in the settings, and mail may still depend on it",
                 f"put it back, add {key!r} to release, run `up`, and remove it then",
             )
 
@@ -225,10 +223,12 @@ def forgotten_mx(subject: LiveZone) -> Found:
 @AREA.error("over-limit", remedy="remove some, or raise record_limit with the plan", source="Cloudflare's limits")
 def over_limit(subject: LiveZone) -> Found:
     """More records than the plan allows, counted in the zone."""
-    ours, adopted, limit = len(subject.records()), subject.adopted(), subject.settings.record_limit
-    others = sum(not row.ours and row.id not in adopted for row in subject.rows)
-    if ours + others > limit:
-        yield f"{subject.path}.record_limit", f"{ours} records of ours and {others} others are more than the {limit} that the plan allows"
+    ours, limit = subject.records(), subject.settings.record_limit
+    # What an edit removes counts too: the engine creates before it deletes. So does what another stack has in the zone.
+    others = len(subject.rows) - len(matches(ours, subject.rows))
+    if len(ours) + others > limit:
+        text = f"{len(ours)} records of ours and {others} others are more than the {limit} that the plan allows"
+        yield f"{subject.path}.record_limit", text
 
 
 def _key(row: Live, zone: Fqdn) -> str | None:

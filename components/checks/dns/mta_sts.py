@@ -7,7 +7,7 @@ from checkdmarc.mta_sts import MTASTSError, mx_in_mta_sts_patterns, parse_mta_st
 from components.checks.dns.view import View
 from components.checks.finding import Area, Found
 from components.dns.mta_sts import POLICY_HOST, policy_id, policy_text
-from components.dns.web_pages import served
+from components.dns.web_pages import web_hosts
 from components.settings.dns import MtaSts
 from components.settings.types import Fqdn
 
@@ -152,18 +152,20 @@ def mx_elsewhere(view: View) -> Found:
             )
 
 
-@AREA.error("host-without-address", remedy="set dns.web", source="RFC 8461 section 3.3")
+@AREA.error("host-without-address", remedy="set it", source="RFC 8461 section 3.3")
 def host_without_address(view: View) -> Found:
     """Without an address of mta-sts.<domain> the policy cannot be fetched."""
     for domain, _ in _policies(view):
         host = f"{POLICY_HOST}.{domain}"
         if _texts(view, domain) and not any(record.type in {"A", "AAAA", "CNAME"} for record in view.by_name.get(host, ())):
-            yield host, "has no address, so the policy cannot be fetched"
+            yield "dns.web", f"gives {host} no address, so the policy cannot be fetched"
 
 
 @AREA.error("certificate", remedy="list the certificate's names, or set cluster_issuer", source="RFC 8461 section 3.3")
 def certificate(view: View) -> Found:
     """The hosts of the policy server have a certificate for their own names."""
-    for host, certificate in served(view.site).items():
-        if not certificate.covers(host):
-            yield host, f"no name in the certificate of Secret {certificate.secret} covers it"
+    for name, domain in view.site.domains.items():
+        for label, certificate in web_hosts(domain.dns).items():
+            if not certificate.covers(host := f"{label}.{name}"):
+                setting = "mta_sts.certificate" if label == POLICY_HOST else label
+                yield f"domains.{name}.dns.{setting}.names", f"no name in the certificate of Secret {certificate.secret} covers {host}"

@@ -61,9 +61,9 @@ def no_tls_record(view: View) -> Found:
             yield _label(domain), "is missing, so mail that MTA-STS holds back is not reported"
 
 
-def _own_addresses(view: View) -> Iterator[str]:
-    """Each address in our domains that a record asks reports to, once."""
-    asked: dict[str, None] = {}
+def _own_addresses(view: View) -> Iterator[tuple[str, str]]:
+    """Each address in our domains that a record asks reports to, once, after the setting that makes the record."""
+    asked: dict[str, str] = {}
     for record in view.records:
         if record.type != "TXT" or not record.name.startswith(("_dmarc.", "_smtp._tls.")):
             continue
@@ -71,8 +71,9 @@ def _own_addresses(view: View) -> Iterator[str]:
             name, _, value = tag.strip().partition("=")
             if name in {"rua", "ruf"}:
                 uris = (uri.strip() for uri in value.split(","))
-                asked |= {uri.removeprefix("mailto:").lower(): None for uri in uris if uri.startswith("mailto:")}
-    return (address for address in asked if domain_of(address) in view.site.domains)
+                found = (uri.removeprefix("mailto:").lower() for uri in uris if uri.startswith("mailto:"))
+                asked = {address: f"{record.setting}: {address}" if record.setting else address for address in found} | asked
+    return ((label, address) for address, label in asked.items() if domain_of(address) in view.site.domains)
 
 
 def _destinations(view: View, address: str) -> list[str]:
@@ -101,23 +102,23 @@ def _destinations(view: View, address: str) -> list[str]:
 )
 def no_mailbox(view: View) -> Found:
     """Reports are asked for at an address that takes no mail."""
-    for address in _own_addresses(view):
+    for label, address in _own_addresses(view):
         if not _destinations(view, address) and not (view.site.dns and address in view.site.dns.external_report_addresses):
-            yield address, "is asked to take reports, but is neither a mailbox nor an alias"
+            yield label, "is asked to take reports, but is neither a mailbox nor an alias"
 
 
 @AREA.warning("deleted-by-retention", remedy="alias it to another mailbox")
 def deleted_by_retention(view: View) -> Found:
     """Reports are automated mail, which a retention rule deletes in that mailbox."""
-    for address in _own_addresses(view):
+    for label, address in _own_addresses(view):
         if expiring := [box for box in _destinations(view, address) if box in view.expiring]:
-            yield address, f"takes reports, which retention deletes in {', '.join(expiring)}"
+            yield label, f"takes reports, which retention deletes in {', '.join(expiring)}"
 
 
 @AREA.warning("in-catch-all", remedy="give it an alias", source="RFC 9990 section 4")
 def in_catch_all(view: View) -> Found:
     """Reports that only the catch-all takes are lost among other mail."""
     mail = view.site.mail
-    for address in _own_addresses(view):
+    for label, address in _own_addresses(view):
         if address not in mail.mailboxes and address not in mail.aliases and (ends := _destinations(view, address)):
-            yield address, f"takes reports only through the catch-all, in {', '.join(ends)}"
+            yield label, f"takes reports only through the catch-all, in {', '.join(ends)}"

@@ -185,6 +185,16 @@ def adopts_nothing(view: View) -> Found:
                 yield f"dns.zones.{zone}.adopt", f"there is no record {key!r}"
 
 
+@AREA.warning("released", remedy="remove it after the `up`")
+def released(view: View) -> Found:
+    """Without protection a slip in the settings removes a record that mail depends on."""
+    for zone, settings in zones(view.site).items():
+        for entry in settings.release:
+            kept = [record.key for record in view.records if record.zone == zone and record.carries_mail and entry in {"*", record.key}]
+            text = f"{entry!r} takes the protection off {len(kept)} records" if kept else f"{entry!r} is not the key of a protected record"
+            yield f"dns.zones.{zone}.release", text
+
+
 @AREA.error("same-key", remedy="remove one of them")
 def same_key(view: View) -> Found:
     """Two records with one key would be one resource."""

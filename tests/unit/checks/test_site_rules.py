@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "domains.certificate": ("prod", {"domains/example.org": {}, "primary_domain": "viktorbarzin.me"}, "tls.names"),
     "domains.selector-used-twice": ("prod", {"domains/viktorbarzin.me/dkim": [{"selector": "mail"}] * 2}, "domains.viktorbarzin.me.dkim"),
     "domains.unsigned": ("prod", {"domains/viktorbarzin.me/dkim": []}, "domains.viktorbarzin.me"),
+    "domains.parked-mail-host": ("prod", {"dns/parked": {"mail.viktorbarzin.me": {}}}, "dns.parked.mail.viktorbarzin.me"),
     "domains.parked-with-mail": ("prod", {"dns/parked": {"viktorbarzin.me": {}}}, "dns.parked.viktorbarzin.me"),
     "domains.empty-zone": ("prod", {"dns/zones/viktorbarzin.em": {}}, "dns.zones.viktorbarzin.em"),
     "domains.records-unused": ("prod", {"dns": None}, "domains.viktorbarzin.me.dns"),

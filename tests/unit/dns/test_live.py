@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from components.dns.live import COMMENT, Live, RefusedError, SilentError, parse, read_zone
+from components.dns.match import created_again
+from components.dns.records import Record
 from tests.standins.cloudflare import Cloudflare
 
 ZONE = "example.org"
@@ -100,3 +102,38 @@ def test_an_answer_says_how_many_records_there_are():
     row = {"id": "1", "name": ZONE, "type": "TXT", "content": "x"}
     assert parse({"result": [row], "result_info": {"total_count": 181}})[1] == 181
     assert parse([row])[1] == 1
+
+
+def record(key: str, type_: str, content: str, name: str = ZONE, unit: str | None = None) -> Record:
+    return Record(ZONE, key, name, type_, content, unit=unit)
+
+
+SPF, KEY = ('"v=spf1 mx -all"', '"v=DKIM1; k=rsa; p=AAAA"')
+# A record that is to be created, a live one of this program, and whether it is that one again.
+AGAIN = {
+    "the same": (record("mx-a", "MX", "a.example"), (ZONE, "MX", "a.example"), True),
+    "another SPF": (record("spf", "TXT", '"v=spf1 -all"'), (ZONE, "TXT", SPF), True),
+    "another host's SPF": (record("mail:spf", "TXT", '"v=spf1 -all"', name=f"mail.{ZONE}"), (f"mail.{ZONE}", "TXT", SPF), True),
+    "another target of a relay's selector": (record("dkim-s", "CNAME", "b.example"), (ZONE, "CNAME", "a.example"), True),
+    "a second MX": (record("mx-b", "MX", "b.example"), (ZONE, "MX", "a.example"), False),
+    "a second address": (record("a-192.0.2.2", "A", "192.0.2.2"), (ZONE, "A", "192.0.2.1"), False),
+    "a second proof of the same service": (record("verification-v-2", "TXT", '"v=verify; b"'), (ZONE, "TXT", '"v=verify; a"'), False),
+    "a new key under an old selector": (
+        record("dkim-s-2", "TXT", '"v=DKIM1; k=rsa; p=BBBB"', name=f"s._domainkey.{ZONE}"),
+        (f"s._domainkey.{ZONE}", "TXT", KEY),
+        False,
+    ),
+    "another address of a web host, which is deleted first": (
+        record("mta-sts-web", "A", "192.0.2.1", unit="mta-sts-web"),
+        (ZONE, "A", "192.0.2.1"),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AGAIN)
+def test_a_creation_repeats_a_live_record_of_ours_or_not(what: str):
+    ours, (name, type_, content), again = AGAIN[what]
+    live = Live("a" * 32, name, type_, content, comment=COMMENT)
+    assert created_again(ours, [live]) == (live if again else None)
+    assert created_again(ours, [Live("a" * 32, name, type_, content, comment="of others")]) is None

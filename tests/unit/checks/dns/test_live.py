@@ -174,6 +174,14 @@ def test_what_mail_depends_on_goes_in_two_steps(what: str, site: Callable[..., S
     assert "vanishing" not in said(site("prod", edit), strange), "it is not ours"
 
 
+def test_a_domain_is_not_parked_beside_its_mx(site: Callable[..., Site]):
+    rows = [Live("a" * 32, "parked.example", "MX", "mail.parked.example", 10, comment=COMMENT)]
+    zones = {"parked.example": {"cloudflare": "a" * 32}}
+    parked = site("prod", {"dns/parked": {"parked.example": {}}, "dns/zones": zones})
+    (refusal,) = [str(found) for found in rules.vanishing(rules.LiveZone(parked, "parked.example", rows))]
+    assert "parked.example MX mail.parked.example is live and not in the settings" in refusal
+
+
 def test_an_mx_leaves_an_enforced_policy_after_the_zone(site: Callable[..., Site]):
     enforced: Settings = {f"{P}/mta_sts/mode": "enforce", f"{P}/mta_sts/testing_since": "2026-01-01"}
     live = list(zone_of(site("prod")).values())

@@ -29,7 +29,7 @@ CASES: dict[str, Case] = {
     "enforce without reports": refused(
         "enforce without TLS reports", {f"{D}/mta_sts/mode": "enforce", f"{D}/mta_sts/testing_since": ago(90), f"{D}/tls_reports": []}
     ),
-    "policy host without address": refused("mta-sts.viktorbarzin.me: has no address", {"dns/web": None}),
+    "policy host without address": refused("dns.web: gives mta-sts.viktorbarzin.me no address", {"dns/web": None}),
     "policy host without certificate": refused("no name in the certificate of Secret tls", {f"{D}/mta_sts/certificate": {"secret": "tls"}}),
     "certificate for one label less": refused(
         "no name in the certificate of Secret tls", {f"{D}/mta_sts/certificate": {"secret": "tls", "names": ["*.me", "viktorbarzin.me"]}}

@@ -11,7 +11,7 @@ from tests.unit.checks.dns.support import OTHERS, PROD, TODAY, Case, D, doubted,
 
 CASES: dict[str, Case] = {
     "reports to an address that takes no mail": refused(
-        "nobody@viktorbarzin.me: is asked to take reports, but is neither a mailbox nor an alias",
+        ": nobody@viktorbarzin.me: is asked to take reports, but is neither a mailbox nor an alias",
         {f"{D}/tls_reports": ["mailto:nobody@viktorbarzin.me"], "mail/aliases": {}},
     ),
     "no TLS reports": doubted("_smtp._tls.viktorbarzin.me TXT (TLSRPT): is missing", {f"{D}/tls_reports": []}),
@@ -29,7 +29,7 @@ def test_reports_that_retention_deletes_are_doubtful(site: Callable[..., Site]):
     def doubts(changes: Settings) -> list[str]:
         return [f.setting for f in verify(site("prod", changes), OTHERS, TODAY) if f.code == "reports.deleted-by-retention"]
 
-    assert doubts({}) == ["dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
+    assert doubts({}) == ["domains.viktorbarzin.me.dns.dmarc: dmarc@viktorbarzin.me"], "and postmaster@ is an alias to another mailbox"
     assert doubts({"jobs/retention": None}) == []
     elsewhere = [{"mailbox": "docs@viktorbarzin.me", "kind": "automated", "days": 14}]
     assert doubts({"jobs/retention/rules": elsewhere}) == []

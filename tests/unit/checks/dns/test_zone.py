@@ -29,6 +29,8 @@ CASES: dict[str, Case] = {
     ),
     "too many records": refused("are more than the 200 that the plan allows", {f"dns/zones/{PROD}/other_records": 184}),
     "adoption of nothing": refused("there is no record 'nothing'", {f"dns/zones/{PROD}/adopt": {"nothing": "0" * 32}}),
+    "no protection": doubted("'*' takes the protection off 10 records; remove it after the `up`", {f"dns/zones/{PROD}/release": ["*"]}),
+    "a release of nothing": doubted("'nothing' is not the key of a protected record", {f"dns/zones/{PROD}/release": ["nothing"]}),
     "nearly full zone": doubted("199 of 200 records are used", {f"dns/zones/{PROD}/other_records": 178}),
     "many proofs": doubted("keep it below 512; drop proofs", {f"{D}/verification": [f"proof-{n}={'x' * 60}" for n in range(8)]}),
     "far too many proofs": doubted("needs TCP", {f"{D}/verification": [f"proof-{n}={'x' * 60}" for n in range(18)]}),
