@@ -23,8 +23,8 @@ sieve_script declared {{
 """,
 }
 
-# Lines that only the other version can read; with one of them Dovecot does not start (doc.dovecot.org, "Upgrading Dovecot CE
-# from 2.3 to 2.4"). Each with what it is called in the version at hand.
+# Lines that only the other version can read; with most of them Dovecot does not start, the rest it misreads (doc.dovecot.org,
+# "Upgrading Dovecot CE from 2.3 to 2.4"). Each with what it is called in the version at hand.
 _FOREIGN = {
     "2.3": {
         r"%\{ *\w+ *\|": "%d, %n or another variable of one letter",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.checks.registry import judge, read_site
+from components.checks.registry import Refused, read_site
 from components.errors import UserError
 from tests.conftest import change
 from tests.lab.support import image, lab_settings
@@ -34,6 +34,8 @@ LINES = {
         "sieve_script more {\n  type = before\n  path = /tmp/more.sieve\n}",
     ),
 }
+# doveconf takes these as plain text; what fails is each login, or mail goes to folders with strange names.
+MISREAD = {LINES["15"][4], LINES["16"][0]}
 BOTH = ("mail_max_lock_timeout = 30 secs", "auth_cache_size = 10M", "service imap-login {\n  process_limit = 200\n}", "# plugin { }")
 
 
@@ -60,7 +62,11 @@ def _is_named(major: str, lines: str) -> bool:
     settings = lab_settings()
     for path, value in (image(major) | {"mail/extra": {"dovecot": lines}}).items():
         change(settings, path, value)
-    return "mail.dovecot-syntax" in {finding.code for finding in judge(read_site(json.dumps(settings)))}
+    try:
+        read_site(json.dumps(settings))
+    except Refused as refused:
+        return "mail.extra.dovecot: " in str(refused)
+    return False
 
 
 @pytest.mark.parametrize(("major", "lines"), [(major, lines) for major, known in LINES.items() for lines in known])
@@ -69,7 +75,7 @@ def test_a_line_of_the_other_dovecot_is_refused_by_dovecot_and_by_the_preview(ho
     assert _is_read(hosts[major], major, lines)
     assert not _is_named(major, lines)
     assert _is_named(other, lines)
-    assert not _is_read(hosts[other], other, lines)
+    assert (lines in MISREAD) == _is_read(hosts[other], other, lines)
 
 
 @pytest.mark.parametrize("lines", BOTH)
