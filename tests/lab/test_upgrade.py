@@ -46,7 +46,7 @@ def server(major: str, folder: Path, volume: Path) -> Iterator[MailServer]:
         pod.set_up()
         host.run("chown", "-R", "redis:redis", "/var/lib/redis")  # as the image does: the user's number is another
         pod.start(*DAEMONS)
-        wait_for("Dovecot", lambda: pod.listening(993), 60)
+        wait_for("Dovecot and Rspamd", lambda: pod.listening(993, 11334), 60)
         yield pod
         pod.stop("rspamd", "rspamd-redis", "dovecot")
         for path in VOLUME:
@@ -75,12 +75,16 @@ def deliver(pod: MailServer, subject: str) -> None:
         lmtp.sendmail("friend@sender.example", [ALICE], f"From: friend@sender.example\r\nSubject: {subject}\r\n\r\nbody\r\n")
 
 
+def _names(rows: list) -> list[str]:
+    return [row.decode().rpartition(' "." ')[2].strip('"') for row in rows]
+
+
 def state(pod: MailServer) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]:
-    """UIDVALIDITY, and each message's flags and subject by UID, of every folder; and which folders are subscribed."""
+    """UIDVALIDITY, and each message's flags and subject by UID, of every folder; under `subscribed` the names of those."""
     found = {}
     with imap(pod) as session:
-        for listed in session.lsub()[1]:
-            folder = listed.decode().rpartition(' "." ')[2].strip('"')
+        found["subscribed"] = (" ".join(sorted(_names(session.lsub()[1]))), {})
+        for folder in _names(session.list()[1]):
             session.select(folder, readonly=True)
             validity = session.response("UIDVALIDITY")[1][0].decode()
             rows = session.uid("fetch", "1:*", "(FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
