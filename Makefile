@@ -13,13 +13,18 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs docs-site lock setup new-stack stack-init mutation
+.PHONY: help preview render up drift destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs docs-site lock setup init adopt stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-new-stack: setup ## write a commented stack file; STACK=home DOMAIN=example.org
-	@$(RUN) new-stack --stack $(STACK) $(call option,domain,DOMAIN)
+init: setup ## start a site: asks what it cannot read off the cluster, writes the stack file and keys; STACK=home [DOMAIN= CONTEXT= NODES= FIREWALL= ADDRESSES= MAILBOX=]
+	@$(RUN) init --stack $(STACK) $(call option,domain,DOMAIN) $(call option,context,CONTEXT) $(call option,nodes,NODES) \
+	  $(call option,pods,PODS) $(call option,storage-class,STORAGE_CLASS) $(call option,firewall,FIREWALL) $(call option,addresses,ADDRESSES) $(call option,mailbox,MAILBOX)
+
+adopt: setup ## take a running system over: writes `adopt` into the settings or says what forbids it; [SAVE= | FROM=] [ALIASES=file ACCOUNTS=file LEAVE= KEY=]
+	@$(RUN) adopt --stack $(STACK) $(call option,save,SAVE) $(call option,from,FROM) $(call option,aliases,ALIASES) \
+	  $(call option,accounts,ACCOUNTS) $(call option,leave,LEAVE) $(call option,key,KEY)
 
 preview: setup ## what an `up` would change; REFRESH=1 asks cluster, firewall and DNS first
 	@$(RUN) preview --stack $(STACK) --out $(OUT) $(if $(REFRESH),--refresh)
@@ -32,6 +37,9 @@ edge-flip-back: ## point the redirects back to the legacy address, without Pulum
 edge-health: ## the state of each server, as HAProxy on the firewall sees it
 edge-plan edge-flip-back edge-health: edge-%: setup
 	@$(RUN) edge-$* --stack $(STACK) $(if $(KEY),--key $(KEY))
+
+drift: setup ## what others have changed since the last `up`, in cluster, DNS and firewall; KEY=<file of the firewall's SSH key>
+	@$(RUN) drift --stack $(STACK) $(if $(KEY),--key $(KEY))
 
 up: setup ## deploy; REFRESH=1 as for a preview, YES=1 does not ask
 	@$(RUN) up --stack $(STACK) $(if $(REFRESH),--refresh) $(if $(YES),--yes)

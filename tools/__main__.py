@@ -8,10 +8,13 @@ from components.errors import UserError
 
 # Where each command is; imported when it is asked for, because some need seconds to load.
 COMMANDS = {
+    "init": "init",
+    "adopt": "adopt",
     "preview": "engine",
     "up": "engine",
     "destroy": "engine",
     "stack-init": "engine",
+    "drift": "drift",
     "render": "render",
     "edge-plan": "edge",
     "edge-flip-back": "edge",
@@ -24,9 +27,8 @@ COMMANDS = {
     "lab-compare": "lab",
     "bench": "bench",
     "docs": "docs",
-    "new-stack": "new_stack",
 }
-EXIT_CODES = {"job": 2}  # of a command that could not do its work; 1 is the job's own failure
+EXIT_CODES = {"job": 2, "drift": 2}  # of a command that could not do its work; 1 is the job's own failure, or that there is drift
 
 
 class Commands(click.Group):

@@ -98,9 +98,9 @@ def absent_namespaces(site: Site, declared: Iterable[KubernetesObject]) -> list[
 def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
     """What the predecessor made in the namespace and neither the program nor a workload that stays uses, as Kind/name."""
     declared = list(declared)
-    ours = {_label(thing) for thing in declared}
+    ours = {label(thing) for thing in declared}
     workloads = _list(site, WORKLOADS)
-    staying = [*declared, *(thing for thing in workloads if _label(thing) not in ours)]
+    staying = [*declared, *(thing for thing in workloads if label(thing) not in ours)]
     used = {reference for thing in staying for reference in _uses(thing)}
     used.add(f"Secret/{site.tls.secret}")
     # Names and managers only: nothing here may read what is in a Secret.
@@ -118,30 +118,31 @@ def leftovers(site: Site, declared: Iterable[KubernetesObject]) -> list[str]:
     for binding in _list(site, ("RoleBinding",)):
         subjects = {f"{subject['kind']}/{subject['name']}" for subject in binding.get("subjects", ())}
         if not subjects <= left:
-            left -= {_label(binding), f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"}
+            left -= {label(binding), f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"}
     return sorted(left)
 
 
-def second_servers(site: Site, declared: Iterable[KubernetesObject]) -> Iterator[str]:
-    """A complaint for each workload that is not ours and keeps running on the mail volume."""
-    ours = {_label(thing) for thing in declared}
-    for thing in _list(site, ("Deployment", "StatefulSet")):
+def second_servers(site: Site, declared: Iterable[KubernetesObject], live: Iterable[KubernetesObject] | None = None) -> Iterator[str]:
+    """A complaint for each workload that is not ours and keeps running on the mail volume; `live`: the namespace's objects, if known."""
+    ours = {label(thing) for thing in declared}
+    for thing in _list(site, ("Deployment", "StatefulSet")) if live is None else live:
+        if thing["kind"] not in {"Deployment", "StatefulSet"}:
+            continue
         spec = thing["spec"]
         claims = {volume.get("persistentVolumeClaim", {}).get("claimName") for volume in spec["template"]["spec"].get("volumes", ())}
-        if _label(thing) not in ours and site.mail.storage.claim in claims and spec.get("replicas") != 0:
+        if label(thing) not in ours and site.mail.storage.claim in claims and spec.get("replicas") != 0:
             yield (
-                f"{_label(thing)} runs on the volume of PersistentVolumeClaim/{site.mail.storage.claim} too: two mail servers damage each "
+                f"{label(thing)} runs on the volume of PersistentVolumeClaim/{site.mail.storage.claim} too: two mail servers damage each "
                 f"other's mailboxes; stop it first:\n  kubectl --context {site.cluster.context} --namespace {site.namespace} scale "
-                f"{_label(thing).lower()} --replicas=0"
+                f"{label(thing).lower()} --replicas=0"
             )
 
 
-def mortal_volumes(site: Site) -> list[str]:
-    """The volumes under the namespace's claims that would be deleted together with their claim."""
-    columns = "custom-columns=NAME:.metadata.name,POLICY:.spec.persistentVolumeReclaimPolicy,NAMESPACE:.spec.claimRef.namespace"
-    listed = _ask(site, "get", "persistentvolume", "--no-headers", "--output", columns)
-    rows = [line.split() for line in listed.splitlines()]
-    return sorted(name for name, policy, namespace in rows if (policy, namespace) == ("Delete", site.namespace))
+def mortal_volumes(site: Site, volumes: Iterable[KubernetesObject] | None = None) -> list[str]:
+    """The volumes under the namespace's claims that would be deleted together with their claim; asks for them where they are not given."""
+    known: Iterable[KubernetesObject] = _list(site, ("PersistentVolume",)) if volumes is None else volumes
+    mortal = (volume for volume in known if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete")
+    return sorted(volume["metadata"]["name"] for volume in mortal if volume["spec"].get("claimRef", {}).get("namespace") == site.namespace)
 
 
 def keeping(site: Site, volumes: Iterable[str]) -> str:
@@ -167,7 +168,7 @@ def _uses(value: Any) -> Iterable[str]:
             yield from _uses(part)
 
 
-def _label(thing: KubernetesObject) -> str:
+def label(thing: KubernetesObject) -> str:
     return f"{thing['kind']}/{thing['metadata']['name']}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.dns_advice import dns_advice
+from tools.fields import changed
 
 # The engine's operations, in the words of the summary. The first line that fits a resource is its line.
 WORDS = {
@@ -49,6 +50,7 @@ class Plan:
 
     steps: tuple[Step, ...]
     complaints: tuple[tuple[str, str], ...]  # URN and text
+    results: tuple[Step, ...] = ()  # what became of each; of a refresh, what it found: `old` is as recorded, `new` as it is
 
     @cached_property
     def by_word(self) -> dict[str, list[str]]:
@@ -88,25 +90,40 @@ def label(urn: str, inputs: Mapping[str, Any]) -> str:
 
 def read_plan(log: Path) -> Plan:
     """The plan in a log that `pulumi --event-log` wrote: one JSON object a line."""
-    steps, complaints = [], []
+    steps, results, complaints = [], [], []
     for line in log.read_text("utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
         except ValueError:  # an engine that was killed may end within a line
             continue
         if "resourcePreEvent" in event:
-            metadata = event["resourcePreEvent"]["metadata"]
-            if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):
-                continue  # components: nothing is done to them
-            old, new = metadata.get("old") or {}, metadata.get("new") or {}
-            before, after = bool(old.get("protect")), bool(new.get("protect"))
-            protection = (PROTECT if after else UNPROTECT) if old and new and before != after else None
-            retained = bool(old.get("retainOnDelete"))
-            steps.append(Step(metadata["op"], metadata["urn"], retained, protection, old.get("inputs") or {}, new.get("inputs") or {}))
+            steps += _step(event["resourcePreEvent"]["metadata"])
+        elif "resOutputsEvent" in event:
+            results += _step(event["resOutputsEvent"]["metadata"])
         elif "diagnosticEvent" in event and event["diagnosticEvent"]["severity"] == "error":
             diagnostic = event["diagnosticEvent"]
             complaints.append((diagnostic.get("urn", ""), _COLOUR.sub("", diagnostic["message"]).strip()))
-    return Plan(tuple(steps), tuple(complaints))
+    return Plan(tuple(steps), tuple(complaints), tuple(results))
+
+
+def _step(metadata: Mapping[str, Any]) -> Iterator[Step]:
+    if metadata["type"].startswith(("mailserver:", "pulumi:pulumi:")):
+        return  # components: nothing is done to them
+    old, new = metadata.get("old") or {}, metadata.get("new") or {}
+    before, after = bool(old.get("protect")), bool(new.get("protect"))
+    protection = (PROTECT if after else UNPROTECT) if old and new and before != after else None
+    retained = bool(old.get("retainOnDelete"))
+    yield Step(metadata["op"], metadata["urn"], retained, protection, old.get("inputs") or {}, new.get("inputs") or {})
+
+
+def drift(plan: Plan) -> Iterator[str]:
+    """What a refresh found to be other than it was left: a line for each field that this program declares."""
+    for step in sorted(plan.results, key=lambda step: step.label):
+        if step.op == "delete":
+            yield f"{step.label}: is gone"
+        elif step.op == "update":
+            fields = [f"{step.label}: {place} was {left} and is {found}" for place, left, found in changed(step.old, step.new)]
+            yield from fields or [f"{step.label}: was changed"]
 
 
 def summary(plan: Plan) -> Iterator[str]:

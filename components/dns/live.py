@@ -31,7 +31,7 @@ REMEDIES = {
     81058: _ADOPT,
     81053: "dns.zones.%s.adopt: the name has a record that excludes this one; delete it in the zone, or take it over by its id",
     81054: "dns.zones.%s.adopt: the name has a CNAME, which excludes this record; delete it in the zone",
-    81044: "dns.zones.%s.adopt: no live record has this id; correct or remove it",
+    81044: "dns.zones.%s.adopt: no live record has this id; correct it, or, if our record was deleted by hand, run `up` with REFRESH=1",
     81045: "dns.zones.%s.record_limit: the plan allows no more records; remove some, or change the plan",
     7000: _ZONE,
     7003: _ZONE,

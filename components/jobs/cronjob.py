@@ -28,7 +28,9 @@ def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resourc
     history = max(3, most_runs_per_day(job.schedule) + 1)  # the limit would otherwise delete what KEPT wants to keep
     return k8s.batch.v1.CronJob(
         component.named(f"cronjob-{job.name}"),
-        metadata=component.metadata(job.name, labels=labels(job), annotations=component.site.cluster.workload_annotations),
+        metadata=component.metadata(
+            job.name, labels=component.site.cluster.workload_labels | labels(job), annotations=component.site.cluster.workload_annotations
+        ),
         spec=k8s.batch.v1.CronJobSpecArgs(
             schedule=job.schedule,
             time_zone=component.site.jobs.time_zone,
@@ -45,7 +47,10 @@ def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resourc
                     active_deadline_seconds=int(job.deadline.total_seconds()),
                     ttl_seconds_after_finished=int(max(KEPT, 2 * period(job.schedule)).total_seconds()),
                     template=k8s.core.v1.PodTemplateSpecArgs(
-                        metadata=k8s.meta.v1.ObjectMetaArgs(labels=labels(job), annotations=more.annotations | _reasons(job) or None),
+                        metadata=k8s.meta.v1.ObjectMetaArgs(
+                            labels=component.site.cluster.workload_labels | labels(job),
+                            annotations=more.annotations | _reasons(job) or None,
+                        ),
                         spec=_pod(job, more),
                     ),
                 ),

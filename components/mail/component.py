@@ -30,7 +30,7 @@ class MailServer(Component):
         # Kept together with the claims: a claim in a deleted Namespace is gone, whatever its own options say.
         self.namespace = k8s.core.v1.Namespace(
             self.named("namespace"),
-            metadata=k8s.meta.v1.ObjectMetaArgs(name=site.namespace, labels=MANAGED_BY),
+            metadata=k8s.meta.v1.ObjectMetaArgs(name=site.namespace, labels=MANAGED_BY | site.cluster.namespace_labels),
             opts=self.child("Namespace", site.namespace, keep=True),
         )
         self.claim = mail_claim(self)

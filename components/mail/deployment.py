@@ -54,7 +54,7 @@ def deployment(component: Component, scripts: Mapping[str, str], depends_on: Seq
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
     return k8s.apps.v1.Deployment(
         component.named("deployment"),
-        metadata=component.metadata(MAIL_SERVER, labels=SELECTOR, annotations=annotations),
+        metadata=component.metadata(MAIL_SERVER, labels=site.cluster.workload_labels | SELECTOR, annotations=annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),

@@ -83,6 +83,10 @@ class Cluster(Model):
     workload_annotations: dict[str, str] = Field(
         default={}, description="annotations of every Deployment and CronJob, such as those that keep an image updater away"
     )
+    workload_labels: dict[str, str] = Field(
+        default={}, description="labels of every Deployment and CronJob, such as those that policies of the cluster choose by"
+    )
+    namespace_labels: dict[str, str] = Field(default={}, description="labels of the Namespace that policies of the cluster choose by")
     reloader: bool = Field(default=True, description="stakater/Reloader is installed and restarts the pod when a Secret changes")
     autoresizer: bool = Field(default=False, description="topolvm/pvc-autoresizer is installed and grows the mail volume")
 

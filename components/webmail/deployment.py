@@ -30,7 +30,7 @@ def deployment(
         annotations["secret.reloader.stakater.com/reload"] = ",".join(secrets(webmail))
     return k8s.apps.v1.Deployment(
         component.named("deployment"),
-        metadata=component.metadata(WEBMAIL, labels=WEBMAIL_SELECTOR, annotations=annotations),
+        metadata=component.metadata(WEBMAIL, labels=site.cluster.workload_labels | WEBMAIL_SELECTOR, annotations=annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),

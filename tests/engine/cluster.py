@@ -35,7 +35,7 @@ def throwaway(folder: Path) -> Iterator["Cluster"]:
     api.write_kubeconfig(folder / "kubeconfig")
     for name, module in (("kubectl", "kubectl"), ("pulumi-resource-kubernetes", "kubernetes_plugin")):
         script = folder / name
-        script.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m tests.standins.{module} "$@"\n')
+        script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -P -m tests.standins.{module} "$@"\n')
         script.chmod(0o755)
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -6,12 +6,14 @@ import re
 import secrets
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.engine.cluster import Site, named, secret_in, throwaway
-from tests.engine.predecessor import ADOPT, CLAIMS, LEFT_OVER, NAMESPACE
+from tests.engine.predecessor import ADOPT, CLAIMS, GENERATED, KEPT, LEFT, LEFT_OVER, NAMESPACE
+from tools.live_site import FILE
 
 MAIL = "mailserver-data-encrypted"
 # Neither his firewall nor his Cloudflare zone is here; the claim is one that his newest code has dropped.
@@ -19,6 +21,7 @@ HERE = {
     "edge/ssh": ...,
     "dns/zones/viktorbarzin.me/cloudflare": ...,
     "mail/storage/retained_claims": {"mailserver-letsencrypt-encrypted": "1Gi"},
+    **KEPT,
 }
 
 
@@ -33,6 +36,21 @@ class Story:
     up: str = ""
     again: str = ""
     emptied: str = ""
+    four: str = ""
+    written: str = ""
+
+    def adopt(self, folder: Path) -> None:
+        """`make adopt` on saved answers of the cluster; no pod runs in it, so what is read from one is put in by hand."""
+        self.site.set(HERE)
+        self.site.make("adopt", f"SAVE={folder}")
+        live = json.loads((folder / FILE).read_text("utf-8"))
+        accounts = [f"{name}@viktorbarzin.me" for name in ("me", "spam", "docs")]
+        live |= {"aliases": [f"{name} me@viktorbarzin.me" for name in GENERATED], "accounts": accounts, "files": [], "missing": {}}
+        (folder / FILE).write_text(json.dumps(live))
+        words = ("adopt", f"FROM={folder}", f"LEAVE={LEFT}")
+        self.four = self.site.make(*words, code=1)
+        (folder / "store").write_text("".join(f"{line}\n" for line in live["aliases"]))
+        self.written = self.site.make(*words, f"ALIASES={folder / 'store'}")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +77,7 @@ def story(checkout, state, tmp_path_factory):
                 assert done.returncode == 0, done.stderr
             site.set(HERE | {"adopt": [entry for entry in ADOPT if entry != f"PersistentVolumeClaim/{MAIL}"], "mail/storage/claim": "mail"})
             story.elsewhere = site.make("preview", code=1)
-            site.set(HERE | {"adopt": ADOPT})
+            story.adopt(tmp_path_factory.mktemp("saved"))
             story.plan = site.make("preview")
             story.up = site.make("up", "YES=1")
             story.again = site.make("preview")
@@ -137,9 +155,15 @@ def test_everything_is_taken_over_and_nothing_is_replaced_or_deleted(story):
         assert not named(text, "delete")
 
 
+def test_adopt_names_the_four_aliases_and_then_writes_the_list_that_the_preview_asks_for(story):
+    assert re.findall(r"\[alias/(\S+)\]$", story.four, re.MULTILINE) == GENERATED
+    assert "`adopt` is written" in story.written
+    assert f"taken over ({len(ADOPT)}): " in story.written
+
+
 def test_the_table_says_what_changes_in_the_words_of_the_runbook(story):
     rows = " ".join(story.plan.split("what taking over changes")[1].split())
-    for words in ("docker-mailserver:15.0.0", "docker-mailserver:15.1.0", "tcpSocket 25", "NET_ADMIN", "keel.sh/policy", "tier: 3-edge"):
+    for words in ("docker-mailserver:15.0.0", "docker-mailserver:15.1.0", "tcpSocket 25", "NET_ADMIN", "keel.sh/policy", "keel.sh/trigger"):
         assert words in rows
 
 

@@ -13,11 +13,12 @@ from components.mail.image import CONFIG_DIR, DKIM_DIR
 from components.settings.mail import OutboundModule
 from components.settings.site import Site
 from tests.lab.support import lab_site
-from tools.lab.certificates import Authority, dkim_key
+from tools.lab.certificates import Authority
 from tools.lab.compare import differences
 from tools.lab.hosts import Host
 from tools.lab.image import MailServer, Secrets
 from tools.lab.paths import NAMESERVER
+from tools.new_site import dkim_key
 
 READY_HASH = "{SHA512-CRYPT}$6$rounds=5000$saltsalt$" + "x" * 86
 ODD = {

@@ -1,6 +1,7 @@
 """A stand-in for kubectl on the stand-in for a cluster: the commands that our tools, runbooks and tests type, and no more."""
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -28,14 +29,35 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="kubectl", allow_abbrev=False)
     found.add_argument("verb")
     found.add_argument("words", nargs="*")
-    for names in (("--kubeconfig",), ("--context",), ("--request-timeout",), ("--field-manager",), ("--cascade",), ("--timeout",)):
+    for names in (
+        ("--kubeconfig",),
+        ("--context",),
+        ("--request-timeout",),
+        ("--field-manager",),
+        ("--cascade",),
+        ("--timeout",),
+        ("--container",),
+    ):
         found.add_argument(*names)
     for names in (("-n", "--namespace"), ("-f", "--filename"), ("-o", "--output"), ("-l", "--selector"), ("-p", "--patch")):
         found.add_argument(*names)
     for name in ("--type", "--wait", "--grace-period", "--dry-run", "--subresource", "--for"):
         found.add_argument(name)
     found.add_argument("--replicas", type=int)
-    for name in ("--ignore-not-found", "--no-headers", "--server-side", "--force", "--all", "--raw", "--flatten"):
+    found.add_argument("--from-file", action="append", default=[])
+    for name in ("--cert", "--key"):
+        found.add_argument(name)
+    for name in (
+        "--ignore-not-found",
+        "--no-headers",
+        "--server-side",
+        "--force",
+        "--all",
+        "--raw",
+        "--flatten",
+        "--all-namespaces",
+        "--show-managed-fields",
+    ):
         found.add_argument(name, action="store_true")
     return found
 
@@ -69,6 +91,8 @@ class Kubectl:
         word, *names = self.options.words
         if word == "current-context":
             print(self.config["current-context"])
+        elif word == "get-contexts":
+            print("\n".join(entry["name"] for entry in self.config["contexts"]))
         elif word == "view":
             print(json.dumps(self.config))
         elif word == "rename-context":
@@ -78,7 +102,7 @@ class Kubectl:
         found, single = [], False
         for kind, name in self.references():
             if name is None:
-                found += self.call("listing", kind=kind, namespace=self.namespace)
+                found += self.call("listing", kind=kind, namespace=None if self.options.all_namespaces else self.namespace)
                 continue
             single = len(self.options.words) <= 2
             try:
@@ -89,7 +113,18 @@ class Kubectl:
         self.show(found, single)
 
     def do_create(self) -> None:
-        self.call("create", thing=self.given(), manager=self.options.field_manager or "kubectl-create")
+        thing = self.spelled_out(*self.options.words) if self.options.words else self.given()
+        self.call("create", thing=thing, manager=self.options.field_manager or "kubectl-create")
+
+    def spelled_out(self, what: str, *words: str) -> dict[str, Any]:
+        """`create namespace NAME`, `create secret generic NAME --from-file=key=file`, `create secret tls NAME --cert= --key=`."""
+        name = words[-1]
+        if what == "namespace":
+            return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        files = dict(entry.split("=", 1) for entry in self.options.from_file)
+        files |= {"tls.crt": self.options.cert, "tls.key": self.options.key} if words[0] == "tls" else {}
+        data = {key: base64.b64encode(Path(file).read_bytes()).decode() for key, file in files.items()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": self.namespace}, "data": data}
 
     def do_apply(self) -> None:
         thing = self.given()
@@ -128,6 +163,9 @@ class Kubectl:
                     if "(404)" not in str(failure) or not self.options.ignore_not_found:
                         raise
 
+    def do_exec(self) -> None:
+        raise FailureError("error: no pod runs here")
+
     def do_wait(self) -> None:
         """Nothing there takes time."""
 
@@ -161,7 +199,7 @@ class Kubectl:
     def show(self, things: list[dict[str, Any]], single: bool) -> None:
         how, _, form = (self.options.output or "name").partition("=")
         if how in {"json", "yaml"}:
-            for thing in things:
+            for thing in things if not self.options.show_managed_fields else ():
                 del thing["metadata"]["managedFields"]
             print(json.dumps(things[0] if single else {"kind": "List", "items": things}))
         elif how == "jsonpath":

@@ -1,6 +1,9 @@
 """What the engine's refusals become on the screen."""
 
-from tools.plan import Plan, Step, errors, without_interruption
+import json
+from pathlib import Path
+
+from tools.plan import Plan, Step, drift, errors, read_plan, without_interruption
 
 CLAIM = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolumeClaim::mail-claim-old"
 VOLUME = "urn:pulumi:prod::mailserver::mailserver:mail:MailServer$kubernetes:core/v1:PersistentVolume::mail-volume-old"
@@ -65,3 +68,32 @@ def test_of_the_tracebacks_only_a_fault_of_the_program_is_shown():
     assert "During handling" not in shown
     assert FAULT in shown
     assert shown.startswith("warning: one\n") and shown.endswith("error: two\n")
+
+
+def found(urn: str, op: str, left: dict | None, live: dict | None) -> str:
+    sides = {side: {"inputs": inputs} for side, inputs in (("old", left), ("new", live)) if inputs is not None}
+    return json.dumps(
+        {"resOutputsEvent": {"metadata": {"op": op, "urn": urn, "type": urn.split("::")[2].rsplit("$", maxsplit=1)[-1], **sides}}}
+    )
+
+
+def test_a_refresh_names_each_field_that_differs_and_each_object_that_is_gone(tmp_path: Path):
+    """In the engine's event log: an update for what differs, a delete for what is gone, the same for all else."""
+    space = {"kind": "Namespace", "metadata": {"name": "mailserver"}}
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "old"}, "spec": {"modes": ["one"], "size": 1}}
+    log = tmp_path / "log"
+    log.write_text(
+        "\n".join(
+            [
+                found(SPACE, "same", space, space),
+                found(CLAIM, "update", claim, claim | {"spec": {"modes": ["two"], "more": {"a": 1}}}),
+                found(VOLUME, "delete", {"kind": "PersistentVolume", "metadata": {"name": "old"}}, None),
+            ]
+        )
+    )
+    assert list(drift(read_plan(log))) == [
+        "PersistentVolume/old: is gone",
+        "PersistentVolumeClaim/old: spec.modes[0] was one and is two",
+        'PersistentVolumeClaim/old: spec.more was nothing and is {"a": 1}',
+        "PersistentVolumeClaim/old: spec.size was 1 and is nothing",
+    ]

@@ -54,10 +54,12 @@ def sets(site: Site) -> tuple[tuple[Kind, Any], ...]:
     return ("haproxy", haproxy_set(site)), ("rules", rule_set(site))
 
 
-def plan(site: Site, firewall: Firewall, console: Console) -> None:
-    """Print what an apply would change, line by line. Raises AgentError where it would be refused."""
-    for kind, wanted in sets(site):
-        _show(firewall.call("plan", kind, wanted), console)
+def plan(site: Site, firewall: Firewall, console: Console) -> bool:
+    """Print what an apply would change, line by line, and return whether it would. Raises AgentError where it would be refused."""
+    answers = [firewall.call("plan", kind, wanted) for kind, wanted in sets(site)]
+    for answer in answers:
+        _show(answer, console)
+    return any(answer["changed"] for answer in answers)
 
 
 def flip_back(site: Site, firewall: Firewall, console: Console) -> None:
@@ -111,7 +113,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return stack_option(click.option("--key", type=click.Path(path_type=Path), help="file of the private SSH key")(command))
 
 
-def _call(action: Callable[[Site, Firewall, Console], None], stack_name: str, key: Path | None) -> None:
+def _call(action: Callable[[Site, Firewall, Console], object], stack_name: str, key: Path | None) -> None:
     stack = load_stack(ROOT, stack_name)
     site = site_of(stack)
     action(site, firewall_of(site, stack, key), CONSOLE)

@@ -57,10 +57,3 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
         file.flush()
         context.load_cert_chain(file.name)
     return context
-
-
-def dkim_key() -> tuple[str, str]:
-    """A private key (PEM, PKCS #8) and its public half as a DKIM record's p= value."""
-    private = _openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
-    public = _openssl("pkey", "-pubout", stdin=private)
-    return private, "".join(line for line in public.splitlines() if not line.startswith("-----"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from components.settings.site import Site
 from tools.lab import debian, haproxy
-from tools.lab.certificates import Authority, dkim_key
+from tools.lab.certificates import Authority
 from tools.lab.haproxy import HAProxy
 from tools.lab.hosts import Host, wait_for
 from tools.lab.image import MailServer, Secrets
@@ -22,6 +22,7 @@ from tools.lab.mta import Mta
 from tools.lab.names import NameServer
 from tools.lab.nodes import Nodes
 from tools.lab.paths import CLIENT_DOMAIN, CLIENTS, CLIENTS_IPV6, EDGE_IPV6, NAMESERVER, POD, RELAY, SENDER, SENDER_DOMAIN
+from tools.new_site import dkim_key
 
 
 def client_name(address: str) -> str:

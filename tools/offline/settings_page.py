@@ -12,7 +12,7 @@ HEAD = """\
 
 Everything below `mailserver:site` in `Pulumi.<stack>.yaml`. `*` is a name of your own, `0` an entry of a list.
 Written by `make docs` from [components/settings](../components/settings); editors read the same from
-[schemas/site.schema.json](../schemas/site.schema.json). `make new-stack` writes a commented stack file.
+[schemas/site.schema.json](../schemas/site.schema.json). `make init` writes a commented stack file.
 """
 
 

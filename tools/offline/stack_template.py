@@ -16,19 +16,17 @@ EXAMPLE_DOMAIN = "example.org"  # of every example in the models
 
 HEAD = """\
 # yaml-language-server: $schema=schemas/site.schema.json
-# yamllint disable rule:comments-indentation
-# What is set here must be set; every value is an example. What is commented out shows its default, or an example where
-# the default is empty. A line that begins with ## explains the setting below it; docs/settings.md has all settings as tables.
-config:
-  {key}:
+# yamllint disable rule:comments-indentation rule:line-length
+# What is commented out shows its default, or an example where the default is empty. A line that begins with ## explains the
+# setting below it; docs/settings.md has all settings as tables.
 """
 
 
-def template(stack: str, domain: str) -> str:
-    """Pulumi.<stack>.yaml of a site with one domain, which renders as it is."""
-    values = {"cluster": {"render_to": f"build/provider-{stack}"}}
-    text = HEAD.format(key=KEY) + textwrap.indent("\n".join(_block(resolved(site_schema()), values)), " " * 4) + "\n"
-    return text.replace(EXAMPLE_DOMAIN, domain)
+def template(domain: str, values: Mapping[str, Any], notes: Iterable[str] = ()) -> str:
+    """A stack file with these values and an example for everything else that is required; `notes` are comments at its top."""
+    head = HEAD + "".join(f"# {line}".rstrip() + "\n" for line in notes) + f"config:\n  {KEY}:\n"
+    block = textwrap.indent("\n".join(_block(resolved(site_schema()), values)), " " * 4)
+    return f"{head}{block.replace(EXAMPLE_DOMAIN, domain)}\n"
 
 
 def _block(schema: Schema, values: Mapping[str, Any], off: int = 0) -> Iterator[str]:
@@ -66,6 +64,8 @@ def _setting(name: str, part: Schema, value: Any, off: int) -> list[str]:
         return [f"{name}:", *(line for entry in value for line in ("  -", *_indented(_indented(_block(inner, entry, off)))))]
     if isinstance(named := part.get("additionalProperties"), Mapping) and "properties" in (inner := resolved(named)) and value:
         return [f"{name}:", *_indented(line for key, entry in value.items() for line in _setting(key, inner, entry, off))]
+    if isinstance(value, str) and len(value) > WIDTH:  # a key, in which blanks do not count
+        return [f"{name}: >-", *_indented(textwrap.wrap(value, WIDTH))]
     return [f"{name}: {_text(value)}"]
 
 

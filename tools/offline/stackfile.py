@@ -1,6 +1,8 @@
 """Reads Pulumi.yaml and Pulumi.<stack>.yaml as the engine does, for running the program without it."""
 
 import json
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,29 @@ def load_stack(root: Path, name: str) -> Stack:
         if has_secret:
             secret.add(full_key)
     return Stack(str(project["name"]), name, config, frozenset(secret))
+
+
+def write_settings(root: Path, name: str, changes: Mapping[str, Any]) -> None:
+    """Put values into the site's settings, by `area/setting`; every other line of the stack file stays as it is."""
+    path = root / f"Pulumi.{name}.yaml"
+    yaml = YAML()
+    yaml.width = 1_000_000
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"))
+    document = yaml.load(path.read_text("utf-8"))
+    for place, value in changes.items():
+        *parents, last = place.split("/")
+        block = document["config"][KEY if KEY in document["config"] else KEY.partition(":")[2]]
+        for parent in parents:
+            if block.get(parent) is None:
+                block[parent] = {}
+            block = block[parent]
+        block[last] = value
+    with tempfile.NamedTemporaryFile("w", dir=root, prefix=f".{path.name}.", encoding="utf-8", delete=False) as stream:
+        yaml.dump(document, stream)
+    Path(stream.name).chmod(path.stat().st_mode)
+    Path(stream.name).rename(path)
 
 
 def _read(path: Path, missing: str) -> dict[str, Any]:

@@ -117,9 +117,13 @@ def _names(view: View) -> Iterator[tuple[str, str]]:
     dns = view.site.dns
     yield from ((f"dns.hosts.{name}", name) for name in (dns.hosts if dns else ()))
     yield from ((f"dns.parked.{name}", name) for name in (dns.parked if dns else ()))
-    for domain in view.site.domains:
+    if dns and dns.web and dns.web.name:
+        yield "dns.web.name", dns.web.name
+    for domain, settings in view.site.domains.items():
         yield f"domains.{domain}", domain
         yield from ((f"domains.{domain}.dns.mx", host) for host in mail_exchangers(view.site, domain))
+        yield from ((f"domains.{domain}.dns.spf", name) for name in (*settings.dns.spf.hosts, *settings.dns.spf.includes))
+        yield from ((f"domains.{domain}.dns.dkim_cnames", target) for target in settings.dns.dkim_cnames.values())
 
 
 def _decodes(label: str) -> bool:

@@ -107,6 +107,9 @@ HOSTILE: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a tag of one's own": ({f"{D}/caa": [{"tag": "issuer", "value": "letsencrypt.org"}]}, None, "caa"),
     "a CNAME to itself": ({"dns/web": {"name": "mta-sts.example.org"}}, "hosts.cname-to-itself", "dns.web"),
     "broken punycode": ({"dns/parked/xn--zz--zz.de": {}}, "hosts.broken-punycode", "dns.parked.xn--zz--zz.de: xn--zz--zz"),
+    "broken punycode in an include": ({f"{D}/spf/includes": ["spf.xn--zz--zz.de"]}, "hosts.broken-punycode", "dns.spf: xn--zz--zz"),
+    "broken punycode in a target": ({f"{D}/dkim_cnames": {"s1": "xn--zz--zz.de"}}, "hosts.broken-punycode", "dns.dkim_cnames: xn--zz--zz"),
+    "a broken web host": ({"dns/web": {"name": "xn--zz--zz.de"}}, "hosts.broken-punycode", "dns.web.name: xn--zz--zz"),
     "raw international name": ({"dns/parked/bücher.example": {}}, None, "dns.parked"),
     "an SPF as proof": (
         {f"{D}/verification": ["v=spf1 -all"]},

@@ -198,6 +198,7 @@ def test_the_plan_is_counted_in_the_zone(site: Callable[..., Site]):
     crowd = list(others(*[(f"h{number}.{ZONE}", "A", "192.0.2.1") for number in range(201 - ours)]))
     assert said(prod, crowd[1:]) == {}
     assert said(prod, crowd).keys() == {"over-limit"}
+    assert said(prod, [replace(row, comment=COMMENT) for row in crowd]).keys() == {"over-limit"}, "what another stack has in the zone"
 
 
 def test_a_zone_that_cannot_be_asked_needs_a_whole_adoption_or_none(site: Callable[..., Site]):
