@@ -91,8 +91,8 @@ def state(pod: MailServer) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]:
             messages = {}
             for row in rows:
                 if isinstance(row, tuple):
-                    uid, flags = re.search(rb"UID (\d+)", row[0])[1], re.search(rb"FLAGS \(([^)]*)\)", row[0])[1]
-                    kept = sorted(flag for flag in flags.decode().split() if flag != "\\Recent")
+                    (uid,), flags = re.findall(rb"UID (\d+)", row[0]), imaplib.ParseFlags(row[0])
+                    kept = sorted(flag.decode() for flag in flags if flag != b"\\Recent")
                     messages[uid.decode()] = (" ".join(kept), row[1].decode().strip())
             found[folder] = (validity, messages)
     return found
