@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up drift destroy restore job doctor edge-plan edge-flip-back edge-health dns-snapshot lab lab-compare test golden lint bench docs docs-site lock setup init adopt stack-init mutation
+.PHONY: help preview render up drift destroy restore job doctor edge-plan edge-flip-back edge-health edge-check dns-snapshot lab lab-compare test golden lint bench docs docs-site lock setup init adopt stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +38,9 @@ edge-health: ## the state of each server, as HAProxy on the firewall sees it
 edge-plan edge-flip-back edge-health: edge-%: setup
 	@$(RUN) edge-$* --stack $(STACK) $(if $(KEY),--key $(KEY))
 
+edge-check: setup ## connect to every mail service as a client does, as an `up` does after new redirects
+	@$(RUN) edge-check --stack $(STACK)
+
 drift: setup ## what others have changed since the last `up`, in cluster, DNS and firewall; KEY=<file of the firewall's SSH key>
 	@$(RUN) drift --stack $(STACK) $(if $(KEY),--key $(KEY))
 
@@ -61,8 +64,8 @@ restore: setup ## bring mail back: WHAT=list|whole|mailbox|message [AT=] [MAILBO
 job: setup ## JOB=<CronJob> [ARGS=…]: run one of the jobs now
 	@$(RUN) job $(or $(JOB),'') --stack $(STACK) $(if $(PRINT),--print) -- $(ARGS)
 
-doctor: setup ## is it well, and if not, why and what now; ONLY=dns,edge,… JSON=1 ALL=1 KEY=<file of the firewall's SSH key>
-	@$(RUN) doctor --stack $(STACK) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json) $(if $(ALL),--all) $(if $(KEY),--key $(KEY))
+doctor: setup ## is it well, and if not, why and what now; ONLY=dns,edge,… JSON=1 ALL=1 INSIDE=1 KEY=<file of the firewall's SSH key>
+	@$(RUN) doctor --stack $(STACK) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json) $(if $(ALL),--all) $(if $(INSIDE),--inside) $(if $(KEY),--key $(KEY))
 
 test: setup ## run every test; as root, installs the Debian packages they need
 	@tools/packages.sh

@@ -21,14 +21,17 @@ COMMANDS = {
     "edge-health": "edge",
     "job": "job",
     "doctor": "doctor",
+    "edge-check": "doctor",
     "dns-adopt": "dns_adopt",
     "dns-snapshot": "dns_snapshot",
     "lab": "lab",
     "lab-compare": "lab",
+    "lab-doctor": "lab",
     "bench": "bench",
     "docs": "docs",
 }
-EXIT_CODES = {"job": 2, "drift": 2}  # of a command that could not do its work; 1 is the job's own failure, or that there is drift
+# Of a command that could not do its work, where 1 says something else: the job's own failure, drift, a degraded system.
+EXIT_CODES = {"job": 2, "drift": 2, "doctor": 3}
 
 
 class Commands(click.Group):

@@ -16,8 +16,15 @@ def webmail_backup_alone(site: Site) -> Found:
     """The webmail's backup shares key and retention with the mail's, and saves the volumes of the webmail."""
     if site.jobs.webmail_backup and site.jobs.backup is None:
         yield "jobs.webmail_backup", "needs jobs.backup, whose key and retention it shares"
-    if site.jobs.webmail_backup and not (site.webmail and site.webmail.claims):
-        yield "jobs.webmail_backup", "needs webmail, with a volume to save"
+    if site.jobs.webmail_backup and site.webmail is None:
+        yield "jobs.webmail_backup", "needs webmail"
+
+
+@AREA.error("webmail-database-image", remedy="set it to the official image of the server's make and release, such as mariadb:11.4.5")
+def webmail_database_image(site: Site) -> Found:
+    """A dump is made by the programs of the server's own release, which no other image has."""
+    if (backup := site.jobs.webmail_backup) and site.webmail and site.webmail.database.type != "sqlite" and backup.database_image is None:
+        yield "jobs.webmail_backup.database_image", f"is required for {site.webmail.database.type}"
 
 
 @AREA.error("shared-repository", remedy="give each repository a volume of its own")
@@ -47,8 +54,10 @@ def image_not_pinned(site: Site) -> Found:
     """Anyone who can push the tag again can run code that reads all mail."""
     jobs = site.jobs
     used = site.production and any((jobs.probe, jobs.backup, jobs.webmail_backup, jobs.retention))
-    for name, image in (("python_image", jobs.python_image), ("restic_image", jobs.restic_image)) if used else ():
-        if not is_pinned(image):
+    database = jobs.webmail_backup and jobs.webmail_backup.database_image
+    images = {"python_image": jobs.python_image, "restic_image": jobs.restic_image, "webmail_backup.database_image": database}
+    for name, image in images.items() if used else ():
+        if image and not is_pinned(image):
             yield f"jobs.{name}", f"{image} is not pinned by digest, so anyone who can push the tag again can read all mail"
 
 

@@ -71,6 +71,13 @@ def no_groups(site: Site) -> Found:
             yield "webmail.ingress.annotations", "names no allowed groups, so Authentik lets no one in"
 
 
+@AREA.warning("any-pod", remedy="set webmail.ingress.controller_namespace")
+def any_pod(site: Site) -> Found:
+    """A pod that reaches Roundcube's Service is past the login in front of it, and may write any address into X-Forwarded-For."""
+    if site.webmail and site.production and site.webmail.ingress.controller_namespace is None:
+        yield "webmail.ingress.controller_namespace", "is not set, so every pod of the cluster reaches Roundcube past its Ingress"
+
+
 @AREA.note("protected-by")
 def protected_by(site: Site) -> Found:
     """What is between the Internet and Roundcube's own login."""
@@ -105,15 +112,8 @@ def database_unused(site: Site) -> Found:
 @AREA.warning("no-backup", remedy="set jobs.webmail_backup")
 def no_backup(site: Site) -> Found:
     """PGP keys, contacts and settings exist nowhere else."""
-    if site.webmail and site.production and site.webmail.claims and site.jobs.webmail_backup is None:
-        yield "jobs.webmail_backup", f"is off, so a lost volume takes with it: {', '.join(site.webmail.claims)}"
-
-
-@AREA.note("database-elsewhere")
-def database_elsewhere(site: Site) -> Found:
-    """The webmail's backup saves volumes; a database server is saved with its other databases."""
-    if site.webmail and site.webmail.database.type != "sqlite":
-        yield "webmail.database", f"{site.webmail.database.host} is not saved by this stack: contacts, settings and identities are in it"
+    if site.webmail and site.production and site.jobs.webmail_backup is None:
+        yield "jobs.webmail_backup", f"is off, so nothing brings back: {', '.join(dict.fromkeys(['database', *site.webmail.claims]))}"
 
 
 @AREA.warning("no-address", remedy="set dns.web, or add its record where that domain's DNS is")

@@ -1,8 +1,11 @@
-"""The firewall's part of the inbound path."""
+"""The firewall's part of the inbound path, and a client's look at it after each change."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import pulumi
+import pulumi_command as command
 
 from components.base import Component, Context
 from components.edge.connection import Connection
@@ -40,6 +43,15 @@ class Edge(Component):
         # Rolling back to the legacy address must work while the new path is broken, so it depends on nothing of that path.
         before = [self.haproxy] if site.edge.target == "haproxy" else [legacy] if legacy else []
         self.rules = RuleSet(self.named("rules"), connection, dict(rules), self._options(f"RuleSet/{self.named('rules')}", before))
+        if site.edge.check_after_flip:
+            # A new digest makes a new command, which runs; a failed one is not kept, so that the next `up` runs it again.
+            digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+            self.check = command.local.Command(
+                self.named("check"),
+                create=f".venv/bin/python -m tools edge-check --stack {pulumi.get_stack()}",
+                triggers=[digest],
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[self.rules]),
+            )
         self.target = site.edge.target
         self.endpoints = {name: frontend["binds"] for name, frontend in haproxy["frontends"].items()}
         self.pools = {listener.name: listener.pool for listener in site.listeners}

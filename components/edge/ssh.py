@@ -60,7 +60,7 @@ async def _exchange(
             username=connection.user,
             config=None,  # ~/.ssh/config must not change how this host is reached
             known_hosts=([trusted], [], []),
-            server_host_key_algs=_algorithms(trusted),
+            server_host_key_algs=key_algorithms(trusted),
             preferred_auth="publickey",
             connect_timeout=CONNECT_SECONDS,
             login_timeout=LOGIN_SECONDS,
@@ -79,7 +79,8 @@ async def _exchange(
             client.abort()  # an orderly close would wait for a command that hangs
 
 
-def _algorithms(key: asyncssh.SSHKey) -> list[str]:
+def key_algorithms(key: asyncssh.SSHKey) -> list[str]:
+    """Those that a server with several keys has to be asked for, so that it shows this one."""
     kind = key.get_algorithm()
     return ["rsa-sha2-512", "rsa-sha2-256"] if kind == "ssh-rsa" else [kind]
 

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Literal
 
-from components.jobs.job import Claim, Container, Job, Mount, Root, Scratch, SecretFiles, Volume, option, python
+from components.jobs.job import SCRIPTS_DIR, Claim, Container, Job, Mount, Root, Scratch, SecretFiles, Volume, option, python
 from components.names import MAIL_SERVER, WEBMAIL
 from components.settings.jobs import Backup, BackupTarget, WebmailBackup
 from components.settings.site import Site
 from components.settings.types import Image
+from components.settings.webmail import Webmail
 from components.webmail.config import DATABASE_FILE
 from components.webmail.image import FOLDERS
 
 MAIL = "mailserver-backup"
 WEBMAIL_JOB = "roundcube-backup"
-DATABASE = "database"  # of the webmail's volumes, the one with the SQLite file
+DATABASE = "database"  # of the webmail's volumes, the one with the SQLite file; also the source that holds a dump
+DUMP = "dump.sh"
 MAILDIRS = "mail"  # the archive's name for the source that holds Maildirs
 MAIL_FOLDERS = {MAILDIRS: "data", "state": "state"}  # name in the archive to the volume's folder; logs are not saved
 
@@ -40,13 +43,14 @@ def backup_jobs(site: Site) -> Iterator[Job]:
         used = site.webmail.claims
         claims = {use: Claim(claim, read_only=True) for use, claim in used.items()}
         mounts = [Mount(use, f"{SOURCE_DIR}/{use}", folder=FOLDERS.get(use)) for use in used if use != DATABASE]
-        before = ()
+        # A database that is being written is not a backup: the job saves a copy.
+        mounts.append(Mount("copy", f"{SOURCE_DIR}/{DATABASE}", folder=DATABASE))
         if DATABASE in used:
-            # A file that is being written is not a backup: the job saves a copy.
-            mounts.append(Mount("copy", f"{SOURCE_DIR}/{DATABASE}"))
-            claims["copy"] = Scratch(site.webmail.storage.size)
-            before = (_database_copy(site),)
-        yield _job(site, WEBMAIL_JOB, webmail, beside=WEBMAIL, mounts=mounts, claims=claims, before=before)
+            copier, claims["copy"] = _database_copy(site), Scratch(site.webmail.storage.size)
+        else:
+            copier = dump(site, webmail, "save", "copy")
+            claims |= dump_volumes(site.webmail) | {"copy": Scratch("4Gi")}
+        yield _job(site, WEBMAIL_JOB, webmail, beside=WEBMAIL, mounts=mounts, claims=claims, before=(copier,), prepared="copy")
 
 
 def restic_binary(image: Image) -> Container:
@@ -74,12 +78,33 @@ def repository_options() -> tuple[str, ...]:
     return ("--repository", REPOSITORY_DIR, "--key-file", KEY_FILE, "--restic", f"{TOOLS_DIR}/restic")
 
 
+def dump(site: Site, backup: WebmailBackup, verb: Literal["save", "load"], volume: str) -> Container:
+    """The program that dumps the webmail's database to a volume, or loads the dump that is there."""
+    assert site.webmail is not None  # noqa: S101 - checks.py
+    assert backup.database_image is not None  # noqa: S101 - checks.py
+    database = site.webmail.database
+    return Container(
+        name="database",
+        image=backup.database_image,
+        command=(
+            *("sh", f"{SCRIPTS_DIR}/{DUMP}", verb),
+            *(database.type, str(database.host), str(database.server_port), database.user, database.name),
+        ),
+        memory="1Gi",  # a small server of its own, which the dump is tried on
+        mounts=(Mount(volume, "/copy", read_only=False), Mount("trial", SCRATCH_DIR, read_only=False), Mount("password", "/password")),
+    )
+
+
+def dump_volumes(webmail: Webmail) -> dict[str, Volume]:
+    return {"trial": Scratch("8Gi"), "password": SecretFiles(webmail.database.password.name)}
+
+
 def _database_copy(site: Site) -> Container:
-    live, copy = f"/live/{DATABASE_FILE}", f"/copy/{DATABASE_FILE}"
+    live, copy = f"/live/{DATABASE_FILE}", f"/copy/{DATABASE}/{DATABASE_FILE}"
     return Container(
         name="database",
         image=site.jobs.python_image,
-        command=python("database.py", live, copy),
+        command=python("database.py", live, copy, "/copy/outcome"),
         root=Root("the copy keeps its owner, for whom it is restored", ("CHOWN", "DAC_READ_SEARCH", "FOWNER")),
         mounts=(Mount(DATABASE, "/live"), Mount("copy", "/copy", read_only=False)),
     )
@@ -95,6 +120,7 @@ def _job(
     claims: dict[str, Volume],
     before: tuple[Container, ...] = (),
     maildirs: str | None = None,
+    prepared: str | None = None,
 ) -> Job:
     jobs, shared = site.jobs, site.jobs.backup
     assert shared is not None  # noqa: S101 - checks.py
@@ -116,6 +142,7 @@ def _job(
                     *("--job", name, "--root", SOURCE_DIR),
                     *(argument for source in sources for argument in ("--source", source)),
                     *option("maildirs", maildirs),
+                    *(("--prepared", f"/{prepared}/outcome") if prepared else ()),
                     *repository_options(),
                     *("--scratch", SCRATCH_DIR),
                     *("--max-fall", str(backup.max_loss_percent), "--verify-parts", str(shared.verify_parts)),
@@ -124,7 +151,12 @@ def _job(
                 ),
                 memory="512Mi",
                 root=READER,
-                mounts=(*mounts, Mount("manifest", f"{SOURCE_DIR}/manifest", read_only=False), *repository_mounts(read_only=False)),
+                mounts=(
+                    *mounts,
+                    *((Mount(prepared, f"/{prepared}"),) if prepared else ()),
+                    Mount("manifest", f"{SOURCE_DIR}/manifest", read_only=False),
+                    *repository_mounts(read_only=False),
+                ),
             ),
         ),
         volumes=claims

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from components.jobs.backup import MAIL, WEBMAIL_JOB, backup_jobs
+from components.jobs.inside import inside_jobs
 from components.jobs.job import Job
 from components.jobs.probe import INBOUND, OUTBOUND, probe_jobs
 from components.jobs.restore import DRILL, restore_jobs
@@ -17,7 +18,7 @@ FACTORS = {INBOUND: 3, OUTBOUND: 3, MAIL: 1.5, WEBMAIL_JOB: 1.5, DRILL: 1.5, RET
 
 
 def all_jobs(site: Site) -> Iterator[Job]:
-    for jobs in (probe_jobs, backup_jobs, restore_jobs, retention_jobs):
+    for jobs in (probe_jobs, backup_jobs, restore_jobs, retention_jobs, inside_jobs):
         yield from jobs(site)
 
 

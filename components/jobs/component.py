@@ -4,6 +4,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components.base import MANAGED_BY, NO_WAIT, Component, Context
+from components.jobs.backup import DUMP
 from components.jobs.bounds import all_jobs
 from components.jobs.cronjob import CONFIG_MAP, cron_job
 from components.jobs.job import Job, SecretFiles
@@ -24,7 +25,7 @@ class Jobs(Component):
             programs = k8s.core.v1.ConfigMap(
                 self.named("programs"),
                 metadata=self.metadata(CONFIG_MAP),
-                data={path.name: path.read_text("utf-8") for path in sorted(POD_SCRIPTS.glob("*.py"))},
+                data={path.name: path.read_text("utf-8") for path in sorted([*POD_SCRIPTS.glob("*.py"), POD_SCRIPTS / DUMP])},
                 opts=self.child("ConfigMap", CONFIG_MAP),
             )
             targets = self.site.jobs.backup, self.site.jobs.webmail_backup

@@ -8,6 +8,7 @@ from components.settings.schedule import Schedule
 from components.settings.types import Image
 
 SCRIPTS_DIR = "/scripts"
+RESTORER = "restore"  # container that takes the arguments of a job started by hand, also where another one comes after it
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from components.jobs.backup import (
+    DATABASE,
     MAIL,
     MAIL_FOLDERS,
     MAILDIRS,
     SCRATCH_DIR,
     SOURCE_DIR,
     WEBMAIL_JOB,
+    dump,
+    dump_volumes,
     repository_mounts,
     repository_options,
     repository_volumes,
     restic_binary,
 )
-from components.jobs.job import Claim, Container, Job, Mount, OwnVolume, Root, Scratch, option, python
+from components.jobs.job import RESTORER, Claim, Container, Job, Mount, OwnVolume, Root, Scratch, Volume, option, python
 from components.jobs.retention import retention_rules
 from components.listeners import IMAPS
 from components.mail.image import VMAIL
@@ -91,6 +94,13 @@ def restore_jobs(site: Site) -> Iterator[Job]:
         assert site.webmail is not None  # noqa: S101 - checks.py
         used = site.webmail.claims
         data = [Mount(use, f"{SOURCE_DIR}/{use}", read_only=False, folder=FOLDERS.get(use)) for use in used]
+        after: tuple[Container, ...] = ()
+        volumes: dict[str, Volume] = {use: Claim(claim, read_only=False) for use, claim in used.items()}
+        if DATABASE not in used:
+            # The dump goes to scratch space, and from there into the server.
+            data.append(Mount("dump", f"{SOURCE_DIR}/{DATABASE}", read_only=False, folder=DATABASE))
+            after = (dump(site, webmail, "load", "dump"),)
+            volumes |= dump_volumes(site.webmail) | {"dump": Scratch("4Gi")}
         yield Job(
             name=WEBMAIL_RESTORE,
             schedule=BY_HAND,
@@ -98,9 +108,9 @@ def restore_jobs(site: Site) -> Iterator[Job]:
             deadline=timedelta(hours=6),
             beside=WEBMAIL,
             only_beside=False,
-            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL_JOB, data, f"{service_host(site)}:80")),
+            containers=(restic_binary(site.jobs.restic_image), _restorer(site, WEBMAIL_JOB, data, f"{service_host(site)}:80"), *after),
             volumes=repository_volumes(site, webmail.target, read_only=False)
-            | {use: Claim(claim, read_only=False) for use, claim in used.items()}
+            | volumes
             | {"sources": ROOT_OF_SOURCES, "scratch": _scratch(site)},
         )
 
@@ -108,7 +118,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
 def _restorer(site: Site, host: str, data: list[Mount], running: str, *arguments: str) -> Container:
     sources = [mount.path.removeprefix(f"{SOURCE_DIR}/") for mount in data]
     return Container(
-        name="restore",
+        name=RESTORER,
         image=site.jobs.python_image,
         command=python(
             "restore.py",

@@ -15,6 +15,9 @@ PROMETHEUS: dict[str, Sequence[Alert]] = {
 LOKI: dict[str, Sequence[Alert]] = {"mail-logs": log_alerts.ALERTS}
 PAGE = "docs/runbooks/alerts.md"
 
+# Where the doctor looks for what a group of alerts is about; all over for a group that is not listed.
+DOCTOR = {"mail-server": "cluster,mail", "mail-probe": "mail,edge,jobs", "mail-backup": "cluster,jobs", "mail-logs": "mail"}
+
 # A cause to the alerts that say nothing new beside it. The first four are the cluster's own.
 SILENCES: dict[str, tuple[str, ...]] = {
     "NodeDown": ("MailServerDown", "EmailRoundtrip.*", "EmailProbe.*"),
@@ -37,11 +40,17 @@ SILENCES: dict[str, tuple[str, ...]] = {
 
 def groups(site: Site, table: dict[str, Sequence[Alert]]) -> dict[str, Any]:
     """A rule file of Prometheus or Loki; also the `spec` of a PrometheusRule."""
-    found = {name: [_rule(site, alert, query) for alert in alerts if (query := alert.query(site))] for name, alerts in table.items()}
+    found = {name: [_rule(site, name, alert, query) for alert in alerts if (query := alert.query(site))] for name, alerts in table.items()}
     return {"groups": [{"name": name, "rules": rules} for name, rules in found.items() if rules]}
 
 
-def _rule(site: Site, alert: Alert, query: str) -> dict[str, Any]:
+def what_to_do(group: str, alert: Alert) -> str:
+    """Markdown in one paragraph: the doctor first, then the alert's own remedy."""
+    only = f" ONLY={DOCTOR[group]}" if group in DOCTOR else ""
+    return f"`make doctor STACK=<stack>{only}` says what is broken, and why. {alert.remedy}"
+
+
+def _rule(site: Site, group: str, alert: Alert, query: str) -> dict[str, Any]:
     detail = f" ({alert.detail})" if alert.detail else ""
     page = (site.monitoring and site.monitoring.runbooks) or PAGE
     return {
@@ -49,7 +58,7 @@ def _rule(site: Site, alert: Alert, query: str) -> dict[str, Any]:
         "expr": query,
         "for": alert.hold,
         "labels": {"severity": alert.severity, "subsystem": "mail"},
-        "annotations": {"summary": alert.impact + detail, "description": alert.remedy, "runbook_url": f"{page}#{alert.anchor}"},
+        "annotations": {"summary": alert.impact + detail, "description": what_to_do(group, alert), "runbook_url": f"{page}#{alert.anchor}"},
     }
 
 

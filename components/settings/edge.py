@@ -90,6 +90,10 @@ class Edge(Model):
     test_frontend: bool = Field(
         default=False, description="keeps a test frontend on the firewall, to try the PROXY path while mail still uses the legacy path"
     )
+    check_after_flip: bool = Field(
+        default=True,
+        description="after new redirects or pass rules, an `up` connects to every mail service as a client and fails if one is broken",
+    )
     remove_legacy_alias: bool = Field(
         default=False, description="deletes the firewall alias of the legacy address once nothing refers to it"
     )

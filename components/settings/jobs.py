@@ -130,12 +130,19 @@ class Backup(Model):
 
 
 class WebmailBackup(Model):
-    """A restic repository of the webmail's volumes: PGP keys, plugin sets, an SQLite database."""
+    """A restic repository of the webmail's volumes and its database: PGP keys, plugin sets, users, contacts and settings."""
 
     schedule: Schedule = Field(default="10 3 * * *", description="ten minutes after the mail, so that both do not load the server at once")
     target: BackupTarget = Field(description="volume that holds the repository")
     max_loss_percent: Percent = Field(
-        default=50, description="share of its files that a volume may lose between two backups; beyond it the backup is refused"
+        default=50,
+        description="share of its files that a volume, or of its rows that a table, may lose between two backups; beyond it the backup is "
+        "refused",
+    )
+    database_image: Image | None = Field(
+        default=None,
+        description="official image of the database server's make and release, which dumps it and tries the dump; not used by sqlite",
+        examples=["docker.io/library/mariadb:11.4.5", "docker.io/library/postgres:17.5"],
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from components.settings.extension import PodFields
 from components.settings.quantity import Bytes, Cpu
 from components.settings.secrets import Secret, secret_name
-from components.settings.types import Fqdn, Image, Model, ObjectName, Port, image_tag, text
+from components.settings.types import Fqdn, Image, Model, Network, ObjectName, Port, image_tag, text
 
 TESTED_RELEASES = ("1.6",)
 LEAST_PATCH = 12  # of 1.6: the first with the hook that runs a program after the image's own set-up
@@ -126,6 +126,20 @@ class WebmailIngress(Model):
     )
     auth_middleware: TraefikMiddleware | None = Field(
         default=None, description="Traefik middleware that asks for the login; the last of the chain", examples=["auth-login@kubernetescrd"]
+    )
+    controller_namespace: ObjectName | None = Field(
+        default=None,
+        description="namespace of the Ingress controller, whose pods alone reach Roundcube; null: every pod does, past the login before it",
+        examples=["traefik"],
+    )
+    controller_labels: dict[str, str] = Field(
+        default={}, description="labels of its pods; empty: every pod of that namespace", examples=[{"app.kubernetes.io/name": "traefik"}]
+    )
+    proxies: tuple[Network, ...] | None = Field(
+        default=None,
+        description="networks whose X-Forwarded-For is believed; named here, they also reach Roundcube: for a controller on its nodes' "
+        "network. null: cluster.pod_networks",
+        examples=[["192.0.2.0/28"]],
     )
     annotations: dict[str, str] = Field(
         default={},

@@ -12,6 +12,7 @@ from components.webmail import image
 from components.webmail.config import custom_php, php_ini
 from components.webmail.deployment import CONFIG_MAP, CUSTOM, PHP_INI, SCRIPTS_MAP, deployment, secrets
 from components.webmail.ingress import annotations, certificate_secret
+from components.webmail.network_policy import ingress_policy
 
 
 class Webmail(Component):
@@ -43,6 +44,7 @@ class Webmail(Component):
             ),
             opts=self.child("Service", WEBMAIL),
         )
+        self.policy = ingress_policy(self, settings)
         self.ingress = self._ingress(settings)
         self.register_outputs({"url": f"https://{settings.host}/"})
 

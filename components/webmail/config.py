@@ -32,6 +32,7 @@ $config['use_https'] = true;
 $config['trusted_host_patterns'] = [{_text(webmail.host)}];
 $config['log_logins'] = true;
 
+{_client_address(site, webmail)}
 $config['max_message_size'] = {limit};
 $config['plugins'] = [{plugins}];
 """
@@ -50,6 +51,33 @@ def php_ini(site: Site) -> str:
     """PHP's limits. An attachment grows by a third in a message, so the largest is three quarters of one."""
     limit = in_bytes(site.mail.message_size_limit)
     return f"upload_max_filesize = {limit * 3 // 4}\npost_max_size = {limit}\nmemory_limit = 256M\n"
+
+
+def _client_address(site: Site, webmail: Webmail) -> str:
+    """PHP that lets Roundcube, its log and plugins that count failed logins see the browser's address.
+
+    Roundcube compares with single addresses, and those of an Ingress controller's pods change. So each request lists what it came
+    through, as far as that is in the proxies' networks; the first address outside of them, seen from here, is the client's.
+    """
+    proxies = webmail.ingress.proxies if webmail.ingress.proxies is not None else site.cluster.pod_networks
+    networks = ", ".join(f"[{_text(str(network.network_address))}, {network.prefixlen}]" for network in proxies)
+    return f"""\
+// Whose X-Forwarded-For is believed: the Ingress controller's.
+$is_proxy = static function ($address) {{
+    foreach ([{networks}] as [$network, $bits]) {{
+        [$one, $other] = [@inet_pton($address), inet_pton($network)];
+        [$bytes, $mask] = [$bits >> 3, chr(0xFF00 >> ($bits & 7) & 0xFF)];
+        if ($one !== false && strlen($one) === strlen($other) && substr($one, 0, $bytes) === substr($other, 0, $bytes)
+            && (substr($one, $bytes, 1) & $mask) === (substr($other, $bytes, 1) & $mask)) {{
+            return true;
+        }}
+    }}
+    return false;
+}};
+$hops = [$_SERVER['REMOTE_ADDR'] ?? '', ...array_map('trim', explode(',', $_SERVER['HTTP_X_FORWARDED_FOR'] ?? ''))];
+$config['proxy_whitelist'] = array_values(array_filter($hops, $is_proxy));
+unset($is_proxy, $hops);
+"""
 
 
 def _dsn(database: Database) -> str:

@@ -1,6 +1,7 @@
 """Roundcube's Deployment: one pod without rights, its volumes, probes, and the installer of third-party plugins."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -122,10 +123,10 @@ def _roundcube(webmail: Webmail) -> k8s.core.v1.ContainerArgs:
         ports=[k8s.core.v1.ContainerPortArgs(name="http", container_port=image.port(webmail), protocol="TCP")],
         resources=_resources(resources.cpu_request, resources.memory_request, resources.memory_limit),
         # The login page needs PHP, the configuration and the database; ten minutes for the first start's tables.
-        startup_probe=_asks(webmail, "/", period=5, failures=120),
-        readiness_probe=_asks(webmail, "/", period=30, failures=3),
+        startup_probe=_probe(period=5, failures=120, exec_=_logs_in(webmail)),
+        readiness_probe=_probe(period=30, failures=3, exec_=_logs_in(webmail)),
         # A file: no restart brings a database back.
-        liveness_probe=_asks(webmail, "/skins/elastic/images/favicon.ico", period=60, failures=3),
+        liveness_probe=_probe(period=60, failures=3, http_get=_favicon(webmail)),
         security_context=rights(image.USER),
         volume_mounts=[
             k8s.core.v1.VolumeMountArgs(name="document-root", mount_path=image.DOCUMENT_ROOT),
@@ -144,14 +145,17 @@ def _claim_mount(use: str) -> k8s.core.v1.VolumeMountArgs:
     return k8s.core.v1.VolumeMountArgs(name=use, mount_path=PLACES[use], sub_path=image.FOLDERS.get(use))
 
 
-def _asks(webmail: Webmail, path: str, *, period: int, failures: int) -> k8s.core.v1.ProbeArgs:
-    host = k8s.core.v1.HTTPHeaderArgs(name="Host", value=webmail.host)  # Roundcube complains of any other
-    return k8s.core.v1.ProbeArgs(
-        http_get=k8s.core.v1.HTTPGetActionArgs(path=path, port=image.port(webmail), http_headers=[host]),
-        period_seconds=period,
-        timeout_seconds=10,
-        failure_threshold=failures,
-    )
+def _logs_in(webmail: Webmail) -> k8s.core.v1.ExecActionArgs:
+    """Looks for the login's form: without its database Roundcube answers `Internal Error` with status 200."""
+    return k8s.core.v1.ExecActionArgs(command=["php", "-r", image.LOGIN_FORM, f"http://127.0.0.1:{image.port(webmail)}/", webmail.host])
+
+
+def _favicon(webmail: Webmail) -> k8s.core.v1.HTTPGetActionArgs:
+    return k8s.core.v1.HTTPGetActionArgs(path="/skins/elastic/images/favicon.ico", port=image.port(webmail))
+
+
+def _probe(*, period: int, failures: int, **asked: Any) -> k8s.core.v1.ProbeArgs:
+    return k8s.core.v1.ProbeArgs(period_seconds=period, timeout_seconds=10, failure_threshold=failures, **asked)
 
 
 def _resources(cpu: str, memory: str, limit: str) -> k8s.core.v1.ResourceRequirementsArgs:

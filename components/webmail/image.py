@@ -20,6 +20,12 @@ SESSION_KEY_FILE = f"{SECRETS_DIR}/roundcube_des_key"
 # of the container begins with an empty one.
 START = ("sh", "-c", f"find {DOCUMENT_ROOT} -mindepth 1 -delete && exec /docker-entrypoint.sh apache2-foreground")
 
+# PHP: ends with 0 where the first argument's page, asked for under the second's name (Roundcube complains of any other), has the form.
+LOGIN_FORM = """\
+$asked = stream_context_create(['http' => ['header' => "Host: $argv[2]", 'timeout' => 8]]);
+exit(strpos((string) @file_get_contents($argv[1], false, $asked), 'rcmloginuser') ? 0 : 1);
+"""
+
 PLUGINS_DIR = "/plugins"  # the kept volume, as the installer sees it
 PLUGINS_FOLDER = "plugin-sets"  # in that volume: a predecessor's document root may lie beside it
 FOLDERS = {"plugins": PLUGINS_FOLDER}  # of the volumes, those that are not mounted as a whole

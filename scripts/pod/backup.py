@@ -66,6 +66,22 @@ class Run:
     gone: int = 0  # files of the manifest that were deleted before the proof
 
 
+def prepared(told: Path | None) -> dict[str, int]:
+    """Rows of a database's tables, as the step that copied it told; its words, if it failed, end this run too."""
+    if told is None:
+        return {}
+    lines = told.read_text("utf-8").splitlines() if told.exists() else []
+    if not lines:
+        raise ProblemError("the step before this one ended without a word; the log of container database says more")
+    rows = {}
+    for line in lines:
+        name, _, rest = line.partition(" ")
+        if name == "error":
+            raise ProblemError(f"database: {rest.strip()}")
+        rows[name] = int(rest)
+    return rows
+
+
 def exclusions(options: argparse.Namespace) -> list[str]:
     """restic's patterns. The queue would be sent once more; what a restore moved aside is in other snapshots."""
     root = re.sub(r"([*?\[\\])", r"\\\1", str(options.root))
@@ -109,7 +125,9 @@ def prove(restic: Restic, snapshot: str, before: Survey, began: float, options: 
         if key not in saved and (key in before.keys or (modified < began and not key.endswith("/"))):
             lost, example = lost + 1, path
 
-    return survey(options.root, options.source, options.maildirs, seen), lost, example
+    after = survey(options.root, options.source, options.maildirs, seen)
+    after.manifest["rows"] = before.manifest["rows"]
+    return after, lost, example
 
 
 def _pass(restic: Restic, options: argparse.Namespace, run: Run) -> None:
@@ -191,7 +209,9 @@ def todays_part(now: datetime, parts: int) -> str:
 def back_up(options: argparse.Namespace, metrics: Metrics) -> None:
     if len(set(options.source)) < len(options.source) or MANIFEST.parts[0] in options.source:
         raise ProblemError("each source needs a name of its own")
+    rows = prepared(options.prepared)
     found = survey(options.root, options.source, options.maildirs)
+    found.manifest["rows"] = rows
     restic = Restic(options.restic, options.repository, options.key_file, options.scratch, host=options.job, root=options.root)
     if options.new_repository:
         if restic.exists():
@@ -239,6 +259,8 @@ def report(metrics: Metrics, found: Survey) -> None:
         metrics.set("backup_mismatched_messages", box["mismatched"], "Messages that are not of the size in their names", mailbox=address)
         if box["mismatched"]:
             print(f"{address}: {box['mismatched']} messages whose files are empty or not of the size in their names (S=)")
+    for name, count in found.manifest["rows"].items():
+        metrics.set("backup_rows", count, "Rows of the database's tables in the newest snapshot", table=name)
     for name, source in found.manifest["sources"].items():
         metrics.set("backup_files", source["files"], "Files of each source in the newest snapshot", source=name)
     metrics.set("backup_unsaved_links", len(found.links), "Symbolic links to folders of mail: what they point to is not saved")
@@ -255,6 +277,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=SOURCE_ROOT, help="folder of the sources, and of a writable `manifest`")
     parser.add_argument("--source", action="append", required=True, help="name of a source: a folder below the root")
     parser.add_argument("--maildirs", help="the source that holds Maildirs")
+    parser.add_argument("--prepared", type=Path, help="a file in which the step that copied a database told how it went")
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--restic", default="restic")

@@ -180,8 +180,8 @@ def message_id(path: Path) -> str | None:
 def falls(before: dict[str, Any], now: dict[str, Any], max_fall: int) -> Iterator[str]:
     """What is suspicious about the sources since an earlier manifest, one sentence each.
 
-    That is every mailbox and source that lost everything, or more than `max_fall` percent of its messages, files or bytes; and
-    every mailbox with messages that are not as long as they were when they arrived.
+    That is every mailbox, source and table that lost everything, or more than `max_fall` percent of its messages, files, bytes or
+    rows; and every mailbox with messages that are not as long as they were when they arrived.
     """
     for kind, thing, label in (("mailboxes", "messages", "{}"), ("sources", "files", "source {}")):
         for name, earlier in before[kind].items():
@@ -190,6 +190,10 @@ def falls(before: dict[str, Any], now: dict[str, Any], max_fall: int) -> Iterato
                 count = current[what]
                 if (earlier[thing] > SMALL or count == 0 < earlier[what]) and count * 100 < earlier[what] * (100 - max_fall):
                     yield f"{label.format(name)} fell from {earlier[what]} to {count} {what}"
+    for table, earlier in before.get("rows", {}).items():  # of a database: none in a snapshot of an older program
+        count = now["rows"].get(table, 0)
+        if (earlier > SMALL or count == 0) and count * 100 < earlier * (100 - max_fall):
+            yield f"table {table} fell from {earlier} to {count} rows"
     for address, box in now["mailboxes"].items():
         fresh = box["mismatched"] - before["mailboxes"].get(address, {"mismatched": 0})["mismatched"]
         if fresh > FEW_MISMATCHES or fresh * 2 > box["messages"]:

@@ -23,6 +23,7 @@ from components.edge.connection import Connection
 from components.listeners import LISTENERS
 from tools.lab.certificates import Authority, server_context
 from tools.lab.hosts import PATH, Daemon, Host, wait_for
+from tools.lab.names import NameServer
 
 TREE = Path(__file__).parent / "pfsense"
 PROGRAMS = ("php", "haproxy", "sshd", "ip", "ss", "pgrep", "unshare", "nsenter", "setpriv")
@@ -152,6 +153,10 @@ class StandIn:
 
     def address_off(self, device: str, address: str) -> None:
         self._machine.run("ip", "address", "del", f"{address}/{128 if ':' in address else 32}", "dev", device)
+
+    def name_server(self) -> NameServer:
+        """One that answers on the firewall's address."""
+        return NameServer(self._machine, self.address)
 
     def new_configuration(self) -> None:
         """The committed configuration."""

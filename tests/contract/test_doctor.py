@@ -5,11 +5,15 @@ import subprocess
 import pytest
 
 from components.edge.desired import haproxy_set, rule_set
+from components.settings.doctor import Vantage
 from tests.contract.helpers import pool_item
+from tests.contract.standin import wait
 from tests.doctor import not_well
 from tools.doctor import edge
+from tools.doctor.check import BlindError
 from tools.doctor.examine import examine
-from tools.doctor.patient import Patient
+from tools.doctor.patient import Patient, UnreachedError
+from tools.doctor.vantage import Outpost
 
 pytestmark = pytest.mark.contract
 
@@ -38,7 +42,8 @@ def test_as_applied_it_is_well(look):
 
 def test_a_change_by_hand_is_drift(look, firewall):
     def weigh(root):
-        pool_item(root, "mailserver_nodes_smtp").find("ha_servers/item/weight").text = "99"
+        (weight,) = pool_item(root, "mailserver_nodes_smtp").findall("ha_servers/item[1]/weight")
+        weight.text = "99"
 
     found = look(lambda: firewall.edit(weigh))
     assert found.keys() == {"degraded edge.drift"}
@@ -56,6 +61,58 @@ def test_a_second_haproxy_is_named(look, firewall):
     assert any(command in line for line in found["degraded edge.servers"])
 
 
+def test_a_node_that_is_away_is_named(look, firewall, wanted):
+    def states() -> set[str]:
+        pools = firewall.client().call("health", "haproxy", wanted)["servers"] or {}
+        return {state.partition(" ")[0] for servers in pools.values() for name, state in servers.items() if name == "node2"}
+
+    def away():
+        firewall.nodes[1].stop()
+        wait(lambda: states() == {"DOWN"}, 20)
+
+    found = look(away)
+    assert found.keys() == {"degraded edge.servers"}
+    assert all(line.endswith(": down: node2 of 2") for line in found["degraded edge.servers"])
+
+
 def test_a_firewall_that_is_off_could_not_be_checked(look, firewall):
     found = look(firewall.stop)
     assert found.keys() == {"could not check edge.drift", "could not check edge.servers"}
+
+
+@pytest.fixture
+def vantage(firewall):
+    """The stand-in's OpenSSH, as a machine that forwards connections; its forced command does not concern them."""
+    key = str(firewall.root / "ssh/client")
+    return Vantage(host=firewall.address, user="root", host_key=firewall.host_key, key_file=key)
+
+
+def test_connections_through_an_ssh_host_carry_both_ways(look, firewall, vantage):
+    look()
+    outpost = Outpost(vantage)
+    for _ in range(2):
+        with outpost.connect(firewall.address, 25, 20) as client, client.makefile("rwb") as stream:
+            assert stream.readline().startswith(b"220 ")
+            sent = b"x" * 300_000 + b"\n"
+            stream.write(sent)
+            stream.flush()
+            assert stream.read(len(sent)) == sent, "the stand-in's nodes send back what they get"
+
+
+def test_what_an_ssh_host_cannot_reach_is_the_services_fault(firewall, vantage):
+    with pytest.raises(UnreachedError, match="refused"):
+        Outpost(vantage).connect(firewall.address, 4025, 20)
+
+
+def test_an_ssh_host_that_cannot_be_used_says_nothing_of_the_services(firewall, vantage):
+    other = " ".join((firewall.root / "ssh/unknown.pub").read_text().split()[:2])
+    unwelcome = str(firewall.root / "ssh/unknown")
+    faults = {"another host key": {"host_key": other}, "refuses the key": {"key_file": unwelcome}, "refused": {"port": 2223}}
+    for text, change in faults.items():
+        with pytest.raises(BlindError, match=f"doctor.vantage: root@{firewall.address}:.*{text}"):
+            Outpost(vantage.model_copy(update=change)).connect(firewall.address, 25, 20)
+    config = firewall.root / "ssh/sshd_config"
+    config.write_text("AllowTcpForwarding no\n" + config.read_text())
+    firewall.restart_sshd()
+    with pytest.raises(BlindError, match="forwards no connections"):
+        Outpost(vantage).connect(firewall.address, 25, 20)

@@ -41,7 +41,12 @@ class Stack:
         base = {
             "cluster/nodes": {f"node{n}": {"address": node.address} for n, node in enumerate(firewall.nodes, 1)},
             "unprotected": ["HaproxySet/edge-haproxy", "RuleSet/edge-rules"],  # a destroy is among the tests
-            "edge": {"address": firewall.address, "ssh": {"user": "root", "host_key": firewall.host_key}},
+            "edge": {
+                "address": firewall.address,
+                "ssh": {"user": "root", "host_key": firewall.host_key},
+                "check_after_flip": False,  # one test turns it on
+            },
+            "doctor": {"resolvers": [firewall.address]},
         }
         for path, value in (base | (changes or {})).items():
             change(site, path, value)
@@ -172,6 +177,30 @@ def test_a_destroy_removes_the_redirects_first_and_stops_at_a_pool_in_use(stack,
     assert firewall.listeners() == {(firewall.address, 443)}
     pulumi("up", "--yes", "--skip-preview")
     assert nat(firewall)["25"] == firewall.address
+
+
+def test_an_up_looks_as_a_client_once_the_redirects_are_written(stack, pulumi, firewall):
+    """The stand-in's nodes greet, and then only send back what they get: a client finds the services broken."""
+    checked, legacy = {"edge/check_after_flip": True}, {"edge/legacy": {"address": "10.0.20.210"}}
+    try:
+        stack.set(checked)
+        assert "could not check" not in pulumi("preview"), "a preview runs nothing"
+        said = pulumi("up", "--yes", "--skip-preview")
+        assert "could not check" in said, "no name server answers, which says nothing about mail"
+        assert "could not check" not in pulumi("up", "--yes", "--expect-no-changes"), "it runs again only for other redirects"
+        names = firewall.name_server()
+        try:
+            names.host(settings("dev")["domains"].popitem()[1].get("host") or "mail.example.org", firewall.address)
+            stack.set(checked | legacy | {"edge/test_frontend": True, "edge/wan_address": firewall.wan})
+            said = pulumi.refused("up", "--yes", "--skip-preview")
+            assert "`make edge-flip-back STACK=dev`" in said
+            assert nat(firewall)["25"] == firewall.address, "the redirects are written all the same"
+            assert "edge-check" in pulumi.refused("up", "--yes", "--skip-preview"), "the next one looks again"
+        finally:
+            names.close()
+    finally:
+        stack.set()
+        pulumi("up", "--yes", "--skip-preview")
 
 
 def test_node_ports_that_cannot_be_opened_any_more_are_forgotten_by_hand(stack, pulumi, firewall):

@@ -1,25 +1,34 @@
 """The doctor on the lab: all is well; then one thing is broken at a time, and nothing else is called broken."""
 
+import errno
 import json
 import signal
-import ssl
-import subprocess
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from components.errors import UserError
+from components.settings.edge import Legacy
 from tests.lab.support import Log
+from tools.commands.doctor import check_after_flip
 from tools.doctor import edge, mail
 from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
-from tools.doctor.patient import Patient
+from tools.doctor.patient import Patient, UnreachedError, from_here
+from tools.lab import haproxy
+from tools.lab.certificates import dkim_key
 from tools.lab.edge import Lab
-from tools.lab.paths import NAMESERVER
+from tools.lab.hosts import wait_for
+from tools.lab.patient import patient_of_lab
 
 # What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
-ELSEWHERE = {"mail.programs", "edge.drift", "edge.servers"}
+# The log holds what other tests provoked.
+ELSEWHERE = {"mail.programs", "mail.log", "edge.drift", "edge.servers"}
+LEGACY = {"address": "10.0.20.210"}
+UNREFLECTED = "203.0.113.99"
 SERVICES = {"smtp", "submissions", "submission", "imaps"}
 
 
@@ -33,6 +42,7 @@ def provoked(log: Log) -> None:
         "smtpd pid .* exit status 1",
         "bad command startup",
         "dovecot: master: Error: Error reading configuration",
+        "10001|10002|canonical|queue file write error",
     )
     log.expect("connect to Milter service", "milter", r"dovecot: (imap|pop3)?-?login", "dovecot: master: Warning", "doveadm", "auth")
 
@@ -52,21 +62,7 @@ def certify(lab: Lab, days: int) -> None:
 
 @pytest.fixture
 def patient(lab: Lab) -> Patient:
-    def inside(*command: str) -> subprocess.CompletedProcess[str]:
-        return lab.pod.host.run(*command, check=False)
-
-    def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
-        assert arguments[0] == "logs"
-        return lab.pod.host.run("printf", "%s", lab.pod.said)
-
-    return Patient(
-        site=lab.site,
-        kubectl=kubectl,
-        inside=inside,
-        firewall=None,
-        resolvers=(NAMESERVER,),
-        tls=lambda: ssl.create_default_context(cadata=lab.authority.certificate),
-    )
+    return patient_of_lab(lab)
 
 
 def look(lab: Lab, patient: Patient) -> dict[str, set[str]]:
@@ -167,3 +163,94 @@ def test_a_disk_without_free_space_for_the_largest_message(lab: Lab, patient: Pa
     finally:
         pod.run("umount", "/var/mail-state")
     assert found["broken mail.disk"] == {"/var/mail-state"}
+
+
+def test_after_new_redirects_a_sound_system_passes(lab: Lab, patient: Patient, capsys):
+    with lab.outside():
+        check_after_flip(patient, "lab", seconds=0)
+    assert capsys.readouterr().out.startswith("lab: ")
+
+
+def test_after_new_redirects_a_service_that_a_client_finds_broken_fails(lab: Lab, patient: Patient):
+    certify(lab, -1)
+    rolled = lab.site.model_copy(update={"edge": lab.site.edge.model_copy(update={"legacy": Legacy.model_validate(LEGACY, strict=False)})})
+    try:
+        with lab.outside():
+            with pytest.raises(UserError, match="make edge-health STACK=lab"):
+                check_after_flip(patient, "lab", seconds=0)
+            with pytest.raises(UserError, match="make edge-flip-back STACK=lab"):
+                check_after_flip(replace(patient, site=rolled), "lab", seconds=0)
+    finally:
+        certify(lab, 60)
+
+
+def unreachable(address: str, port: int, seconds: float) -> socket.socket:
+    """As from inside, behind a firewall without NAT reflection: of the edge's addresses only the inner one answers."""
+    if address == UNREFLECTED:
+        raise UnreachedError(errno.ETIMEDOUT, "timed out")
+    return from_here(address, port, seconds)
+
+
+def test_a_public_address_out_of_reach_from_inside_is_not_called_broken(lab: Lab, patient: Patient, capsys, log: Log):
+    log.expect("does not resolve to address")  # whose name has another address for a moment
+    before = {host: lab.names.lookup(host, "A") for host in {lab.site.host(domain) for domain in lab.site.domains}}
+    try:
+        for host in before:
+            lab.names.put(host, "A", UNREFLECTED)
+        with lab.outside():
+            check_after_flip(replace(patient, connect=unreachable), "lab", seconds=0)
+        assert f"{UNREFLECTED} is out of reach from inside" in " ".join(capsys.readouterr().out.split())
+        # From outside, nothing excuses it.
+        with lab.outside(), pytest.raises(UserError, match="finds mail broken"):
+            check_after_flip(replace(patient, connect=unreachable, outside=True), "lab", seconds=0)
+    finally:
+        for host, texts in before.items():
+            lab.names.put(host, "A", *texts)
+
+
+def test_a_published_key_that_is_not_the_signing_one(lab: Lab, patient: Patient):
+    name = next(iter(lab.dkim))
+    domain, selector = name.rsplit(".", 1)
+    owner = f"{selector}._domainkey.{domain}"
+    (published,) = lab.names.lookup(owner, "TXT")
+    try:
+        lab.names.text(owner, f"v=DKIM1; k=rsa; p={dkim_key()[1]}")
+        found = look(lab, patient)
+    finally:
+        lab.names.put(owner, "TXT", published)
+    assert found == {"broken mail.dkim": {owner}}
+
+
+def test_postsrsd_that_has_ended(lab: Lab, patient: Patient):
+    lab.pod.stop("postsrsd")
+    wait_for("no postsrsd", lambda: not lab.pod.listening(10001))
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.pod.start("postsrsd")
+        wait_for("postsrsd", lambda: lab.pod.listening(10001))
+    assert broken_ones(found) == ["mail.srs"]
+
+
+def test_a_relay_that_refuses_the_log_in(lab: Lab, patient: Patient):
+    passwords = lab.pod.host.path("/etc/postfix/sasl_passwd")
+    right = passwords.read_text()
+    try:
+        passwords.write_text(right.strip() + "-of-last-year\n")
+        found = look(lab, patient)
+    finally:
+        passwords.write_text(right)
+    assert found == {"broken mail.relay": {lab.site.mail.relay.next_hop if lab.site.mail.relay else None}}
+
+
+def test_haproxy_without_the_header(lab: Lab, patient: Patient):
+    lab.haproxy.write(haproxy.configuration(lab.site).replace("send-proxy-v2", ""))
+    lab.haproxy.restart()
+    try:
+        found = look(lab, patient)
+    finally:
+        lab.haproxy.write(haproxy.configuration(lab.site))
+        lab.haproxy.restart()
+        lab.wait_until_served()
+    assert broken_ones(found) == ["edge.services"]
+    assert found["broken edge.services"] == everywhere(lab, *SERVICES)

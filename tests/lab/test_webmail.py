@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.webmail import image
+from components.webmail.config import DATABASE_FILE
 from tests.lab.support import Known, Log, arrives, lessons
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
@@ -219,3 +221,30 @@ def test_what_the_image_writes_holds_no_secret(webmail: Webmail) -> None:
     found = webmail.host.run("grep", "-rlF", webmail.session_key, "/var/lib/roundcube", image.CONFIG_DIR, check=False)
     assert found.stdout == ""
     assert webmail.host.path(image.SESSION_KEY_FILE).read_text().strip() == webmail.session_key
+
+
+def test_roundcube_sees_the_clients_address_and_no_forged_one(webmail: Webmail) -> None:
+    """Plugins that count failed logins take this address."""
+    host = webmail.settings.host
+    command = ["curl", "-sk", "--noproxy", "*", "-H", "X-Forwarded-For: 203.0.113.9", "--resolve", f"{host}:443:{WEBMAIL}"]
+    with webmail.lab.outside():
+        shown = subprocess.run(
+            [*command, "-w", "%{local_ip}", "-o", "/dev/null", f"https://{host}/"], capture_output=True, text=True, check=True
+        )
+    database = f"sqlite:{image.DATABASE_DIR}/{DATABASE_FILE}"
+    listed = f"foreach ((new PDO('{database}'))->query('SELECT ip FROM session') as $row) echo $row[0], ' ';"
+    seen = webmail.host.run("php", "-r", listed).stdout.split()
+    assert shown.stdout in seen
+    assert "203.0.113.9" not in seen
+
+
+def test_a_webmail_without_its_database_is_not_ready(webmail: Webmail) -> None:
+    """Roundcube's answer has status 200 all the same."""
+    probe, file = webmail.container["readinessProbe"]["exec"]["command"], f"{image.DATABASE_DIR}/{DATABASE_FILE}"
+    webmail.host.run(*probe)
+    webmail.host.run("mv", file, f"{file}.away")
+    try:
+        assert webmail.host.run(*probe, check=False).returncode == 1
+    finally:
+        webmail.host.run("mv", f"{file}.away", file)
+    webmail.host.run(*probe)

@@ -48,7 +48,7 @@ def test_the_names_and_schedules_that_live_alerts_know_are_kept(prod):
 
 
 def test_only_restores_wait_for_a_person(prod):
-    assert {name for name, thing in prod.items() if thing["spec"]["suspend"]} == BY_HAND
+    assert {name for name, thing in prod.items() if thing["spec"]["suspend"]} == BY_HAND | {"mail-doctor"}
 
 
 def test_every_job_runs_once_at_a_time_ends_in_time_and_is_remembered_for_a_day(prod):
@@ -94,6 +94,7 @@ def test_root_is_the_exception_of_those_that_handle_other_users_files(prod):
         "mailserver-backup": ["backup"],
         "roundcube-backup": ["backup"],
         "mail-restore-drill": ["drill"],
+        "mail-doctor": ["inside"],
         "mail-restore": ["restore"],
         "webmail-restore": ["restore"],
     }
@@ -103,7 +104,9 @@ def test_nothing_is_installed_at_run_time_and_no_command_contains_a_program(prod
     for name, thing in prod.items():
         for container in containers(thing):
             command = container["command"]
-            assert command[0] in {"cp", "python3"}, name
+            assert command[0] in {"cp", "python3", "sh"}, name
+            if command[0] == "sh":
+                assert command[1] == "/scripts/dump.sh", name
             if command[0] == "python3":
                 assert command[1] == "-Bu" and re.fullmatch(r"/scripts/\w+\.py", command[2]), name
 
@@ -120,8 +123,8 @@ def test_what_runs_in_an_alpine_image_without_python_is_in_busybox(prod):
 
 
 def test_every_program_gets_arguments_that_it_knows(prod):
-    for name, thing in prod.items():
-        command = containers(thing)[-1]["command"]
+    commands = [(name, c["command"]) for name, thing in prod.items() for c in containers(thing) if c["command"][0] == "python3"]
+    for name, command in commands:
         script = command[2].rpartition("/")[2]
         code = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts' / 'pod')!r}); sys.argv = [{script!r}, *sys.argv[1:], '--help']; "
         code += f"import runpy; runpy.run_path({str(ROOT / 'scripts' / 'pod' / script)!r}, run_name='__main__')"
@@ -136,7 +139,10 @@ def test_a_pod_has_every_program_that_a_job_runs_and_every_module_that_it_import
     programs = config["data"]
     run = {c["command"][2].rpartition("/")[2] for thing in prod.values() for c in containers(thing) if c["command"][0] == "python3"}
     assert {"backup.py", "drill.py", "probe.py", "restore.py", "retention.py"} <= run <= programs.keys()
+    assert "dump.sh" in programs
     for script, text in programs.items():
+        if not script.endswith(".py"):
+            continue
         for node in ast.walk(ast.parse(text)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -186,7 +192,7 @@ def test_each_source_has_a_place_of_its_own_and_logs_have_none(prod):
     assert mounts == {"/source/mail": "data", "/source/state": "state"}
     assert set(MAIL_FOLDERS.values()) <= MOUNTS.keys()
     webmail = {m["mountPath"] for m in containers(prod["roundcube-backup"])[-1]["volumeMounts"] if m["mountPath"].startswith("/source/")}
-    assert webmail == {"/source/plugins", "/source/enigma", "/source/manifest"}
+    assert webmail == {"/source/plugins", "/source/enigma", "/source/database", "/source/manifest"}
 
 
 def test_the_drill_touches_no_mail_and_fills_no_nodes_disk(prod):
@@ -202,9 +208,9 @@ def test_the_drill_touches_no_mail_and_fills_no_nodes_disk(prod):
 def test_a_whole_restore_may_write_the_folder_that_the_sources_are_mounted_in(prod):
     """`restic restore` sets the times of that folder last, and fails after everything is back where it may not."""
     for name in BY_HAND:
-        mounts = {mount["mountPath"]: mount for mount in containers(prod[name])[-1]["volumeMounts"]}
-        sources = [path for path in mounts if path.startswith("/source/")]
-        assert len(sources) == 2, name
+        (restorer,) = [container for container in containers(prod[name]) if container["name"] == "restore"]
+        mounts = {mount["mountPath"]: mount for mount in restorer["volumeMounts"]}
+        assert len([path for path in mounts if path.startswith("/source/")]) >= 2, name
         assert mounts["/source"]["readOnly"] is False, name
 
 
@@ -234,7 +240,7 @@ def test_what_is_off_leaves_nothing_behind(recording):
     assert cron_jobs(recording("dev")) == {}
     off = recording("prod", {"jobs/probe": None, "jobs/retention": None, "jobs/backup/drill": None, "jobs/pushgateway": None})
     jobs = cron_jobs(off)
-    assert set(jobs) == {"mailserver-backup", "roundcube-backup", "mail-restore", "webmail-restore"}
+    assert set(jobs) == {"mailserver-backup", "roundcube-backup", "mail-restore", "webmail-restore", "mail-doctor"}
     assert not any("--pushgateway" in container["command"] for thing in jobs.values() for container in containers(thing))
     assert (
         "--heartbeats" not in containers(cron_jobs(recording("prod", {"jobs/heartbeats": None}))["email-roundtrip-monitor"])[-1]["command"]
@@ -242,7 +248,8 @@ def test_what_is_off_leaves_nothing_behind(recording):
 
 
 def test_jobs_may_reach_the_stock_ports_when_clients_are_narrowed_down(recording):
-    (policy,) = [t for t in recording("prod", {"mail/allowed_namespaces": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
+    policies = [t for t in recording("prod", {"mail/allowed_namespaces": ["ebooks"]}).kubernetes() if t["kind"] == "NetworkPolicy"]
+    (policy,) = [policy for policy in policies if policy["metadata"]["name"] == "mailserver"]
     stock = next(rule for rule in policy["spec"]["ingress"] if any(port["port"] == 993 for port in rule["ports"]))
     ours, _webmail = [source["podSelector"]["matchLabels"] for source in stock["from"] if "podSelector" in source]
     for name, thing in cron_jobs(recording("prod", {"mail/allowed_namespaces": ["ebooks"]})).items():

@@ -1,5 +1,7 @@
 """Roundcube's objects: what a new site gets from two settings, what the owner's keeps, and who gets through the Ingress."""
 
+from pathlib import Path
+
 import pytest
 
 from components.checks.registry import Refused
@@ -102,7 +104,8 @@ def test_the_port_is_that_of_the_images_variant(recording):
         site = recording("dev", {"webmail/image": f"docker.io/roundcube/roundcubemail:{tag}"})
         (container,) = pod(site)["containers"]
         assert container["ports"][0]["containerPort"] == port
-        assert {container[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {port}
+        assert container["livenessProbe"]["httpGet"]["port"] == port
+        assert {container[probe]["exec"]["command"][3] for probe in ("startupProbe", "readinessProbe")} == {f"http://127.0.0.1:{port}/"}
         assert find(site, "Service", "roundcubemail")["spec"]["ports"][0]["targetPort"] == port
 
 
@@ -175,5 +178,44 @@ def test_the_database_in_use_is_copied_before_it_is_saved(recording):
     assert mounts(copier)["/live"]["readOnly"]
     (saver,) = job["containers"]
     assert mounts(saver)["/source/database"]["name"] == mounts(copier)["/copy"]["name"]
+    assert Path(copier["command"][4]).parent.name == mounts(saver)["/source/database"]["subPath"]
+    assert copier["command"][-1] == "/copy/outcome" == saver["command"][saver["command"].index("--prepared") + 1]
     restore = find(prod, "CronJob", "webmail-restore")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     assert mounts(restore)["/source/database"]["name"] == "database"
+
+
+def test_a_database_server_is_dumped_with_a_password_that_no_command_shows(recording):
+    prod = recording("prod")
+    job = find(prod, "CronJob", "roundcube-backup")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    dumper = next(c for c in job["initContainers"] if c["name"] == "database")
+    assert dumper["command"][:4] == ["sh", "/scripts/dump.sh", "save", "mysql"]
+    assert dumper["securityContext"]["runAsNonRoot"]
+    assert mounts(dumper)["/password"]["name"] == "password"
+    assert {"name": "password", "secret": {"secretName": "roundcubemail-database", "defaultMode": 0o444}} in job["volumes"]
+    (saver,) = job["containers"]
+    assert "/password" not in mounts(saver)
+    assert mounts(saver)["/source/database"]["name"] == mounts(dumper)["/copy"]["name"]
+
+
+def test_a_restored_dump_goes_into_the_server_after_the_volumes(recording):
+    spec = find(recording("prod"), "CronJob", "webmail-restore")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (loader,) = spec["containers"]
+    restorer = spec["initContainers"][-1]
+    assert restorer["name"] == "restore"
+    assert loader["command"][2] == "load"
+    assert mounts(restorer)["/source/database"]["name"] == mounts(loader)["/copy"]["name"]
+
+
+def test_only_the_ingress_controller_and_our_jobs_reach_roundcube(recording):
+    prod = recording("prod", {"webmail/ingress/controller_labels": {"app": "traefik"}, "webmail/ingress/proxies": ["10.0.20.0/24"]})
+    spec = find(prod, "NetworkPolicy", "roundcubemail")["spec"]
+    assert spec["podSelector"] == find(prod, "Deployment", "roundcubemail")["spec"]["selector"]
+    (rule,) = spec["ingress"]
+    (port,) = rule["ports"]
+    assert port["port"] == pod(prod)["containers"][0]["ports"][0]["containerPort"]
+    controller, jobs, nodes = rule["from"]
+    assert controller["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "traefik"}}
+    assert controller["podSelector"] == {"matchLabels": {"app": "traefik"}}
+    assert nodes == {"ipBlock": {"cidr": "10.0.20.0/24"}}
+    job = find(prod, "CronJob", "webmail-restore")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert job.items() >= jobs["podSelector"]["matchLabels"].items()

@@ -15,7 +15,8 @@ from components.errors import UserError
 from tools.commands.job import manifest, start
 from tools.offline.stackfile import ROOT
 
-JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}}
+POD = {"containers": [{"name": "restore"}]}
+JOB = {"kind": "Job", "metadata": {"name": "mail-restore-1", "namespace": "mailserver"}, "spec": {"template": {"spec": POD}}}
 KUBECTL = """\
 #!/bin/sh
 echo "$*" >> {folder}/calls
@@ -47,6 +48,13 @@ def test_the_result_is_the_jobs(cluster, capfd, condition, code, word):
     assert start(JOB, "home") == code
     assert capfd.readouterr().out.splitlines()[1:] == ["3 mailboxes", f"job mail-restore-1 {word}"]
     assert all(line.startswith("--context home ") for line in (folder / "calls").read_text().splitlines())
+
+
+def test_a_restore_gets_its_arguments_also_before_the_container_that_loads_its_dump(recording):
+    started = manifest(recording("prod").kubernetes(), "webmail-restore", ["--what", "whole", "--go"], "1")
+    pod = started["spec"]["template"]["spec"]
+    taking = [c["name"] for c in (*pod["initContainers"], *pod["containers"]) if c["command"][-3:] == ["--what", "whole", "--go"]]
+    assert taking == ["restore", "database"]
 
 
 def test_a_job_that_failed_without_a_log_is_not_waited_for(cluster):

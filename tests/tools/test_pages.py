@@ -17,7 +17,7 @@ from tools.offline.stackfile import ROOT
 
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
 # Mentions of a command without what it is applied to.
-MENTIONS = {"kubectl auth can-i", "kubectl exec", "kubectl logs --previous", "make new-stack"}
+MENTIONS = {"kubectl auth can-i", "kubectl exec", "kubectl logs --previous", "make init"}
 KINDS = {
     "deployment": "Deployment",
     "deploy": "Deployment",

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -13,16 +14,23 @@ from rich.table import Table
 
 from components.edge.client import Firewall
 from components.errors import UserError
+from components.settings.site import Site
 from tools.commands.edge import firewall_of
 from tools.commands.shared import stack_option
+from tools.doctor import edge
 from tools.doctor.areas import AREAS, checks_for
-from tools.doctor.check import Check, Result, Verdict
-from tools.doctor.examine import EXIT, examine, exit_code
-from tools.doctor.patient import Patient, of_cluster
-from tools.offline.stackfile import ROOT, load_stack, site_of
+from tools.doctor.check import Check, Result, Seen, Verdict
+from tools.doctor.examine import EXIT, SECONDS, examine, exit_code
+from tools.doctor.inside import SECONDS as INSIDE_SECONDS
+from tools.doctor.inside import Errand
+from tools.doctor.patient import Patient, from_here, of_cluster
+from tools.doctor.vantage import Outpost
+from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
 
 COLOURS = {"ok": "green", "degraded": "yellow", "broken": "bold red", "could not check": "magenta"}
 LINES = 6  # of one check, before the rest is only counted
+INTERRUPTED = 130  # as a shell has it; click's own would say that the system is degraded
+SETTLED, PAUSE = 30.0, 5.0  # HAProxy finds a server up after three checks, two seconds apart
 NAMES = [area.name for area in AREAS]
 
 
@@ -51,25 +59,64 @@ def _areas(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return areas
 
 
+def patient_of(
+    site: Site, firewall: Firewall | UserError | None = None, errand: Callable[[], list[tuple[str, Seen]]] | None = None
+) -> Patient:
+    """The running system of a site. Asks nothing of it yet."""
+    kubectl, inside = of_cluster(site)
+    vantage = site.doctor.vantage
+    return Patient(
+        site,
+        kubectl,
+        inside,
+        firewall,
+        tuple(str(address) for address in site.doctor.resolvers),
+        connect=Outpost(vantage).connect if vantage else from_here,
+        outside=vantage is not None,
+        errand=errand,
+    )
+
+
+def _firewall(site: Site, stack: Stack, key: Path | None) -> Firewall | UserError | None:
+    """As `Patient.firewall`."""
+    if site.edge.access is None:
+        return None
+    try:
+        return firewall_of(site, stack, key)
+    except UserError as error:
+        return error
+
+
 @click.command()
 @stack_option
 @click.option("--only", default="", callback=_areas, help=f"areas, with commas between: {', '.join(NAMES)}  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="every result as JSON")
 @click.option("--all", "everything", is_flag=True, help="show what is well, too")
 @click.option("--key", type=click.Path(path_type=Path), help="file of the private SSH key of the firewall")
-def doctor_command(stack: str, only: tuple[str, ...], as_json: bool, everything: bool, key: Path | None) -> None:
+@click.option("--inside", is_flag=True, help="also what only a pod can see: runs a job in the cluster")
+def doctor_command(*, stack: str, only: tuple[str, ...], as_json: bool, everything: bool, key: Path | None, inside: bool) -> None:
     """Checks the running system; changes nothing. Exit code: 0 well, 1 degraded, 2 broken, 3 something could not be checked."""
     loaded = load_stack(ROOT, stack)
     site = site_of(loaded)
-    kubectl, inside = of_cluster(site)
-    firewall: Firewall | UserError | None = None
-    if site.edge.access is not None:
-        try:
-            firewall = firewall_of(site, loaded, key)
-        except UserError as error:
-            firewall = error
-    patient = Patient(site, kubectl, inside, firewall, tuple(str(address) for address in site.doctor.resolvers))
-    checks = checks_for(patient, only)
+    errand = Errand(loaded) if inside else None
+    patient = patient_of(site, _firewall(site, loaded, key), errand)
+    try:
+        results = _examined(patient, checks_for(patient, only), SECONDS + (INSIDE_SECONDS if inside else 0))
+    except KeyboardInterrupt:
+        click.echo("stopped; nothing was changed", err=True)
+        sys.exit(INTERRUPTED)
+    finally:
+        if errand:
+            errand.end()
+    if as_json:
+        print(json.dumps([_row(result) for result in results], indent=2))
+    else:
+        _print(results, stack, everything=everything)
+    sys.exit(exit_code(results))
+
+
+def _examined(patient: Patient, checks: list[Check], seconds: float) -> list[Result]:
+    """With progress where someone watches."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -79,12 +126,30 @@ def doctor_command(stack: str, only: tuple[str, ...], as_json: bool, everything:
         disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task("looking", total=len(checks))
-        results = examine(patient, checks, lambda check: progress.update(task, advance=1, description=check.id))
-    if as_json:
-        print(json.dumps([_row(result) for result in results], indent=2))
-    else:
-        _print(results, stack, everything=everything)
-    sys.exit(exit_code(results))
+        return examine(patient, checks, lambda check: progress.update(task, advance=1, description=check.id), seconds)
+
+
+@click.command()
+@stack_option
+def edge_check_command(stack: str) -> None:
+    """Connects to every mail service as a client does; an `up` runs it after new redirects. Fails if one is broken.
+
+    What could not be checked is said and does not fail it: without NAT reflection the public address is out of reach from inside.
+    """
+    check_after_flip(patient_of(site_of(load_stack(ROOT, stack))), stack)
+
+
+def check_after_flip(patient: Patient, stack: str, seconds: float = SETTLED) -> None:
+    """As `edge-check`. What is broken is looked at again for so many seconds, because a reload takes its time. Raises UserError."""
+    end = time.monotonic() + seconds
+    while exit_code(results := examine(patient, edge.CLIENT, lambda check: None)) == EXIT["broken"] and time.monotonic() < end:
+        time.sleep(PAUSE)
+    _print(results, stack, everything=False)
+    if exit_code(results) == EXIT["broken"]:
+        back = f"`make edge-flip-back STACK={stack}` points them to the legacy address"
+        if patient.site.edge.target == "legacy" or patient.site.edge.legacy is None:
+            back = f"`make edge-health STACK={stack}` shows HAProxy's servers; `make edge-flip-back` needs edge.legacy"
+        raise UserError(f"the redirects are written, and a client finds mail broken; {back}. The next `up` looks again")
 
 
 def _row(result: Result) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from components.errors import UserError
+from components.jobs.job import RESTORER
 from tools.cluster import kubectl, kubectl_command
 from tools.commands.shared import stack_option
 from tools.offline.program import run
@@ -28,12 +29,18 @@ def manifest(cron_jobs: list[dict[str, Any]], name: str, arguments: list[str], s
     cron_job = by_name[name]
     template = json.loads(json.dumps(cron_job["spec"]["jobTemplate"]))
     template["spec"]["backoffLimit"] = 0  # the operator reads the result and decides
-    last = template["spec"]["template"]["spec"]["containers"][-1]
-    last["command"] += arguments
+    spec = template["spec"]["template"]["spec"]
+    for container in _taking(spec):
+        container["command"] += arguments
     # Not the scheduled job's host name: a run with the same one would take this run's repository locks for stale.
     template["spec"]["template"]["spec"]["hostname"] = f"{name}-{suffix}"
     metadata = {"name": f"{name}-{suffix}", "namespace": cron_job["metadata"]["namespace"], "labels": template["metadata"]["labels"]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+
+
+def _taking(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The containers that are for the operator: the last one, and a restore before it."""
+    return [container for container in spec.get("initContainers", []) if container["name"] == RESTORER] + spec["containers"][-1:]
 
 
 def start(job: dict[str, Any], context: str | None) -> int:
@@ -46,7 +53,8 @@ def start(job: dict[str, Any], context: str | None) -> int:
         raise UserError(created.stderr.strip().removeprefix("error: "))
     print(f"started job {name}; waiting for its pod", flush=True)
     try:
-        ended = follow(context, namespace, name)
+        containers = [container["name"] for container in _taking(job["spec"]["template"]["spec"])]
+        ended = follow(context, namespace, name, containers)
     except KeyboardInterrupt:
         print(
             f"job {name} continues; see `kubectl -n {namespace} logs -f job/{name}`, end it with `kubectl -n {namespace} delete job {name}`"
@@ -56,18 +64,19 @@ def start(job: dict[str, Any], context: str | None) -> int:
     return 0 if ended else 1
 
 
-def follow(context: str | None, namespace: str, name: str) -> bool | None:
-    """Show the job's log until it ends; as `_ended`. Raises UserError when it has no pod in time."""
-    deadline = time.monotonic() + START_SECONDS
-    log = kubectl_command(context, "-n", namespace, "logs", "-f", f"job/{name}")
-    while time.monotonic() < deadline:
-        # Follows once the pod runs, and fails at once before that.
-        shown = subprocess.run(log, check=False, stderr=subprocess.DEVNULL).returncode == 0
-        if shown or _ended(context, namespace, name) is not None:
-            break
-        time.sleep(2)
-    else:
-        raise UserError(_give_up(context, namespace, name))
+def follow(context: str | None, namespace: str, name: str, containers: list[str]) -> bool | None:
+    """Show the job's log, container by container, until it ends; as `_ended`. Raises UserError when it has no pod in time."""
+    for container in containers:
+        deadline = time.monotonic() + START_SECONDS
+        log = kubectl_command(context, "-n", namespace, "logs", "-f", f"job/{name}", "-c", container)
+        while time.monotonic() < deadline:
+            # Follows once the container runs, and fails at once before that.
+            shown = subprocess.run(log, check=False, stderr=subprocess.DEVNULL).returncode == 0
+            if shown or _ended(context, namespace, name) is not None:
+                break
+            time.sleep(2)
+        else:
+            raise UserError(_give_up(context, namespace, name))
     deadline = time.monotonic() + 60
     while (ended := _ended(context, namespace, name)) is None and time.monotonic() < deadline:
         time.sleep(1)

@@ -1,16 +1,23 @@
 """`make lab`: the rendered mail edge of a stack on this machine, to send and read mail with."""
 
 import contextlib
+import re
 import signal
 import threading
+from pathlib import Path
 
 import click
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
 
 from components.errors import UserError
 from components.listeners import IMAPS, SMTP, SUBMISSION
 from components.names import MAIL_SERVER
 from tools.cluster import kubectl
+from tools.commands.doctor import table
 from tools.commands.shared import stack_option
+from tools.doctor import edge, mail
+from tools.doctor.examine import examine
 from tools.lab.compare import differences
 from tools.lab.edge import Lab, client_name
 from tools.lab.hosts import missing
@@ -18,8 +25,16 @@ from tools.lab.image import LOG
 from tools.lab.majors import MAJORS
 from tools.lab.mta import KEPT
 from tools.lab.paths import CLIENT_DOMAIN, SENDER_DOMAIN
+from tools.lab.patient import patient_of_lab
 from tools.lab.webmail import Webmail, on_loopback
 from tools.offline.stackfile import ROOT, load_stack, site_of
+
+# Not the PROXY ports: in a lab the client is where HAProxy is, so they believe it.
+IN_A_LAB = [
+    *(check for check in mail.AREA.checks if check.id != "mail.programs"),
+    *edge.CLIENT,
+    edge.no_header,
+]
 
 
 def guide(lab: Lab) -> str:
@@ -53,6 +68,30 @@ def guide(lab: Lab) -> str:
         f"  nsenter -t {outside.host.pid} -m -n sh -c 'cat {KEPT}/mail/new/*'    # what the outside was given",
     ]
     return "\n".join(lines)
+
+
+@click.command()
+@stack_option
+@click.option("--picture", type=click.Path(path_type=Path), help="write what is printed to this file, as SVG")
+def lab_doctor_command(stack: str, picture: Path | None) -> None:
+    """The doctor on the rendered mail edge of a stack, on this machine; what needs a cluster is left out."""
+    if reason := missing():
+        raise UserError(reason)
+    console = Console(highlight=False, width=120, record=True)
+    with Lab(site_of(load_stack(ROOT, stack))) as lab:
+        lab.wait_until_served()
+        certificate = lab.authority.issue(*lab.site.tls.names, days=60)
+        lab.pod.mount_certificate(*certificate)
+        lab.pod.detect_changes()
+        with lab.outside():
+            results = examine(patient_of_lab(lab), IN_A_LAB, lambda check: None)
+    console.print(f"$ make doctor STACK={stack} ALL=1")
+    console.print(table(results, everything=True))
+    if picture:
+        # No font from elsewhere: a reader's browser asks no one for it.
+        console.save_svg(
+            str(picture), title="make doctor", code_format=re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.S)
+        )
 
 
 @click.command()

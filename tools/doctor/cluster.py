@@ -12,12 +12,14 @@ RESTARTS = 3  # since the pod began; more are a fault that repeats
 HOUR = 3600.0
 
 
-def _interfaces(site: Site) -> Iterator[tuple[str, str]]:
-    """Kinds of others that the site's settings use, as the API names them, and who brings them."""
-    if site.secret_store:
-        yield "externalsecrets.external-secrets.io", "External Secrets"
+def _interfaces(site: Site) -> Iterator[tuple[str, str, str]]:
+    """Kinds of others that the site's settings use, as the API names them, the version that is written, and who brings them."""
+    if site.secret_store and site.cluster.external_secrets:
+        yield "externalsecrets.external-secrets.io", site.cluster.external_secrets, "External Secrets"
     if site.tls.cluster_issuer:
-        yield "certificates.cert-manager.io", "cert-manager"
+        yield "certificates.cert-manager.io", "v1", "cert-manager"
+    if site.monitoring and site.monitoring.prometheus and site.monitoring.prometheus.form == "prometheus-rule":
+        yield "prometheusrules.monitoring.coreos.com", "v1", "the Prometheus operator"
 
 
 @AREA.check(
@@ -27,10 +29,16 @@ def _interfaces(site: Site) -> Iterator[tuple[str, str]]:
     page="runbooks/first-up.md",
 )
 def interfaces(patient: Patient) -> Iterator[Seen]:
-    """Custom resources of the operators that the site relies on."""
-    for name, owner in _interfaces(patient.site):
-        known = patient.kubectl("get", "customresourcedefinition", name, "--ignore-not-found", "--output", "name")
-        yield ok(name, "known") if answer(known).strip() else broken(name, f"is not known here; {owner} brings it")
+    """Custom resources of the operators that the site relies on, in the version that is written."""
+    served = "jsonpath={.spec.versions[?(@.served==true)].name}"
+    for name, version, owner in _interfaces(patient.site):
+        versions = answer(patient.kubectl("get", "customresourcedefinition", name, "--ignore-not-found", "--output", served)).split()
+        if not versions:
+            yield broken(name, f"is not known here; {owner} brings it")
+        elif version not in versions:
+            yield broken(name, f"is known as {', '.join(versions)}, not as {version}; install another version of {owner}")
+        else:
+            yield ok(name, version)
 
 
 @AREA.check(
@@ -49,6 +57,7 @@ def permissions(patient: Patient) -> Iterator[Seen]:
         "persistentvolumeclaims",
         "deployments.apps",
         "cronjobs.batch",
+        "jobs.batch",
         "networkpolicies.networking.k8s.io",
     ):
         for verb in ("create", "patch"):
@@ -103,8 +112,12 @@ def secrets(patient: Patient) -> Iterator[Seen]:
 )
 def mail_server(patient: Patient) -> Iterator[Seen]:
     """The Deployment has rolled out, and runs the image that the settings name; another program may have changed it."""
-    about = f"Deployment/{MAIL_SERVER}"
-    (deployment,) = [thing for thing in patient.objects("deployments") if thing["metadata"]["name"] == MAIL_SERVER] or [None]
+    yield from rolled_out(patient, MAIL_SERVER, patient.site.mail.image)
+
+
+def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
+    about = f"Deployment/{name}"
+    (deployment,) = [thing for thing in patient.objects("deployments") if thing["metadata"]["name"] == name] or [None]
     if deployment is None:
         yield broken(about, "does not exist")
         return
@@ -114,9 +127,9 @@ def mail_server(patient: Patient) -> Iterator[Seen]:
         yield broken(about, "; ".join(messages) or "no pod is ready")
     else:
         yield ok(about, "ready")
-    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    if image != patient.site.mail.image:
-        yield degraded(about, f"runs {image}, declared is {patient.site.mail.image}")
+    running = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    if running != image:
+        yield degraded(about, f"runs {running}, declared is {image}")
 
 
 @AREA.check(

@@ -13,6 +13,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 import dns.reversename
+from cryptography import x509
 
 from components.checks.dns.resolver import read_snapshot
 from components.checks.dns.verify import verify
@@ -20,6 +21,7 @@ from components.checks.registry import SNAPSHOT
 from components.dns.mta_sts import POLICY_HOST, POLICY_PATH, policy_text
 from components.dns.records import Record, internal_records, records, zones
 from components.dns.zonefile import rdata
+from components.listeners import IMAPS
 from tools.commands.dns_snapshot import look
 from tools.doctor.check import Area, BlindError, Seen, blind, broken, degraded, ok
 from tools.doctor.patient import Patient
@@ -27,6 +29,15 @@ from tools.doctor.patient import Patient
 AREA = Area("dns", "the site's records as others are answered")
 SECONDS = 5  # for one question, all tries included
 POLICY_BYTES = 64 * 1024  # RFC 8461 section 3.3: no reader has to take more
+# Names of authorities in the certificates that they issue, and those by which CAA records know them.
+AUTHORITIES = {
+    "let's encrypt": {"letsencrypt.org"},
+    "google trust services": {"pki.goog"},
+    "zerossl": {"sectigo.com"},
+    "sectigo": {"sectigo.com"},
+    "digicert": {"digicert.com"},
+    "buypass": {"buypass.com", "buypass.no"},
+}
 ONE_OF_A_KIND = ("v=spf1", "v=DMARC1", "v=STSv1", "v=TLSRPTv1")  # two such texts at a name make both void
 
 
@@ -180,6 +191,50 @@ def reverse_names(patient: Patient) -> Iterator[Seen]:
                 yield ok(about, f"{entry.reverse_name}, accepted by the settings")
             else:
                 yield degraded(about, f"has the reverse name {_short(names) or '(none)'}, not {host}")
+
+
+@AREA.check(
+    "caa",
+    expects="CAA records admit the authority that issued the certificate",
+    remedy="add the authority to domains.<domain>.dns.caa, or the next renewal is refused",
+    page="dns.md",
+)
+def caa(patient: Patient) -> Iterator[Seen]:
+    """The certificate that the mail hosts show now, against the CAA records that its authority will read at the next renewal."""
+    server = resolver(patient, patient.resolvers[0])
+    for host in dict.fromkeys(patient.site.host(domain) for domain in patient.site.domains):
+        tree = host.split(".")
+        # RFC 8659 section 3: the first set on the way to the root counts.
+        found = (ask(server, ".".join(tree[at:]), "CAA") for at in range(len(tree) - 1))
+        issuers = {text.split('"')[1].partition(";")[0].strip() for text in next(filter(None, found), set()) if " issue " in text}
+        if not issuers:
+            yield ok(host, "no CAA record: any authority may issue")
+            continue
+        issuer = _issuer(patient, server, host)
+        names = next((names for words, names in AUTHORITIES.items() if words in issuer.lower()), None)
+        if names is None:
+            yield blind(host, f"was issued by {issuer}, whose name in CAA records is not known here; they admit {_short(issuers)}")
+        elif names & issuers:
+            yield ok(host, f"{issuer} is admitted")
+        else:
+            yield broken(host, f"was issued by {issuer}, and CAA records admit only {_short(issuers)}: it will not be renewed")
+
+
+def _issuer(patient: Patient, server: dns.resolver.Resolver, host: str) -> str:
+    """The organisation in the issuer of the certificate that a host shows. Raises BlindError where it shows none from here."""
+    addresses = [*sorted(ask(server, host, "A")), str(patient.site.edge.address)]
+    for address in addresses:
+        try:
+            with (
+                patient.connect(address, IMAPS.port, SECONDS) as plain,
+                patient.tls().wrap_socket(plain, server_hostname=host) as secure,
+            ):
+                certificate = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+                names = certificate.issuer.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
+                return str(names[0].value) if names else "an authority without a name"
+        except OSError:
+            continue
+    raise BlindError(f"{host}: no certificate could be read at {', '.join(addresses)}")
 
 
 @AREA.check(

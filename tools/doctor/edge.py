@@ -6,8 +6,9 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -19,7 +20,7 @@ from components.settings.site import Site
 from tools.commands.edge import sets
 from tools.doctor.check import Area, Seen, blind, broken, degraded, ok
 from tools.doctor.dns import ask, resolver
-from tools.doctor.patient import Patient
+from tools.doctor.patient import Patient, UnreachedError
 
 AREA = Area("edge", "the inbound path, as the firewall and a client see it")
 SECONDS = 15.0  # postscreen keeps the greeting back for up to six
@@ -88,29 +89,51 @@ Say = Callable[[str, str], Seen]  # ok, degraded, broken or blind
 Look = Callable[[Patient, Listener, str, str], tuple[Say, str]]  # at one service, host and address
 
 
+@dataclass(frozen=True)
+class _Sight:
+    """What was seen of one service at one address, and whether the address took the connection at all."""
+
+    listener: Listener
+    host: str
+    address: str
+    seen: Seen
+    reached: bool = True
+
+
 def _each(patient: Patient, look: Look, failed: Say, *listeners: Listener) -> Iterator[Seen]:
     """What `look` sees at each service and address; a session that cannot be had is `failed`."""
-    for host, address in _addresses(patient):
-        for listener in listeners:
-            about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
-            try:
-                seen, text = look(patient, listener, host, address)
-                yield seen(about, text)
-            except ssl.SSLCertVerificationError as error:
-                yield failed(about, f"certificate: {error.verify_message}")
-            except (OSError, smtplib.SMTPException, EOFError) as error:
-                # Without an address of the family nothing leaves this machine: that says nothing about the service.
-                seen = blind if isinstance(error, OSError) and error.errno in _NO_FAMILY else failed
-                yield seen(about, f"{type(error).__name__}: {error}")
+    yield from (sight.seen for sight in _sights(patient, look, failed, list(_addresses(patient)), listeners))
 
 
-_NO_FAMILY = {101, 99, 97}  # ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT
+def _sights(
+    patient: Patient, look: Look, failed: Say, places: Sequence[tuple[str, str]], listeners: Sequence[Listener]
+) -> Iterator[_Sight]:
+    """As `_each`; all at once, because a silent address takes its time."""
+
+    def one(listener: Listener, host: str, address: str) -> _Sight:
+        about = f"{listener.name} {host} {'IPv6' if ':' in address else 'IPv4'}"
+        try:
+            seen, text = look(patient, listener, host, address)
+            return _Sight(listener, host, address, seen(about, text))
+        except ssl.SSLCertVerificationError as error:
+            return _Sight(listener, host, address, failed(about, f"certificate: {error.verify_message}"))
+        except UnreachedError as error:
+            # Without an address of the family nothing leaves this machine: that says nothing about the service.
+            seen = blind if error.no_family else failed
+            return _Sight(listener, host, address, seen(about, str(error)), reached=False)
+        except (OSError, smtplib.SMTPException, EOFError) as error:
+            return _Sight(listener, host, address, failed(about, f"{type(error).__name__}: {error}"))
+
+    wanted = [(listener, host, address) for host, address in places for listener in listeners]
+    with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
+        yield from pool.map(lambda each: one(*each), wanted)
 
 
-class _Smtp(smtplib.SMTP):
+class Smtp(smtplib.SMTP):
     """A session with one address of a host, whose certificate is to carry the host's name."""
 
-    def __init__(self, host: str, address: str, port: int, wrap: ssl.SSLContext | None = None) -> None:
+    def __init__(self, patient: Patient, host: str, address: str, port: int, wrap: ssl.SSLContext | None = None) -> None:
+        self._patient = patient
         self._wrap = wrap
         self._name = host
         super().__init__(local_hostname=NAME, timeout=SECONDS)
@@ -120,12 +143,12 @@ class _Smtp(smtplib.SMTP):
         self._host = host
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        plain = socket.create_connection((host, port), timeout)
+        plain = self._patient.connect(host, port, timeout)
         return self._wrap.wrap_socket(plain, server_hostname=self._name) if self._wrap else plain
 
 
-def _session(patient: Patient, listener: Listener, host: str, address: str) -> _Smtp:
-    return _Smtp(host, address, listener.port, patient.tls() if listener.tls == "implicit" else None)
+def _session(patient: Patient, listener: Listener, host: str, address: str) -> Smtp:
+    return Smtp(patient, host, address, listener.port, patient.tls() if listener.tls == "implicit" else None)
 
 
 @AREA.check(
@@ -135,14 +158,40 @@ def _session(patient: Patient, listener: Listener, host: str, address: str) -> _
     page="runbooks/edge.md",
 )
 def services(patient: Patient) -> Iterator[Seen]:
-    """Greeting, TLS and days left of each service at its public name and address, seen from this machine, which may be inside."""
-    yield from _each(patient, _service, broken, *LISTENERS)
+    """Greeting, TLS and days left of each service at its public name and address, from doctor.vantage or else from this machine.
+
+    An address that takes no connection at all may only be out of reach from inside, so there the firewall's own address is tried.
+    """
+    sights = list(_sights(patient, _service, broken, list(_addresses(patient)), LISTENERS))
+    for place in dict.fromkeys((sight.host, sight.address) for sight in sights):
+        here = [sight for sight in sights if (sight.host, sight.address) == place]
+        if patient.outside or any(sight.reached for sight in here):
+            yield from (sight.seen for sight in here)
+        else:
+            yield from _from_inside(patient, here)
+
+
+def _from_inside(patient: Patient, unreached: Sequence[_Sight]) -> Iterator[Seen]:
+    """What the firewall's own address says of services whose public address takes no connection from here."""
+    own = str(patient.site.edge.address)
+    places = list(dict.fromkeys((sight.host, own) for sight in unreached))
+    for sight, there in zip(unreached, _sights(patient, _service, broken, places, [sight.listener for sight in unreached]), strict=True):
+        about, why = sight.seen.about, sight.seen.text
+        if sight.seen.verdict != "broken" or sight.address == own:
+            yield sight.seen
+        elif there.reached:
+            text = f"{there.seen.text} at {own}; {sight.address} is out of reach from inside ({why}), so set doctor.vantage"
+            yield Seen(there.seen.verdict if there.seen.verdict != "ok" else "could not check", about, text)
+        elif "refused" in there.seen.text.lower():
+            yield broken(about, f"{why}; also at {own}")
+        else:
+            yield blind(about, f"neither {sight.address} nor {own} is in reach from here ({why})")
 
 
 def _service(patient: Patient, listener: Listener, host: str, address: str) -> tuple[Say, str]:
     if listener.protocol == "imap":
         with (
-            socket.create_connection((address, listener.port), SECONDS) as plain,
+            patient.connect(address, listener.port, SECONDS) as plain,
             patient.tls().wrap_socket(plain, server_hostname=host) as secure,
         ):
             certificate = secure.getpeercert()
@@ -251,3 +300,7 @@ def _greeting(address: str, port: int, header: bytes) -> str:
             return line if line.startswith(SMTP.greeting) else ""
     except OSError:
         return ""
+
+
+# What a client sees, from anywhere: what an `up` looks at once it has written the redirects.
+CLIENT = (services, log_in_without_tls, open_relay)

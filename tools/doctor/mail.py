@@ -42,15 +42,20 @@ def programs(patient: Patient) -> Iterator[Seen]:
 )
 def sockets(patient: Patient) -> Iterator[Seen]:
     """The stock port and the PROXY port of each service, as the pod's kernel lists them."""
-    table = answer(patient.inside("cat", "/proc/net/tcp", "/proc/net/tcp6"))
-    rows = [line.split() for line in table.splitlines()]
-    open_ports = {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+    open_ports = listening(patient)
     for listener in patient.site.listeners:
         missing = [port for port in (listener.port, listener.proxy_port) if port not in open_ports]
         if missing:
             yield broken(listener.name, f"nothing listens on {', '.join(map(str, missing))}")
         else:
             yield ok(listener.name, f"{listener.port} and {listener.proxy_port}")
+
+
+def listening(patient: Patient) -> set[int]:
+    """The ports on which something listens in the pod."""
+    table = answer(patient.inside("cat", "/proc/net/tcp", "/proc/net/tcp6"))
+    rows = [line.split() for line in table.splitlines()]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
 
 
 @AREA.check(

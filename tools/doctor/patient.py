@@ -1,6 +1,8 @@
 """What the checks look at: the site as its settings describe it, and the ways to ask the running system."""
 
+import errno
 import json
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -14,8 +16,34 @@ from components.names import MAIL_SERVER
 from components.settings.site import Site
 from tools.cluster import kubectl, reason
 
+NO_FAMILY = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 RAN = "command terminated with exit code"
 SECONDS = 20  # for one answer of anything that is asked
+
+
+class UnreachedError(OSError):
+    """An address took no connection."""
+
+    @property
+    def no_family(self) -> bool:
+        """Whether this machine has no address of that family, so that nothing left it."""
+        return self.errno in NO_FAMILY
+
+    def __str__(self) -> str:
+        return str(self.strerror or self.args[0])
+
+
+class Connect(Protocol):
+    """A connection to an address and port within so many seconds. Raises UnreachedError."""
+
+    def __call__(self, address: str, port: int, seconds: float) -> socket.socket: ...
+
+
+def from_here(address: str, port: int, seconds: float) -> socket.socket:
+    try:
+        return socket.create_connection((address, port), seconds)
+    except OSError as error:
+        raise UnreachedError(error.errno or errno.ETIMEDOUT, error.strerror or str(error)) from None
 
 
 class Run(Protocol):
@@ -39,6 +67,12 @@ class Patient:
     """Addresses of the DNS servers that speak for the Internet."""
     dns_port: int = 53
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    connect: Connect = from_here
+    """How a client connects."""
+    outside: bool = False
+    """Whether `connect` does so from the Internet."""
+    errand: Callable[[], list[tuple[str, Any]]] | None = None
+    """What a job in the cluster saw, by check; None where none is asked for."""
 
     def objects(self, *kinds: str) -> list[dict[str, Any]]:
         """The namespace's objects of these kinds. Raises UserError where the cluster does not say."""

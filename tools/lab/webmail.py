@@ -28,7 +28,10 @@ http {{
   server {{
     listen 443 ssl;
     ssl_certificate /etc/ingress.pem; ssl_certificate_key /etc/ingress.key;
-    location / {{ proxy_pass http://127.0.0.1:{port}; proxy_set_header Host {host}; }}
+    location / {{
+      proxy_pass http://127.0.0.1:{port}; proxy_bind {pod};
+      proxy_set_header Host {host}; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
   }}
 }}
 """
@@ -69,8 +72,8 @@ class Webmail:
             raise UserError("webmail: is not set")
         self.lab, self.settings = lab, lab.site.webmail
         by_name = objects(lab.site.model_dump_json())
-        (container,) = by_name["Deployment", NAME]["spec"]["template"]["spec"]["containers"]
-        self.environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        (self.container,) = by_name["Deployment", NAME]["spec"]["template"]["spec"]["containers"]
+        self.environment = {variable["name"]: variable["value"] for variable in self.container["env"]}
         self.files = mounted_texts(lab.site.model_dump_json(), NAME)
         self.session_key = secrets.token_urlsafe(18)
         self.host = Host("webmail", lab.folder / "webmail")
@@ -110,7 +113,9 @@ class Webmail:
         certificate, key = self.lab.authority.issue(self.settings.host)
         host.write("/etc/ingress.pem", certificate)
         host.write("/etc/ingress.key", key)
-        host.write("/etc/ingress.conf", _INGRESS.format(port=BACKEND, host=self.settings.host))
+        pod = str(site.cluster.pod_networks[0].network_address + 9)
+        host.run("ip", "address", "add", pod, "dev", "lo")
+        host.write("/etc/ingress.conf", _INGRESS.format(port=BACKEND, host=self.settings.host, pod=pod))
 
     def _answers(self) -> bool:
         shown = self.host.run("curl", "-sk", "https://127.0.0.1/", check=False).stdout

@@ -3,10 +3,12 @@
 from itertools import groupby
 
 from components.monitoring.alert import Alert
-from components.monitoring.rules import every_alert
+from components.monitoring.rules import every_alert, what_to_do
 
 INTRODUCTION = """\
 # What wakes you, and what to do
+
+`make doctor STACK=<stack>` says what is broken, and why; each alert below names the areas that it is about.
 
 Written by `make docs` from the table in [components/monitoring](../../components/monitoring). A **critical** alert means that mail is lost,
 refused or unprotected, or will be soon; a **warning** can wait for the morning. Every alert has the label `subsystem="mail"`. Commands
@@ -50,10 +52,10 @@ def page() -> str:
     text = INTRODUCTION
     for group, alerts in groupby(every_alert(), key=lambda row: row[0]):
         text += f"\n# {TITLES[group]}\n"
-        text += "".join(_section(alert) for _, alert in alerts)
+        text += "".join(_section(group, alert) for _, alert in alerts)
     return text
 
 
-def _section(alert: Alert) -> str:
+def _section(group: str, alert: Alert) -> str:
     after = "at once" if alert.hold.startswith("0") else f"after {alert.hold}"
-    return f"\n## {alert.name}\n\n*{alert.severity}, {after}.* {alert.impact}\n\n{alert.remedy}\n"
+    return f"\n## {alert.name}\n\n*{alert.severity}, {after}.* {alert.impact}\n\n{what_to_do(group, alert)}\n"

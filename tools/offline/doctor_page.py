@@ -19,8 +19,16 @@ The key of the firewall is found as for `make edge-plan`, or named with `KEY=`.
 | 2 | broken: mail is refused, lost or late, or will be soon |
 | 3 | nothing worse than that something could not be checked |
 
-What could not be checked says so in one line: no cluster, no firewall, a resolver that is silent. A service that is looked at from
-inside the network may be seen from the Internet in another way. The settings below `doctor` name the resolvers that are asked.
+What could not be checked says so in one line: no cluster, no firewall, a resolver that is silent. Ctrl-C ends it with 130.
+
+The settings below `doctor` say where it looks from. A service that is looked at from inside the network may be seen from the Internet
+in another way: `doctor.vantage` names an SSH server elsewhere that opens the connections, with nothing installed there. Without it, a
+public address that takes no connection from inside is tried at the firewall's own address, and is called `could not check` if that
+answers. With `doctor.inside`, `INSIDE=1` runs a job in the cluster for what only a pod can see, and deletes it afterwards.
+`doctor.prometheus` and `jobs.pushgateway` may be names that only pods resolve: they are asked through the cluster's API.
+
+An `up` that wrote other redirects or pass rules runs `edge.services`, `edge.log-in-without-tls` and `edge.open-relay` (`make edge-check`)
+and fails if one of them is broken; `edge.check_after_flip: false` turns that off. What could not be checked does not fail it.
 
 Written by `make docs` from [tools/doctor](../tools/doctor). To add a check, write a function with a docstring in its area's file.
 """

@@ -35,6 +35,7 @@ def test_production_shows_what_its_owner_has_to_decide_and_nothing_else(site, mo
         "mail.shadowed-by-catch-all",
         "jobs.image-not-pinned",
         "jobs.image-not-pinned",
+        "jobs.image-not-pinned",
         "webmail.image-not-pinned",
         "zone.nearly-full",
         "hosts.partial-internal-view",

@@ -15,7 +15,7 @@ MYSQL = {"webmail/database": {"type": "mysql", "host": "mysql.databases.svc"}}
 AWKWARD = "p@ss/w:rd'\\%$x \"end"  # what a URL, a PHP text and a shell each read as syntax
 
 
-def read(site, tmp_path, password: str = "") -> dict:
+def read(site, tmp_path, password: str = "", server: dict[str, str] | None = None) -> dict:
     """The options as PHP has them after custom.php, with the Secrets' files where the test can write them."""
     secrets = {image.SESSION_KEY_FILE: "k" * 24, image.PASSWORD_FILE: password}
     text = custom_php(site, site.webmail)
@@ -24,8 +24,9 @@ def read(site, tmp_path, password: str = "") -> dict:
         file.write_text(f"{value}\n")
         text = text.replace(f"'{path}'", f"'{file}'")
     (tmp_path / "custom.php").write_text(text)
-    program = f"$config = []; include '{tmp_path}/custom.php'; echo json_encode($config);"
-    return json.loads(subprocess.run(["php", "-r", program], capture_output=True, text=True, check=True).stdout)
+    program = f"$_SERVER = json_decode($argv[1], true); $config = []; include '{tmp_path}/custom.php'; echo json_encode($config);"
+    command = ["php", "-r", program, json.dumps(server or {"REMOTE_ADDR": "192.0.2.1"})]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_both_servers_must_show_the_public_name(site, tmp_path):
@@ -82,3 +83,20 @@ def test_the_largest_attachment_fits_into_the_largest_message(site, tmp_path):
 def test_a_sites_own_lines_have_the_last_word(site, tmp_path):
     config = read(site("dev", {"webmail/extra_config": "$config['max_message_size'] = 7;"}), tmp_path)
     assert config["max_message_size"] == 7
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "believed"),
+    [
+        ("10.244.3.7", "203.0.113.9, 198.51.100.4", ["10.244.3.7"]),
+        ("10.244.3.7", "203.0.113.9, 10.244.200.1", ["10.244.3.7", "10.244.200.1"]),
+        ("10.245.0.1", "203.0.113.9", []),
+        ("fd00:244:8000::7", "203.0.113.9", ["fd00:244:8000::7"]),
+        ("fd00:245::7", "not an address", []),
+        ("10.244.3.7", None, ["10.244.3.7"]),
+    ],
+)
+def test_only_the_ingress_controller_tells_a_clients_address(site, tmp_path, peer, forwarded, believed):
+    two = site("dev", {"webmail/ingress/proxies": ["10.244.0.0/16", "fd00:244:8000::/33"]})
+    server = {"REMOTE_ADDR": peer} | ({"HTTP_X_FORWARDED_FOR": forwarded} if forwarded else {})
+    assert read(two, tmp_path, server=server)["proxy_whitelist"] == believed
