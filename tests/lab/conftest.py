@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.support import Known, Log, lab_site
+from components.errors import UserError
+from components.settings.mail import TESTED_IMAGE_MAJORS
+from tests.lab.support import Known, Log, image, lab_site
+from tools.lab.debian import below
 from tools.lab.edge import Lab
 from tools.lab.hosts import missing
 
@@ -19,9 +22,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(scope="session", params=TESTED_IMAGE_MAJORS)
+def major(request: pytest.FixtureRequest) -> str:
+    """Each tested major version of the image, one after the other: the tests are the same."""
+    try:
+        below(request.param)
+    except UserError as reason:
+        pytest.skip(f"docker-mailserver {request.param} has no Debian here: {reason}")
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    with Lab(lab_site()) as lab:
+def lab(major: str) -> Iterator[Lab]:
+    with Lab(lab_site(image(major))) as lab:
         yield lab
 
 
