@@ -243,6 +243,7 @@ def test_a_webmail_without_its_database_is_not_ready(webmail: Webmail) -> None:
     probe, file = webmail.container["readinessProbe"]["exec"]["command"], f"{image.DATABASE_DIR}/{DATABASE_FILE}"
     webmail.host.run(*probe)
     webmail.host.run("mv", file, f"{file}.away")
+    webmail.host.run("cp", "/usr/bin/env", file)  # a damaged one; a new one Roundcube would make
     try:
         assert webmail.host.run(*probe, check=False).returncode == 1
     finally:
