@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 
 from components.checks.finding import Area, Found
+from components.mail.dovecot import foreign_lines
 from components.mail.extra import overridden
 from components.settings.mail import QUEUE_HEADROOM, TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
-from components.settings.types import domain_of, image_tag, is_pinned
+from components.settings.types import domain_of, is_pinned
 
 AREA = Area[Site]("mail", "the mail server, its mailboxes and aliases")
 
@@ -16,8 +17,16 @@ AREA = Area[Site]("mail", "the mail server, its mailboxes and aliases")
 @AREA.error("image-untested")
 def image_untested(site: Site) -> Found:
     """Another major version of docker-mailserver has another Dovecot, with another configuration syntax."""
-    if image_tag(site.mail.image).split(".")[0] not in TESTED_IMAGE_MAJORS:
+    if site.mail.image_major not in TESTED_IMAGE_MAJORS:
         yield "mail.image", f"{site.mail.image} is not of a tested major version", f"use version {' or '.join(TESTED_IMAGE_MAJORS)}"
+
+
+@AREA.error("dovecot-syntax", source="doc.dovecot.org, Upgrading Dovecot CE from 2.3 to 2.4")
+def dovecot_syntax(site: Site) -> Found:
+    """A line in the syntax of the other Dovecot: IMAP would be down, while the container looks healthy."""
+    for version, line, instead in foreign_lines(site):
+        problem = f"`{line}` is not for Dovecot {version}, which docker-mailserver {site.mail.image_major} has"
+        yield "mail.extra.dovecot", problem, f"write {instead}"
 
 
 @AREA.warning("image-not-pinned", remedy="pin it by digest: image:tag@sha256:…")

@@ -60,7 +60,7 @@ def restore_jobs(site: Site) -> Iterator[Job]:
                     command=python(
                         "drill.py",
                         *("--job", DRILL, "--host", MAIL, "--root", SOURCE_DIR, "--maildirs", MAILDIRS, *repository_options()),
-                        *("--scratch", SCRATCH_DIR, "--uid", str(VMAIL)),
+                        *("--scratch", SCRATCH_DIR, "--uid", str(VMAIL), "--dovecot", site.mail.dovecot),
                         *("--max-age", str(2 * int(period(backup.schedule).total_seconds()))),
                         *option("pushgateway", site.jobs.pushgateway),
                     ),

@@ -1,13 +1,56 @@
-"""Dovecot: what is put behind the image's own configuration (its local.conf, read last)."""
+"""Dovecot: what is put behind the image's own configuration (its local.conf, read last), in the syntax of the image's Dovecot."""
+
+import re
+from collections.abc import Iterator
 
 from components.listeners import IMAPS
 from components.mail.image import CONFIG_DIR, SIEVE_FOLDER
 from components.mail.trust import edge_networks
 from components.settings.site import Site
 
+_SCRIPTS = f"{CONFIG_DIR}/{SIEVE_FOLDER}"
+_DECLARED_SIEVE = {
+    "2.3": f"""\
+plugin {{
+  sieve_before2 = file:{_SCRIPTS}/%u.sieve
+}}
+""",
+    "2.4": f"""\
+sieve_script declared {{
+  type = before
+  path = {_SCRIPTS}/%{{user}}.sieve
+}}
+""",
+}
+
+# Lines that only the other version can read; with most of them Dovecot does not start, the rest it misreads (doc.dovecot.org,
+# "Upgrading Dovecot CE from 2.3 to 2.4"). Each with what it is called in the version at hand.
+_FOREIGN = {
+    "2.3": {
+        r"%\{ *\w+ *\|": "%d, %n or another variable of one letter",
+        r"^\s*mail_(path|driver)\b": "mail_location",
+        r"^\s*ssl_server_\w+": "ssl_cert, ssl_key, ssl_dh",
+        r"^\s*auth_allow_cleartext\b": "disable_plaintext_auth",
+        r"^\s*(mail_plugins|protocols|sieve_(global_)?extensions|sieve_plugins)\s*\{": "a list on one line behind `=`",
+        r"^\s*(passdb|userdb|sieve_script|quota|imapsieve_from)\s+\S+\s*\{": "a block without a name, or plugin { … }",
+        r"^\s*quota_(driver|storage_size)\b": "plugin { quota = … }",
+    },
+    "2.4": {
+        r"^\s*plugin\s*\{": "settings without a block around them",
+        r"%[udnh]\b": "%{user}, %{user | domain}, %{user | username}, %{home}",
+        r"^\s*mail_location\b": "mail_driver and mail_path",
+        r"^\s*ssl_(cert|key|dh|ca|alt_cert|alt_key)\s*=": "ssl_server_cert_file, ssl_server_key_file, ssl_server_dh_file",
+        r"=\s*<\s*/": "a setting that ends with _file",
+        r"^\s*disable_plaintext_auth\b": "auth_allow_cleartext",
+        r"\$mail_plugins\b": "mail_plugins { name = yes }",
+        r"^\s*(passdb|userdb)\s*\{": "a block with a name",
+        r"^\s*args\s*=\s*(scheme|username_format)": "passwd_file_path and its like",
+    },
+}
+
 
 def dovecot_cf(site: Site) -> str:
-    """dovecot.cf, in the syntax of Dovecot 2.3."""
+    """dovecot.cf, in the syntax of the image's Dovecot."""
     trusted = " ".join(map(str, edge_networks(site)))
     return f"""\
 # A wrong password costs its sender five seconds.
@@ -27,7 +70,15 @@ service imap-login {{
 }}
 
 # What the settings declare for a mailbox comes first, then the script that its user wrote.
-plugin {{
-  sieve_before2 = file:{CONFIG_DIR}/{SIEVE_FOLDER}/%u.sieve
-}}
-"""
+{_DECLARED_SIEVE[site.mail.dovecot]}"""
+
+
+def foreign_lines(site: Site) -> Iterator[tuple[str, str, str]]:
+    """Version, line and remedy for each of the site's own lines that the image's Dovecot cannot read."""
+    version = site.mail.dovecot
+    for line in (site.mail.extra.dovecot or "").splitlines():
+        written = line.partition("#")[0]
+        for pattern, instead in _FOREIGN[version].items():
+            if re.search(pattern, written):
+                yield version, line.strip(), instead
+                break

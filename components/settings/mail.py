@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field
 from components.settings.extension import Extra, PodFields
 from components.settings.quantity import Bytes, Cpu, in_bytes
 from components.settings.secrets import Secret, secret_name
-from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, text
+from components.settings.types import Address, AliasName, Fqdn, Image, MailAddress, Model, ObjectName, Percent, Port, image_tag, text
 
-TESTED_IMAGE_MAJORS = ("15",)  # 16 brings Dovecot 2.4, whose configuration syntax is another one
+TESTED_IMAGE_MAJORS = {"15": "2.3", "16": "2.4"}  # each with its Dovecot, which decides the syntax (components/mail/dovecot.py)
 
 
 def _a_mebibyte(value: Bytes) -> Bytes:
@@ -209,6 +209,15 @@ class Mail(Model):
     allowed_namespaces: tuple[ObjectName, ...] | None = Field(
         default=None, description="namespaces that may connect to the stock ports; null: every namespace", examples=[["webapps"]]
     )
+
+    @property
+    def image_major(self) -> str:
+        return image_tag(self.image).split(".")[0]
+
+    @property
+    def dovecot(self) -> str:
+        """Version of the image's Dovecot. A preview refuses an image that is not tested, but texts are rendered before."""
+        return TESTED_IMAGE_MAJORS.get(self.image_major, "2.4")
 
     @property
     def quotas(self) -> bool:

@@ -37,7 +37,7 @@ def negotiates_tls(port: int, seconds: float) -> None:
 def answers(seconds: float, *command: str) -> None:
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
     if result.returncode not in {0, NO_SUCH_USER}:
-        raise OSError(result.stderr.strip() or f"{' '.join(command)} ended with {result.returncode}")
+        raise OSError(" ".join(result.stderr.split()) or f"{' '.join(command)} ended with {result.returncode}")
 
 
 def main() -> int:

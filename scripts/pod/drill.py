@@ -32,10 +32,23 @@ SUCCESS = "Whether the last drill restored everything and Dovecot could read it"
 SAMPLE = 10  # messages that are fetched from each folder at random
 PART = 65536  # bytes of a message that are fetched, whatever its size
 
+MAILBOX = {
+    "2.3": "mail_location = maildir:{scratch}/box:INDEX=MEMORY\n",
+    # It drops every variable of the environment that is not named.
+    "2.4": """\
+mail_driver = maildir
+mail_path = {scratch}/box
+mail_index_path = MEMORY
+import_environment {{
+  USER = drill
+  HOME = {scratch}
+}}
+""",
+}
+FIRST_LINES = {"2.3": "", "2.4": "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"}
 DOVECOT = """\
 log_path = /dev/stderr
 base_dir = {scratch}/dovecot
-mail_location = maildir:{scratch}/box:INDEX=MEMORY
 mail_uid = {uid}
 mail_gid = {uid}
 first_valid_uid = 1
@@ -161,7 +174,8 @@ class Reader:
         box.symlink_to(maildir)
         uid = options.uid or os.getuid()
         config = options.scratch / "dovecot.conf"
-        config.write_text(DOVECOT.format(scratch=options.scratch, uid=uid), encoding="utf-8")
+        text = FIRST_LINES[options.dovecot] + MAILBOX[options.dovecot] + DOVECOT
+        config.write_text(text.format(scratch=options.scratch, uid=uid), encoding="utf-8")
         command = ["env", "USER=drill", f"HOME={options.scratch}", options.imap, "-c", str(config)]
         if os.getuid() != uid:
             command = [sys.executable, "-c", TAKE_OVER, str(uid), "/usr/bin/env", *command[1:]]
@@ -308,6 +322,7 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--restic", default="restic")
+    parser.add_argument("--dovecot", choices=MAILBOX, default="2.3", help="its version, which decides the syntax")
     parser.add_argument("--imap", default="/usr/lib/dovecot/imap")
     parser.add_argument("--uid", type=int, help="user and group that own the mail; null: this process's own")
     parser.add_argument("--scratch", type=Path, required=True, help="a volume of its own: what is in `restored` there is deleted")

@@ -47,6 +47,11 @@ def lab_site(changes: dict[str, Any] | None = None) -> Site:
     return read_site(json.dumps(base))
 
 
+def image(major: str) -> dict[str, Any]:
+    """The change of settings that chooses a major version of the image."""
+    return {"mail/image": f"docker.io/mailserver/docker-mailserver:{major}.0.0"}
+
+
 class Known:
     """Clients that postscreen has met: an unknown one waits six seconds. Each serves for as many connections as the rate limit allows."""
 
@@ -108,6 +113,6 @@ def arrives(lab: Lab, mailbox: str, mail: EmailMessage, folder: str = "", second
     return found[0]
 
 
-def lessons(lab: Lab) -> int:
+def lessons(pod: MailServer) -> int:
     """Grows when the filter learns words that it did not know."""
-    return lab.pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")
+    return pod.host.run("redis-cli", "--raw", "keys", "RS*").stdout.count("RS")

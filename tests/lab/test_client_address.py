@@ -41,7 +41,7 @@ def test_submission_shows_the_clients_address_in_the_log(lab: Lab, log: Log, lis
 def test_imap_shows_the_clients_address_at_login(lab: Lab, log: Log, ipv6: bool) -> None:
     client = Client(lab, ipv6=ipv6)
     client.imap("alice@example.org").logout()
-    wait_for("login line", lambda: log.lines(rf"imap-login: Login: user=<alice@example.org>.*rip={client.source}, lip="))
+    wait_for("login line", lambda: log.lines(rf"imap-login: (Login|Logged in): user=<alice@example.org>.*rip={client.source}, lip="))
 
 
 def test_a_mail_that_comes_through_any_node_shows_the_same_client(lab: Lab, known: Known) -> None:

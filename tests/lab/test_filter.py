@@ -47,7 +47,8 @@ def test_mail_that_fails_dmarc_quarantine_goes_to_junk(lab: Lab, known: Known) -
     lab.names.text("shop.example", "v=spf1 ?all")
     lab.names.put("shop.example", "A", "203.0.113.78")
     mail = message("service@shop.example")
-    del mail["Message-ID"]  # without it the points would lie close to the bound
+    if lab.site.mail.image_major == "15":  # its Debian's Rspamd is older, and gives fewer points: they would lie close to the bound
+        del mail["Message-ID"]
     known().send(mail, ["alice@example.org"])
     stored = arrives(lab, "alice@example.org", mail, "Junk")
     assert "DMARC_POLICY_QUARANTINE" in _result(stored)
@@ -145,10 +146,10 @@ def test_what_a_user_moves_to_junk_is_learned(lab: Lab, known: Known) -> None:
     known().send(mail, ["alice@example.org"])
     arrives(lab, "alice@example.org", mail)
 
-    before = lessons(lab)
+    before = lessons(lab.pod)
     imap = Client(lab).imap("alice@example.org")
     imap.select()
     _, found = imap.search(None, "HEADER", "Message-ID", mail["Message-ID"])
     imap.copy(found[0].decode(), "Junk")
     imap.logout()
-    wait_for("learning", lambda: lessons(lab) > before)
+    wait_for("learning", lambda: lessons(lab.pod) > before)

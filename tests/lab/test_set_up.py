@@ -35,18 +35,18 @@ RELAY = "[smtp.relay.example]:587 user@login:pass:word with spaces\n"
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
     host = Host("mailserver", tmp_path_factory.mktemp("set-up") / "pod")
     site = lab_site()
-    yield MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+    yield MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
     host.close()
 
 
-def _secrets(site: Site) -> Secrets:
+def secrets_for(site: Site) -> Secrets:
     keys = {key.secret_key(name): dkim_key()[0] for name, domain in site.domains.items() for key in domain.dkim}
     return Secrets(accounts=dict(ODD), dkim=keys, relay=RELAY, aliases=None)
 
 
 @pytest.fixture
 def fresh(pod: MailServer) -> MailServer:
-    pod.secrets = _secrets(pod.site)
+    pod.secrets = secrets_for(pod.site)
     return pod
 
 
@@ -211,13 +211,13 @@ def _options(pod: MailServer, service: str) -> dict[str, str]:
 def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailServer) -> None:
     fresh.assemble()
     fresh.set_up()
-    found = {line.partition(": ")[0] for line in differences(lambda *command: fresh.host.run(*command).stdout)}
+    found = {line.partition(": ")[0] for line in differences(lambda *command: fresh.host.run(*command).stdout, fresh.major)}
     overridden = {"mynetworks", "milter_default_action", "dms_smtpd_sender_restrictions", "smtp_tls_security_level"}
     assert found == overridden | {"dovecot protocols"}, "the last by the image's variable for ManageSieve"
 
     fresh.host.run("postconf", "-P", "submission/inet/smtpd_tls_security_level=may")
     fresh.host.run("sh", "-c", "echo 'auth_verbose = no' >>/etc/dovecot/dovecot.conf")
-    found = list(differences(lambda *command: fresh.host.run(*command).stdout))
+    found = list(differences(lambda *command: fresh.host.run(*command).stdout, fresh.major))
     assert "master.cf submission/inet/smtpd_tls_security_level: 'encrypt', but 'may'" in found
     assert "dovecot auth_verbose: 'yes', but 'no'" in found
 
@@ -229,7 +229,7 @@ def test_a_module_that_the_settings_turn_off_is_off(tmp_path) -> None:
         site = lab_site({"mail/rspamd/disabled_modules": off})
         host = Host("mailserver", tmp_path / f"pod{len(off)}")
         try:
-            pod = MailServer(host, site, _secrets(site), Authority().issue("mail.example.org"), NAMESERVER)
+            pod = MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
             pod.assemble()
             pod.set_up()
             lines = host.run("rspamadm", "configdump", "-m").stdout.splitlines()

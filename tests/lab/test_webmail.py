@@ -160,12 +160,12 @@ def test_the_junk_button_moves_a_message_and_the_filter_learns_from_it(lab: Lab,
     body = "Seventeen tulips and one patient heron beside the canal were counted by our gardener before breakfast yesterday.\n" * 3
     mail = received(lab, known, "alice@example.org", body=body)
     person.log_in("alice@example.org")
-    before = lessons(lab)
+    before = lessons(lab.pod)
     person.read(mail["Subject"])
     person.click("a.junk:not(.disabled)")
     wait_for("the move", lambda: lab.stored("alice@example.org", mail["Subject"], "Junk"), PATIENCE)
     wait_for("an inbox without it", lambda: not lab.stored("alice@example.org", mail["Subject"]), PATIENCE)
-    wait_for("the filter's lesson", lambda: lessons(lab) > before, PATIENCE)
+    wait_for("the filter's lesson", lambda: lessons(lab.pod) > before, PATIENCE)
 
 
 def test_a_vacation_reply_goes_out_and_the_declared_script_still_runs_first(lab: Lab, known: Known, person: Person) -> None:

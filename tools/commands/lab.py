@@ -22,6 +22,7 @@ from tools.lab.compare import differences
 from tools.lab.edge import Lab, client_name
 from tools.lab.hosts import missing
 from tools.lab.image import LOG
+from tools.lab.majors import MAJORS
 from tools.lab.mta import KEPT
 from tools.lab.paths import CLIENT_DOMAIN, SENDER_DOMAIN
 from tools.lab.patient import patient_of_lab
@@ -130,5 +131,5 @@ def lab_compare_command(stack: str) -> None:
             raise UserError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
         return done.stdout
 
-    for line in differences(inside):
+    for line in differences(inside, MAJORS[site.mail.image_major]):
         print(line)

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 
 from tools.lab import facts
+from tools.lab.majors import Major
 
 Run = Callable[..., str]
 """Runs a command where the mail server is and returns what it prints."""
 
 
-def differences(run: Run) -> Iterator[str]:
+def differences(run: Run, major: Major) -> Iterator[str]:
     """One line per fact that does not hold: `name: fact, but live value`. Values that the stack itself overrides appear too."""
     settings = _assignments(run("postconf"))
-    yield from _compare("", {fact.name: fact.value for fact in facts.POSTFIX_MAIN}, settings)
+    yield from _compare("", {fact.name: fact.value for fact in major.postfix_main}, settings)
 
     entries = [line.split() for line in run("postconf", "-M").splitlines() if not line.startswith(" ")]  # their options follow below
     services = {"/".join(entry[:2]): " ".join(entry[2:8]) for entry in entries}
@@ -20,12 +21,12 @@ def differences(run: Run) -> Iterator[str]:
     options = {f"{service}/{fact.name}": fact.value for service, rows in facts.POSTFIX_SERVICE_OPTIONS.items() for fact in rows}
     yield from _compare("master.cf ", options, _assignments(run("postconf", "-P")))
 
-    yield from _compare("dovecot ", _dovecot_facts(), _blocks(run("doveconf")))
+    yield from _compare("dovecot ", _dovecot_facts(major), _blocks(run("doveconf")))
 
 
-def _dovecot_facts() -> dict[str, str]:
+def _dovecot_facts(major: Major) -> dict[str, str]:
     """Without those whose value depends on the site, and the one that doveconf does not print."""
-    return {fact.name: fact.value for fact in facts.DOVECOT if "$" not in fact.value and fact.name != "ssl_dh"}
+    return {fact.name: fact.value for fact in major.dovecot if "$" not in fact.value and fact.name != "ssl_dh"}
 
 
 def _blocks(text: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from components.settings.site import Site
-from tools.lab import haproxy
+from tools.lab import debian, haproxy
 from tools.lab.certificates import Authority
 from tools.lab.haproxy import HAProxy
 from tools.lab.hosts import Host, wait_for
@@ -51,7 +51,7 @@ class Lab:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self.world = self._host(stack, folder, "world")
             self._world()
-            pod = self._host(stack, folder, "mailserver")
+            pod = self._host(stack, folder, "mailserver", debian.below(self.site.mail.image_major))
             pod.link(self.world, "pod", POD)
             self.names = NameServer(self.world, NAMESERVER)
             stack.callback(self.names.close)
@@ -77,8 +77,8 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self._hosts.close()
 
-    def _host(self, stack: contextlib.ExitStack, folder: Path, name: str) -> Host:
-        host = Host(name, folder / name)
+    def _host(self, stack: contextlib.ExitStack, folder: Path, name: str, below: Path = Path("/")) -> Host:
+        host = Host(name, folder / name, below)
         stack.callback(host.close)
         return host
 

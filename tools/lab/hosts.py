@@ -40,7 +40,7 @@ _INIT = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
+mount -t overlay -o "lowerdir=$3,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 cd "$1/root"
 mkdir -p proc sys dev run tmp old
 mount -t proc proc proc
@@ -121,9 +121,12 @@ class Daemon:
 
 
 class Host:
-    """One machine. `run` and `spawn` start programs on it; `path` is a file of it, seen from outside."""
+    """One machine. `run` and `spawn` start programs on it; `path` is a file of it, seen from outside.
 
-    def __init__(self, name: str, folder: Path) -> None:
+    Its files are those of `below`, with a layer in memory above.
+    """
+
+    def __init__(self, name: str, folder: Path, below: Path = Path("/")) -> None:
         self.name, self.folder = name, folder
         folder.mkdir(parents=True)
         root = folder / "root"
@@ -131,7 +134,7 @@ class Host:
         unshare = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL", "--propagation", "private"]
         # The kernel ends the host with this process, however that ends.
         self._init = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *unshare, "bash", "-c", _INIT, "init", str(root), name],
+            ["setpriv", "--pdeathsig", "KILL", *unshare, "bash", "-c", _INIT, "init", str(root), name, str(below)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=(folder / "init.log").open("wb"),

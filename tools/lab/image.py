@@ -17,6 +17,7 @@ from components.settings.site import Site
 from tools.lab import facts
 from tools.lab.facts import Fact, nested
 from tools.lab.hosts import PATH, Daemon, Host, set_back, wait_for
+from tools.lab.majors import MAJORS
 from tools.lab.pod import RenderedPod
 from tools.offline.stackfile import ROOT
 
@@ -63,6 +64,7 @@ class MailServer:
         """Another site's pod on the same machine; its init container runs by `assemble`."""
         self.site, self.rendered = site, RenderedPod(site)
         self.environment = self.rendered.environment
+        self.major = MAJORS[site.mail.image_major]
 
     def on(self, variable: str) -> bool:
         return self.environment[variable] == "1"
@@ -122,10 +124,9 @@ class MailServer:
         self._sums = self._monitored()
 
     def _dovecot(self) -> None:
-        learn = facts.DOVECOT_LEARN if self.on("RSPAMD_LEARN") else ()
+        learn = self.major.dovecot_learn if self.on("RSPAMD_LEARN") else ()
         sieve_port = facts.DOVECOT_MANAGESIEVE if self.on("ENABLE_MANAGESIEVE") else ()
-        tls = (Fact("ssl_cert", "</etc/dms/tls/cert", ""), Fact("ssl_key", "</etc/dms/tls/key", ""))
-        text = nested((*facts.DOVECOT, *sieve_port, *learn, *tls)).replace("$HOSTNAME", self.site.hostname)
+        text = nested((*self.major.dovecot, *sieve_port, *learn, *self.major.dovecot_tls)).replace("$HOSTNAME", self.site.hostname)
         text = text.replace("$POSTMASTER_ADDRESS", self.environment["POSTMASTER_ADDRESS"])
         host = self.host
         host.write("/etc/dovecot/dovecot.conf", f"{text}!include_try local.conf\n")
@@ -133,7 +134,7 @@ class MailServer:
         host.run("openssl", "genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe4096", "-out", "/etc/dovecot/dh.pem")
         sieve = "/usr/lib/dovecot/sieve-global"
         host.run("mkdir", "-p", f"{sieve}/before", "/usr/lib/dovecot/sieve-pipe", "/usr/lib/dovecot/sieve-filter")
-        scripts = {f"{sieve}/after/spam_to_junk.sieve": facts.SPAM_TO_JUNK}
+        scripts = {f"{sieve}/after/{self.major.junk_script}": facts.SPAM_TO_JUNK}
         if learn:
             scripts |= {f"/usr/lib/dovecot/sieve-pipe/learn-{kind}.sieve": facts.learn_script(f"learn_{kind}") for kind in ("spam", "ham")}
             host.run("ln", "-sf", "/usr/bin/rspamc", "/usr/lib/dovecot/sieve-pipe/rspamc")
@@ -174,7 +175,7 @@ class MailServer:
                 host.run("postconf", "-F", service.replace(" = y", " = n"))  # Debian's chroots are off in the image
         for service, options in facts.POSTFIX_SERVICE_OPTIONS.items():
             host.run("postconf", "-P", *(f"{service}/{option.name}={option.value}" for option in options))
-        self._postconf(facts.POSTFIX_MAIN)
+        self._postconf(self.major.postfix_main)
         host.write("/etc/postfix/maps/header_checks.pcre", "")
         host.write("/etc/postfix/maps/sender_header_filter.pcre", "".join(f"{row.name} {row.value}\n" for row in facts.HEADER_FILTER))
         host.write("/etc/postfix/maps/sender_login_maps.pcre", f"{facts.SENDER_LOGIN.name} {facts.SENDER_LOGIN.value}\n")
@@ -189,7 +190,7 @@ class MailServer:
         host.run("sh", "-c", "rm -rf /etc/rspamd/local.d /etc/rspamd/override.d && mkdir -p /etc/rspamd/local.d /etc/rspamd/override.d")
         files = dict(facts.RSPAMD)
         if self.on("ENABLE_RSPAMD_REDIS"):
-            files |= facts.RSPAMD_REDIS
+            files |= self.major.rspamd_redis
             redis = host.path("/etc/redis/redis.conf")
             kept = [line for line in redis.read_text().splitlines() if not line.startswith(tuple(f"{row.name} " for row in facts.REDIS))]
             changed = [f"{row.name} {row.value}" for row in facts.REDIS]
@@ -314,8 +315,8 @@ class MailServer:
 
     def _patterns(self, *, keep: bool) -> None:
         """Rspamd's compiled patterns, which are in the state volume too: making them takes half a minute of processor."""
-        state = self.host.path("/var/lib/rspamd")
-        source, target = (state, PATTERNS) if keep else (PATTERNS, state)
+        state, kept = self.host.path("/var/lib/rspamd"), PATTERNS / self.site.mail.image_major
+        source, target = (state, kept) if keep else (kept, state)
         for compiled in source.glob("*.hs*"):
             if not (target / compiled.name).exists():
                 target.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,12 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "domains.parked-with-mail": ("prod", {"dns/parked": {"viktorbarzin.me": {}}}, "dns.parked.viktorbarzin.me"),
     "domains.empty-zone": ("prod", {"dns/zones/viktorbarzin.em": {}}, "dns.zones.viktorbarzin.em"),
     "domains.records-unused": ("prod", {"dns": None}, "domains.viktorbarzin.me.dns"),
-    "mail.image-untested": ("prod", {"mail/image": "docker.io/mailserver/docker-mailserver:16.0.0"}, "mail.image"),
+    "mail.image-untested": ("prod", {"mail/image": "docker.io/mailserver/docker-mailserver:17.0.0"}, "mail.image"),
+    "mail.dovecot-syntax": (
+        "prod",
+        {"mail/extra": {"dovecot": "plugin {\n}"}, "mail/image": "docker.io/mailserver/docker-mailserver:16.0.1"},
+        "mail.extra.dovecot",
+    ),
     "mail.image-not-pinned": ("prod", {}, "mail.image", {"mail/image": f"docker.io/mailserver/docker-mailserver:15.1.0{PINNED}"}),
     "mail.mailbox-outside": ("prod", {"mail/mailboxes/me@example.org": {}}, "mail.mailboxes.me@example.org"),
     "mail.mailbox-with-detail": ("prod", {"mail/mailboxes/me+x@viktorbarzin.me": {}}, "mail.mailboxes.me+x@viktorbarzin.me"),
