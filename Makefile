@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m tools
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-.PHONY: help preview render up drift destroy restore job doctor edge-plan edge-flip-back edge-health edge-check dns-snapshot lab lab-compare test golden lint bench docs docs-site lock setup init adopt stack-init mutation
+.PHONY: help preview render up drift destroy restore job doctor edge-plan edge-flip-back edge-health edge-check dns-snapshot lab lab-compare lab-doctor test golden lint bench docs docs-site lock setup init adopt stack-init mutation
 
 help: ## this list; STACK=<name> chooses the stack (dev)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -98,6 +98,10 @@ bench: setup ## benchmarks, as ratios
 lab: setup ## run the rendered mail edge on this machine; stops after LAB_MINUTES or with Ctrl-C
 	@tools/packages.sh
 	@$(RUN) lab --stack $(STACK) --minutes $(LAB_MINUTES)
+
+lab-doctor: setup ## the doctor on the rendered mail edge, on this machine; PICTURE=docs/doctor.svg writes what it prints
+	@tools/packages.sh
+	@$(RUN) lab-doctor --stack $(STACK) $(call option,picture,PICTURE)
 
 setup: $(VENV)/.locked ## install what the lock file lists into .venv
 

@@ -12,12 +12,18 @@ from tools.lab.debian import below
 from tools.lab.edge import Lab
 from tools.lab.hosts import missing
 
+# Green on both; the others run on 15 until they are.
+ON_EVERY_MAJOR = {f"test_{name}.py" for name in ("client_address", "delivery", "filter", "proxy_header", "srs", "submission")}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = missing()
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.lab)
+            parameters = getattr(getattr(item, "callspec", None), "params", {})
+            if parameters.get("major") == "16" and item.path.name not in ON_EVERY_MAJOR:
+                item.add_marker(pytest.mark.skip(reason="not tried on docker-mailserver 16 yet"))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

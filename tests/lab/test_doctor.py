@@ -19,10 +19,10 @@ from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
 from tools.doctor.patient import Patient, UnreachedError, from_here
 from tools.lab import haproxy
-from tools.lab.certificates import dkim_key
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
 from tools.lab.patient import patient_of_lab
+from tools.new_site import dkim_key
 
 # What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
 # The log holds what other tests provoked.

@@ -13,6 +13,7 @@ import pytest
 
 from components.names import MAIL_SERVER
 from tools.__main__ import main
+from tools.commands.job import manifest
 from tools.offline.stackfile import ROOT
 
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
@@ -95,14 +96,18 @@ def test_jobs_and_their_arguments_exist(line, manifests):
         return
     assert job in jobs, f"{job}: production has {', '.join(jobs)}"
     arguments = words[words.index("--") + 1 :]
-    pod = jobs[job]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    (program,) = re.findall(r"(\w+)\.py", " ".join(pod["containers"][-1]["command"]))
-    script = ROOT / f"scripts/pod/{program}.py"
-    told = subprocess.run([sys.executable, str(script), "--help"], check=True, capture_output=True, text=True, timeout=60).stdout
-    assert [word for word in arguments if word.startswith("--") and not re.search(rf"{word}\b(?!-)", told)] == []
-    if "--what" in arguments:
-        (choices,) = set(re.findall(r"--what \{(.+?)\}", told))
-        assert arguments[arguments.index("--what") + 1] in choices.split(",")
+    pod = manifest(manifests, job, arguments, "1")["spec"]["template"]["spec"]
+    containers = [*pod.get("initContainers", []), *pod["containers"]]
+    given = [" ".join(thing["command"]) for thing in containers if arguments and thing["command"][-1] == arguments[-1]]
+    programs = [program for command in given for program in re.findall(r"(\w+\.py)", command)]
+    assert programs or not arguments
+    for program in programs:
+        script = ROOT / "scripts/pod" / program
+        told = subprocess.run([sys.executable, str(script), "--help"], check=True, capture_output=True, text=True, timeout=60).stdout
+        assert [word for word in arguments if word.startswith("--") and not re.search(rf"{word}\b(?!-)", told)] == []
+        if "--what" in arguments:
+            (choices,) = set(re.findall(r"--what \{(.+?)\}", told))
+            assert arguments[arguments.index("--what") + 1] in choices.split(",")
 
 
 def test_kubectl_reads_every_line(tmp_path):

@@ -85,7 +85,7 @@ def lab_doctor_command(stack: str, picture: Path | None) -> None:
         lab.pod.detect_changes()
         with lab.outside():
             results = examine(patient_of_lab(lab), IN_A_LAB, lambda check: None)
-    console.print(f"$ make doctor STACK={stack} ALL=1")
+    console.print(f"$ make lab-doctor STACK={stack}")
     console.print(table(results, everything=True))
     if picture:
         # No font from elsewhere: a reader's browser asks no one for it.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -121,26 +122,22 @@ class Copies:
     def dump(self, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory(prefix="trial-") as scratch:
             shutil.chown(scratch, 65534, 65534)
-            done = subprocess.run(
-                [
-                    *NOBODY,
-                    "sh",
-                    str(SCRIPTS / "dump.sh"),
-                    verb,
-                    self.server.kind,
-                    "127.0.0.1",
-                    str(self.server.port),
-                    "mail",
-                    "mail",
-                    *more,
-                ],
+            place = [self.server.kind, "127.0.0.1", str(self.server.port), "mail", "mail"]
+            process = subprocess.Popen(
+                [*NOBODY, "sh", str(SCRIPTS / "dump.sh"), verb, *place, *more],
                 env={"PATH": self.path, "COPY_DIR": str(self.copy), "SCRATCH_DIR": scratch, "PASSWORD_FILE": str(self.secret)},
+                start_new_session=True,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=180,
-                check=False,
             )
+            try:
+                output, errors = process.communicate(timeout=180)
+                done = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # as a pod's end does: the server that the dump is tried on, too
+                    os.killpg(process.pid, signal.SIGKILL)
         assert SECRET not in done.stdout + done.stderr
         return done
 
