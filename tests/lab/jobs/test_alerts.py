@@ -264,8 +264,9 @@ UNREAD = {
     "email_roundtrip_leftovers_deleted": "messages of earlier probes, whose verdicts are shown",
     "mail_restore_snapshot_timestamp": "the drill itself fails on an old snapshot",
 }
-# Read, and not pushed here: the outbound probe and the edge have no other side in this test.
+# Read, and not pushed here: the outbound probe and the edge have no other side in this test, reports and block lists tests of their own.
 ELSEWHERE = ("email_outbound_", "email_edge_", "kubelet_", "kube_")
+ELSEWHERE += ("dmarc_", "tls_report_", "mail_reports", "mail_blocklist_", "mail_reputation_")
 
 
 def test_every_panel_reads_what_jobs_push_and_all_they_push_is_read(watch, jobs, site):
