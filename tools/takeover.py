@@ -1,6 +1,5 @@
 """What taking a live system over does to each object, and what it must not do: lose mail, replace, or upset another controller."""
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from components.settings.types import domain_of
 from tools.adoption import mail_elsewhere
 from tools.cluster import label, second_servers
 from tools.live_site import NAMES_ONLY, LiveSite
-from tools.offline.stackfile import ROOT
+from tools.pod import program
 
 OURS = "pulumi"  # how the field managers of Pulumi's provider begin
 # A change of these makes the provider replace the object (pulumi-kubernetes, provider/pkg/provider/forcenew.go).
@@ -125,7 +124,7 @@ def lost_aliases(site: Site, live: LiveSite) -> Iterator[Refusal]:
 
 def aliases(site: Site, live: LiveSite) -> dict[str, set[str]]:
     """Targets by alias, as the init container will write them. Raises UserError with its complaints."""
-    assemble = _assemble()
+    assemble = program("assemble")
     addresses = {*site.mail.mailboxes, *(live.stored_accounts or ())}
     try:
         text = assemble.aliases(virtual(site), live.stored_aliases, addresses, list(site.domains), site.mail.quotas)
@@ -259,13 +258,3 @@ def demoted(site: Site, live: LiveSite, declared: Iterable[Mapping[str, Any]]) -
                 "set priority_class to the present one",
                 f"{label(wanted)}/priority",
             )
-
-
-def _assemble() -> Any:
-    """The init container's own program. It runs in the pod, so it cannot be imported by name."""
-    spec = importlib.util.spec_from_file_location("assemble", ROOT / "scripts/pod/assemble.py")
-    if spec is None or spec.loader is None:
-        raise UserError("scripts/pod/assemble.py: is missing")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

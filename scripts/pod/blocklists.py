@@ -4,6 +4,7 @@ Shared by the job beside the mail server and by the doctor, so standard library 
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,3 +64,18 @@ def verdict(answers: set[str], blocklist: Blocklist) -> Verdict:
     if not found:
         return "clear"
     return "policy" if answers <= blocklist.policy else "listed"
+
+
+def doubt(blocklist: Blocklist, kinds: set[str], look: Callable[[str], Verdict | None]) -> str:
+    """Why a list's answers about `kinds` cannot be believed; empty if they can. `look` asks the list, None: the DNS gives no answer."""
+    for name in sorted(blocklist.kinds & kinds):
+        listed, clear = (look(canary) for canary in CANARIES[name])
+        if "refused" in {listed, clear}:
+            return "refuses us, as lists refuse public resolvers: let the cluster's resolver ask by itself"
+        if None in {listed, clear}:
+            return "does not answer"
+        if listed == "clear":
+            return "does not know its own test entry"
+        if clear != "clear":
+            return "lists everything"
+    return ""

@@ -13,7 +13,7 @@ import time
 
 import dns.exception
 import dns.resolver
-from blocklists import CANARIES, LISTS, Blocklist, Verdict, kind, question, verdict
+from blocklists import LISTS, Blocklist, Verdict, doubt, kind, question, verdict
 from common import Metrics, push, reason, terminate_cleanly
 
 
@@ -26,21 +26,6 @@ def ask(resolver: dns.resolver.Resolver, subject: str, blocklist: Blocklist) -> 
     except dns.exception.DNSException:
         return None
     return verdict(answers, blocklist)
-
-
-def usable(resolver: dns.resolver.Resolver, blocklist: Blocklist) -> str:
-    """Empty if the list answers as a list must, else why it cannot be believed."""
-    for name in sorted(blocklist.kinds):
-        listed, clear = (ask(resolver, canary, blocklist) for canary in CANARIES[name])
-        if "refused" in {listed, clear}:
-            return "refuses us, as lists refuse public resolvers: let the cluster's resolver ask by itself"
-        if None in {listed, clear}:
-            return "does not answer"
-        if listed == "clear":
-            return "does not know its own test entry"
-        if clear != "clear":
-            return "lists everything"
-    return ""
 
 
 def subjects(options: argparse.Namespace) -> dict[str, str]:
@@ -58,11 +43,11 @@ def look(resolver: dns.resolver.Resolver, asked: dict[str, str]) -> Metrics:
         concerned = {subject: whose for subject, whose in asked.items() if kind(subject) in blocklist.kinds}
         if not concerned:
             continue
-        doubt = usable(resolver, blocklist)
-        metrics.set("mail_blocklist_usable", not doubt, "Whether a block list answers us as a list must", list=blocklist.zone)
-        if doubt:
-            print(f"{blocklist.zone}: {doubt}")
-        for subject, whose in {} if doubt else concerned.items():
+        why = doubt(blocklist, {kind(subject) for subject in concerned}, lambda canary, at=blocklist: ask(resolver, canary, at))
+        metrics.set("mail_blocklist_usable", not why, "Whether a block list answers us as a list must", list=blocklist.zone)
+        if why:
+            print(f"{blocklist.zone}: {why}")
+        for subject, whose in {} if why else concerned.items():
             said = ask(resolver, subject, blocklist)
             if said in {None, "refused"}:
                 print(f"{blocklist.zone}: {subject} ({whose}): no answer")
