@@ -58,7 +58,7 @@ def page(status: int, headers: dict[str, str], body: str, certificate: tuple[str
 
 @pytest.fixture
 def door(site, tmp_path) -> Callable[..., tuple[dict[str, list[str]], list[str], list[str]]]:
-    """What is not well, what the server was asked, and which addresses were tried; `reached` are those that lead to it."""
+    """What is not well, what the server was asked, and which addresses were tried; only `reached` answers."""
     authority = Authority()
 
     def look(status: int, headers: dict[str, str], body: str, *, auth: str, name: str = HOST, days: int = 2, reached: str = PUBLIC):
