@@ -14,7 +14,7 @@ from components.monitoring.rules import LOKI, PROMETHEUS, groups
 from tests.doctor import not_well
 from tools.__main__ import main
 from tools.commands.doctor import table
-from tools.doctor import cluster, jobs, mail
+from tools.doctor import cluster, delivery, dns, edge, jobs, mail, monitoring, prerequisites, results
 from tools.doctor.areas import AREAS
 from tools.doctor.check import Area, broken, degraded, ok
 from tools.doctor.examine import examine, exit_code
@@ -294,6 +294,31 @@ def test_a_check_that_hangs_or_fails_is_one_line_and_holds_nothing_up(live):
     }
     assert exit_code(results) == 3
     assert len(told) == 2
+
+
+def test_a_check_that_saw_nothing_wrong_does_not_claim_what_it_did_not_see(live):
+    (result,) = examine(patient(live), checks_of(lambda _: iter([])), lambda check: None)
+    assert (result.seen.verdict, result.seen.text) == ("ok", "nothing wrong found")
+
+
+def test_what_the_site_lacks_is_said_to_be_unused(site):
+    lean = site("dev")
+    asked = Patient(lean, _unasked, _unasked, None, ("192.0.2.53",))
+    unused = (edge.drift, edge.servers, dns.inside, prerequisites.legacy_address, delivery.relay, results.second_mx, monitoring.rules)
+    texts = {result.check.id: result.seen.text for result in examine(asked, unused, lambda check: None)}
+    assert texts == {
+        "cluster.legacy-address": "not used: needs edge.legacy",
+        "dns.inside": "not used: needs doctor.internal_resolver",
+        "edge.drift": "not used: needs edge.access",
+        "edge.servers": "not used: needs edge.access",
+        "jobs.second-mx": "not used: needs domains.<domain>.dns.mx with another host",
+        "mail.relay": "not used: needs mail.relay",
+        "monitoring.rules": "not used: needs doctor.prometheus and monitoring.prometheus",
+    }
+
+
+def _unasked(*words: str) -> subprocess.CompletedProcess[str]:
+    raise AssertionError(words)
 
 
 def test_many_lines_of_a_check_share_a_row_and_its_remedy(live):

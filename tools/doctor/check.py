@@ -45,6 +45,11 @@ def blind(about: str, text: str) -> Seen:
     return Seen("could not check", about, text)
 
 
+def unused(*settings: str) -> Seen:
+    """Nothing was looked at, because the site lacks one of these settings."""
+    return ok("", f"not used: needs {' and '.join(settings)}")
+
+
 Look = Callable[[Patient], Iterator[Seen]]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from components.names import MAIL_SERVER, SELECTOR
 from components.settings.site import Site
-from tools.doctor.check import Area, Seen, broken, degraded, ok
+from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
 from tools.doctor.patient import Patient, answer, since
 
 AREA = Area("cluster", "what the program expects of the cluster, and the mail server's pod")
@@ -93,6 +93,7 @@ def claims(patient: Patient) -> Iterator[Seen]:
 def secrets(patient: Patient) -> Iterator[Seen]:
     """Secrets that come from the store: whether the last fetch worked."""
     if not patient.site.secret_store:
+        yield unused("secret_store")
         return
     for secret in patient.objects("externalsecrets.external-secrets.io"):
         about = f"ExternalSecret/{secret['metadata']['name']}"

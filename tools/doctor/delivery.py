@@ -13,7 +13,7 @@ from components.monitoring.rules import LOKI
 from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
 from tools.doctor import relay_login
-from tools.doctor.check import Seen, blind, broken, degraded, ok
+from tools.doctor.check import Seen, blind, broken, degraded, ok, unused
 from tools.doctor.dns import ask, resolver
 from tools.doctor.mail import AREA, listening
 from tools.doctor.patient import Patient, answer
@@ -32,9 +32,11 @@ _FILTER = re.compile(r"\|([=~]) `([^`]*)`")
 )
 def srs(patient: Patient) -> Iterator[Seen]:
     """The two ports of postsrsd, as the pod's kernel lists them."""
-    if patient.site.srs:
-        missing = [port for port in SRS_PORTS if port not in listening(patient)]
-        yield broken("postsrsd", f"nothing listens on {', '.join(map(str, missing))}") if missing else ok("postsrsd", "listens")
+    if not patient.site.srs:
+        yield unused("mail.srs")
+        return
+    missing = [port for port in SRS_PORTS if port not in listening(patient)]
+    yield broken("postsrsd", f"nothing listens on {', '.join(map(str, missing))}") if missing else ok("postsrsd", "listens")
 
 
 @AREA.check(
@@ -79,6 +81,7 @@ def relay(patient: Patient) -> Iterator[Seen]:
     """A log-in at the relay from the pod, with the pod's own password, which does not leave it; nothing is sent."""
     relay = patient.site.mail.relay
     if relay is None:
+        yield unused("mail.relay")
         return
     # The image has Python, but not this project.
     said = patient.inside("python3", "-c", Path(relay_login.__file__).read_text("utf-8"), relay.host, str(relay.port))

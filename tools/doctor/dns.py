@@ -23,7 +23,7 @@ from components.dns.records import Record, internal_records, records, zones
 from components.dns.zonefile import rdata
 from components.listeners import IMAPS
 from tools.commands.dns_snapshot import look
-from tools.doctor.check import Area, BlindError, Seen, blind, broken, degraded, ok
+from tools.doctor.check import Area, BlindError, Seen, blind, broken, degraded, ok, unused
 from tools.doctor.patient import Patient
 
 AREA = Area("dns", "the site's records as others are answered")
@@ -146,7 +146,9 @@ def authority(patient: Patient) -> Iterator[Seen]:
 def inside(patient: Patient) -> Iterator[Seen]:
     """The resolver that clients inside use answers the internal view, TXT records included; a view without them fails SPF and DKIM."""
     server = patient.site.doctor.internal_resolver
-    if server:
+    if server is None:
+        yield unused("doctor.internal_resolver")
+    else:
         yield from _compare(resolver(patient, str(server)), str(server), internal_records(patient.site) or records(patient.site))
 
 
@@ -245,7 +247,10 @@ def _issuer(patient: Patient, server: dns.resolver.Resolver, host: str) -> str:
 )
 def mta_sts(patient: Patient) -> Iterator[Seen]:
     """Each domain's policy over HTTPS, byte for byte, with a certificate that verifies."""
-    for domain, policy in _policies(patient).items():
+    policies = _policies(patient)
+    if not policies:
+        yield unused("domains.<domain>.dns.mta_sts")
+    for domain, policy in policies.items():
         url = f"https://{POLICY_HOST}.{domain}{POLICY_PATH}"
         try:
             with urllib.request.urlopen(url, timeout=SECONDS) as response:

@@ -18,7 +18,7 @@ from components.errors import UserError
 from components.listeners import LISTENERS, SMTP, SUBMISSION, Listener
 from components.settings.site import Site
 from tools.commands.edge import sets
-from tools.doctor.check import Area, Seen, blind, broken, degraded, ok
+from tools.doctor.check import Area, Seen, blind, broken, degraded, ok, unused
 from tools.doctor.dns import ask, resolver
 from tools.doctor.patient import Patient, UnreachedError
 
@@ -39,6 +39,8 @@ FORGED = "192.0.2.1"  # RFC 5737: no client has it
 )
 def drift(patient: Patient) -> Iterator[Seen]:
     """What an apply would change on the firewall now, asked of the firewall itself."""
+    if patient.firewall is None:
+        yield unused("edge.access")
     for kind, answer in _answers(patient, "plan"):
         lines = differences(answer["before"], answer["after"])
         if lines or answer["changed"]:
@@ -55,6 +57,8 @@ def drift(patient: Patient) -> Iterator[Seen]:
 )
 def servers(patient: Patient) -> Iterator[Seen]:
     """The state of each server in each pool, and what the firewall warns of: a foreign HAProxy, a rule that blocks ours."""
+    if patient.firewall is None:
+        yield unused("edge.access")
     for kind, answer in _answers(patient, "health"):
         for warning in answer["warnings"]:
             yield degraded(kind, warning)

@@ -9,7 +9,7 @@ from typing import Any
 from components.errors import UserError
 from components.jobs.probe import INBOUND
 from components.monitoring.rules import PROMETHEUS
-from tools.doctor.check import Area, Seen, broken, degraded, ok
+from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
 from tools.doctor.fetch import fetch
 from tools.doctor.patient import Patient, answer
 
@@ -28,6 +28,9 @@ def _prometheus(patient: Patient, path: str, **parameters: str) -> Any:
         raise UserError(f"{base} does not answer as Prometheus does") from None
 
 
+_ASKED = ("doctor.prometheus", "monitoring.prometheus")
+
+
 def _asked(patient: Patient) -> bool:
     return bool(patient.site.doctor.prometheus and patient.site.monitoring and patient.site.monitoring.prometheus)
 
@@ -41,6 +44,7 @@ def _asked(patient: Patient) -> bool:
 def rules(patient: Patient) -> Iterator[Seen]:
     """The rules in Prometheus, by the names of the alert table."""
     if not _asked(patient):
+        yield unused(*_ASKED)
         return
     held = {rule["name"]: rule for group in _prometheus(patient, "rules", type="alert")["groups"] for rule in group["rules"]}
     wanted = [alert.name for alerts in PROMETHEUS.values() for alert in alerts if alert.query(patient.site)]
@@ -61,6 +65,7 @@ def rules(patient: Patient) -> Iterator[Seen]:
 def alerts(patient: Patient) -> Iterator[Seen]:
     """The alerts of this system that fire now."""
     if not _asked(patient):
+        yield unused(*_ASKED)
         return
     for alert in _prometheus(patient, "alerts")["alerts"]:
         labels = alert["labels"]
@@ -78,6 +83,7 @@ def alerts(patient: Patient) -> Iterator[Seen]:
 def series(patient: Patient) -> Iterator[Seen]:
     """The metrics in the alerts' queries, as Prometheus has them."""
     if not _asked(patient):
+        yield unused(*_ASKED)
         return
     names = set(_prometheus(patient, "label/__name__/values"))
     queries = [query for alerts in PROMETHEUS.values() for alert in alerts if (query := alert.query(patient.site))]
@@ -95,6 +101,7 @@ def series(patient: Patient) -> Iterator[Seen]:
 def crowdsec(patient: Patient) -> Iterator[Seen]:
     """Lines of Postfix and Dovecot that CrowdSec's agents have parsed, as Prometheus scrapes them."""
     if not _asked(patient) or patient.site.monitoring is None or patient.site.monitoring.crowdsec is None:
+        yield unused(*_ASKED, "monitoring.crowdsec")
         return
     query = 'sum(increase(cs_node_hits_ok_total{name=~".*(postfix|dovecot).*"}[1d]))'
     found = _prometheus(patient, "query", query=query)["result"]
@@ -112,6 +119,7 @@ def heartbeat(patient: Patient) -> Iterator[Seen]:
     """What the last run of the probe said of each heartbeat."""
     site = patient.site
     if not (site.jobs.heartbeats and site.jobs.probe):
+        yield unused("jobs.heartbeats", "jobs.probe")
         return
     selector = f"app.kubernetes.io/name={INBOUND}"
     said = answer(patient.kubectl("logs", "--namespace", site.namespace, "--selector", selector, "--tail", "100"))

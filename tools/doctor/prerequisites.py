@@ -8,7 +8,7 @@ from components.jobs.bounds import all_jobs
 from components.names import LEGACY_SERVICE, SELECTOR
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
-from tools.doctor.check import Seen, broken, degraded, ok
+from tools.doctor.check import Seen, broken, degraded, ok, unused
 from tools.doctor.cluster import AREA
 from tools.doctor.patient import Patient, answer
 
@@ -144,6 +144,7 @@ def legacy_address(patient: Patient) -> Iterator[Seen]:
     """Who holds edge.legacy.address: while another Service has it, a roll-back would send mail there."""
     legacy = patient.site.edge.legacy
     if legacy is None:
+        yield unused("edge.legacy")
         return
     wanted = str(legacy.address)
     for service in _all(patient, "services", "--all-namespaces"):

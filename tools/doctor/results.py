@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from components.jobs.bounds import all_jobs, overdue
 from components.jobs.probe import other_mx
-from tools.doctor.check import Seen, blind, broken, degraded, ok
+from tools.doctor.check import Seen, blind, broken, degraded, ok, unused
 from tools.doctor.dns import ask, resolver
 from tools.doctor.edge import NAME, Smtp
 from tools.doctor.fetch import fetch
@@ -44,6 +44,7 @@ def results(patient: Patient) -> Iterator[Seen]:
     """The last results in the Pushgateway: probe, backup with its read-back, restore drill."""
     gateway = patient.site.jobs.pushgateway
     if gateway is None:
+        yield unused("jobs.pushgateway")
         return
     held = list(samples(fetch(patient, f"{gateway}/metrics")))
     for job in all_jobs(patient.site):
@@ -71,7 +72,10 @@ def results(patient: Patient) -> Iterator[Seen]:
 def second_mx(patient: Patient) -> Iterator[Seen]:
     """Every other host in our MX records: its greeting, a recipient of ours, a recipient elsewhere. Nothing is sent."""
     internet = resolver(patient, patient.resolvers[0])
-    for host in other_mx(patient.site):
+    hosts = other_mx(patient.site)
+    if not hosts:
+        yield unused("domains.<domain>.dns.mx with another host")
+    for host in hosts:
         domains = [name for name, domain in patient.site.domains.items() if host in domain.dns.mx]
         addresses = sorted(ask(internet, host, "A") | ask(internet, host, "AAAA"))
         if not addresses:
