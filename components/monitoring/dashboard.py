@@ -33,10 +33,28 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
     pvc = {"namespace": site.namespace, "persistentvolumeclaim": site.mail.storage.claim}
     found = {
         "Is mail flowing": (
-            Panel("Last verdict", "stat", {"email_roundtrip_verdict == 1": "{{verdict}}"}),
-            Panel("Since the last message that arrived", "stat", {"time() - email_roundtrip_last_success_timestamp": ""}, "s"),
             Panel(
-                "In the inbox, from a public address", "stat", {"email_roundtrip_inbox": "inbox", "email_roundtrip_client_public": "PROXY"}
+                "Last verdict",
+                "stat",
+                {"email_roundtrip_verdict == 1": "inbound {{verdict}}", "email_outbound_verdict == 1": "outbound {{verdict}}"},
+            ),
+            Panel(
+                "Since the last message that arrived",
+                "stat",
+                {
+                    "time() - email_roundtrip_last_success_timestamp": "inbound",
+                    "time() - email_outbound_last_success_timestamp": "outbound",
+                },
+                "s",
+            ),
+            Panel(
+                "In the inbox, from a public address",
+                "stat",
+                {
+                    "email_roundtrip_inbox": "inbox",
+                    "email_roundtrip_client_public": "PROXY",
+                    "email_outbound_inbox": "inbox, outbound",
+                },
             ),
             Panel("SPF, DKIM, DMARC of the probe", "stat", {"email_roundtrip_authenticated": "{{method}}"}),
             Panel(
@@ -51,6 +69,7 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
             Panel("Greets", "graph", {"min by (service, host, family) (email_edge_up)": "{{service}} {{host}} {{family}}"}),
             Panel("Valid TLS", "graph", {"min by (service, host, family) (email_edge_tls)": "{{service}} {{host}} {{family}}"}),
             Panel("Certificate, days left", "stat", {"min by (service, host) (email_edge_certificate_days)": "{{service}} {{host}}"}),
+            Panel("Seen over", "stat", {"min by (family) (email_edge_visible)": "{{family}}"}),
             Panel("Listeners in the pod", "graph", {series("mail_listener_up", job=MAIL_SERVER): "{{listener}}"}),
         ),
         "Queue and disk": (
@@ -90,6 +109,7 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
                 "bytes",
             ),
             Panel("Messages saved", "graph", {"backup_messages": "{{mailbox}}"}),
+            Panel("Rows saved", "graph", {"sum by (job) (backup_rows)": "{{job}}"}),
             Panel("Files saved", "graph", {"backup_files": "{{job}} {{source}}"}),
             Panel(
                 "Not saved, or damaged",

@@ -1,7 +1,6 @@
 """What the jobs really push, in a real Pushgateway, before a real Prometheus and Alertmanager: the right alert, and what it silences."""
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from components.monitoring.dashboard import rows
 from components.monitoring.rules import PROMETHEUS, groups, inhibitions
 from tests.lab.jobs.world import ALICE, SPAM, World, fill
+from tests.unit.monitoring import metrics
 from tools.lab.servers import NAME, PASSWORD, Brevo, free_port, http_server
 
 PROGRAMS = ("prometheus", "prometheus-pushgateway", "prometheus-alertmanager")
@@ -257,28 +257,20 @@ def test_nothing_fires_on_what_healthy_jobs_push_and_each_fault_reaches_a_person
     watch.told({"MailListenerMissing", "BackupRepositoryDamaged"})
 
 
-# Pushed, and read by neither an alert nor a panel, with the reason.
-UNREAD = {
-    "backup_vanished_files": "ordinary while mail arrives; in the job's log",
-    "backup_passes": "ordinary while mail arrives; in the job's log",
-    "email_roundtrip_leftovers_deleted": "messages of earlier probes, whose verdicts are shown",
-    "mail_restore_snapshot_timestamp": "the drill itself fails on an old snapshot",
-}
 # Read, and not pushed here: the outbound probe and the edge have no other side in this test, reports and block lists tests of their own.
-ELSEWHERE = ("email_outbound_", "email_edge_", "kubelet_", "kube_")
+ELSEWHERE = ("email_outbound_", "email_edge_", "backup_rows", "kubelet_", "kube_")
 ELSEWHERE += ("dmarc_", "tls_report_", "mail_reports", "mail_blocklist_", "mail_reputation_")
 
 
 def test_every_panel_reads_what_jobs_push_and_all_they_push_is_read(watch, jobs, site):
     watch.settled()
     del jobs
-    pushed = {name for name in watch.names() if name.startswith(("email_", "backup_", "mail_", "spam_", "push_time"))}
+    pushed = {name for name in watch.names() if name.startswith(("email_", "backup_", "mail_", "spam_"))}
     panels = [panel for row in rows(site("prod")).values() for panel in row if panel.kind != "logs"]
     for query in (query for panel in panels for query in panel.queries):
         assert watch.query(query) or any(part in query for part in ELSEWHERE), query
-    queries = " ".join(query for panel in panels for query in panel.queries)
-    read = set(re.findall(r"[a-z_]+", f"{queries} {json.dumps(groups(site('prod'), PROMETHEUS))}"))
-    assert {name for name in pushed - read if not name.startswith("push_")} == UNREAD.keys()
+    assert pushed <= metrics.pushed()
+    assert pushed - metrics.read(site("prod")) <= metrics.UNREAD.keys()
 
 
 def test_a_mailbox_that_refuses_the_probe_is_named(watch, jobs, imap):
