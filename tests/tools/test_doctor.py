@@ -198,6 +198,10 @@ BROKEN = {
         lambda live: live.denied.add("patch services"),
         {"broken cluster.permissions": ["mailserver: may not patch services"]},
     ),
+    "an Ingress that may not be made": (
+        lambda live: live.denied.add("create ingresses.networking.k8s.io"),
+        {"broken cluster.permissions": ["mailserver: may not create ingresses.networking.k8s.io"]},
+    ),
     "a warning of Kubernetes": (
         lambda live: live.lists["events"].append(
             thing(
@@ -239,6 +243,20 @@ def test_one_fault_is_named_and_nothing_else(live, case):
     for name, texts in expected.items():
         for text, line in zip(texts, found[name], strict=True):
             assert text in line
+
+
+PLURALS = {"ingress": "ingresses", "networkpolicy": "networkpolicies", "priorityclass": "priorityclasses"}
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_the_rights_for_every_kind_that_is_rendered_are_asked_for_and_no_other(site, stack):
+    rendered = (ROOT / f"tests/program/golden/{stack}.yaml").read_text("utf-8")
+    kinds = set()
+    for group, kind in re.findall(r"\bkubernetes:([a-z0-9.-]+)/v[0-9a-z]+:([A-Za-z]+)::", rendered):
+        plural = PLURALS.get(kind.lower(), f"{kind.lower()}s")
+        kinds.add(plural if group == "core" else f"{plural}.{group}")
+    by_hand = {"jobs.batch"} if "cronjobs.batch" in kinds else set()  # `make job`
+    assert set(cluster.written(site(stack))) == kinds | by_hand
 
 
 def test_programs_that_the_supervisor_gave_up(live):
