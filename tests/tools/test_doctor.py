@@ -57,7 +57,8 @@ class Cluster:
             ],
         }
         pod["metadata"]["namespace"] = site.namespace
-        pod["spec"] = {"nodeName": "node1", "priority": 1000}
+        containers = [{"name": "docker-mailserver", "image": site.mail.image}]
+        pod["spec"] = {"nodeName": "node1", "priority": 1000, "containers": containers}
         volume = {"claimRef": {"name": "mailserver-data", "namespace": site.namespace}, "persistentVolumeReclaimPolicy": "Retain"}
         foreign = thing("api", spec={"nodeName": "node1", "priority": 2_000_000_000}, status={"phase": "Running"})
         self.everywhere = {
@@ -189,6 +190,10 @@ BROKEN = {
     "another image": (
         _other_image,
         {"degraded cluster.mail-server": ["Deployment/mailserver: runs mailserver/docker-mailserver:edge, declared is "]},
+    ),
+    "a pod of before the update that still runs": (
+        lambda live: live.lists["pods"][0]["spec"]["containers"][0].update(image="mailserver/docker-mailserver:14.0.0"),
+        {"degraded cluster.mail-server": ["mailserver-1: runs mailserver/docker-mailserver:14.0.0, declared is "]},
     ),
     "a container that was killed": (
         _killed,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from components.jobs.bounds import all_jobs
-from components.names import MAIL_SERVER, SELECTOR
+from components.names import CONTAINER, MAIL_SERVER, SELECTOR
 from components.settings.site import Site
 from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
 from tools.doctor.patient import Patient, answer, since
@@ -120,8 +120,13 @@ def secrets(patient: Patient) -> Iterator[Seen]:
     page="runbooks/deploy.md",
 )
 def mail_server(patient: Patient) -> Iterator[Seen]:
-    """The Deployment has rolled out, and runs the image that the settings name; another program may have changed it."""
+    """The Deployment has rolled out, and it and its pod name the image of the settings; another program may have changed it."""
     yield from rolled_out(patient, MAIL_SERVER, patient.site.mail.image)
+    for pod in patient.objects("pods"):
+        if SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
+            (image,) = (container["image"] for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
+            if image != patient.site.mail.image:
+                yield degraded(pod["metadata"]["name"], f"runs {image}, declared is {patient.site.mail.image}")
 
 
 def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
