@@ -237,6 +237,7 @@ def test_where_no_relay_sends_a_listed_address_is_broken(site, monkeypatch):
     monkeypatch.setattr(reputation, "ask", lambda _server, name, _kind: set() if name.startswith(absent) else {"127.0.0.11"})
     found = look(of(site("prod", {"mail/relay": None, "jobs/probe": None}), {}), reputation.block_lists)
     assert found.keys() == {"broken reputation.block-lists"}
+    assert any("zen.spamhaus.org" in line for line in found["broken reputation.block-lists"]), "its code for lines of end users"
 
 
 def stamped(minutes: float, line: str) -> str:

@@ -160,7 +160,11 @@ CAA = {
         f"@ IN {OTHER}\n",
         {"broken dns.caa": [NOT_RENEWED.format("pki.goog")]},
     ),
-    "the host's own records come first": ("Google Trust Services", f"@ IN {LETS_ENCRYPT}\nmail IN {OTHER}\n", {}),
+    "the host's own records come first": (
+        "Let's Encrypt",
+        f"@ IN {LETS_ENCRYPT}\nmail IN {OTHER}\n",
+        {"broken dns.caa": [NOT_RENEWED.format("pki.goog")]},
+    ),
     "none is": (
         "Let's Encrypt",
         '@ IN CAA 0 issue ";"\n',
