@@ -23,24 +23,6 @@ sieve_script declared {{
 """,
 }
 
-COUNTS_PORT = 9900  # Dovecot's own OpenMetrics page, for pulse.py alone
-_COUNTS = """
-# Logins are counted for the pulse alone: the page asks for no password, so it is on the loopback address.
-service stats {{
-  inet_listener http {{
-    {address} = 127.0.0.1
-    port = {port}
-  }}
-}}
-metric auth_success {{
-  filter = event=auth_request_finished AND success=yes
-}}
-metric auth_failure {{
-  filter = event=auth_request_finished AND NOT success=yes
-}}
-"""
-_LISTEN = {"2.3": "address", "2.4": "listen"}
-
 # Lines that only the other version can read; with most of them Dovecot does not start, the rest it misreads (doc.dovecot.org,
 # "Upgrading Dovecot CE from 2.3 to 2.4"). Each with what it is called in the version at hand.
 _FOREIGN = {
@@ -70,7 +52,6 @@ _FOREIGN = {
 def dovecot_cf(site: Site) -> str:
     """dovecot.cf, in the syntax of the image's Dovecot."""
     trusted = " ".join(map(str, edge_networks(site)))
-    counts = _COUNTS.format(address=_LISTEN[site.mail.dovecot], port=COUNTS_PORT) if site.pulse else ""
     return f"""\
 # A wrong password costs its sender five seconds.
 auth_failure_delay = 5s
@@ -89,7 +70,7 @@ service imap-login {{
 }}
 
 # What the settings declare for a mailbox comes first, then the script that its user wrote.
-{_DECLARED_SIEVE[site.mail.dovecot]}{counts}"""
+{_DECLARED_SIEVE[site.mail.dovecot]}"""
 
 
 def foreign_lines(site: Site) -> Iterator[tuple[str, str, str]]:

@@ -39,8 +39,8 @@ def config_files(site: Site) -> dict[str, str]:
         DKIM_LIST: "".join(f"{key.secret_key(name)}\n" for name, domain in site.domains.items() for key in domain.signing_keys),
     }
     files[ALIVE_ARGUMENTS] = alive_arguments(site)
-    if site.pulse:
-        files[PULSE_ARGUMENTS] = pulse_arguments(site, site.pulse)
+    if site.monitoring and site.jobs.pushgateway:
+        files[PULSE_ARGUMENTS] = pulse_arguments(site, site.jobs.pushgateway)
     if site.mail.quotas:
         files["dovecot-quotas.cf"] = accounts.quotas(site)
     files |= {f"rspamd/override.d/{name}": text for name, text in (rspamd.overrides(site) | extra.rspamd).items()}
@@ -52,8 +52,7 @@ def pulse_arguments(site: Site, pushgateway: str) -> str:
     """What pulse.py is told, one argument a line."""
     listeners = {name: port for s in LISTENERS for name, port in ((s.name, s.port), (f"{s.name}-proxy", s.proxy_port))}
     listeners |= {"rspamd": rspamd.MILTER_PORT} | ({"postsrsd": SRS_PORT} if site.srs else {})
-    arguments = [f"--job={MAIL_SERVER}", f"--pushgateway={pushgateway}"]
-    arguments += [f"--counts={port}" for port in (rspamd.CONTROLLER_PORT, dovecot.COUNTS_PORT)]
+    arguments = [f"--job={MAIL_SERVER}", f"--pushgateway={pushgateway}", f"--controller={rspamd.CONTROLLER_PORT}"]
     return "".join(f"{line}\n" for line in (*arguments, *(f"--listener={name}:{port}" for name, port in listeners.items())))
 
 

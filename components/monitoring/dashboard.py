@@ -27,10 +27,6 @@ class Panel:
     unit: str = "short"
 
 
-def _hourly(counter: str, *by: str) -> str:
-    return f"sum by ({', '.join(by)}) (increase({series(counter, job=MAIL_SERVER)}[1h]))"
-
-
 def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
     """Panels by row; queries name nothing that only one kind of Prometheus has, but for the kubelet's and the cluster's own."""
     logs = f'{{namespace="{site.namespace}"}}'
@@ -76,14 +72,9 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
             Panel("Seen over", "stat", {"min by (family) (email_edge_visible)": "{{family}}"}),
             Panel("Listeners in the pod", "graph", {series("mail_listener_up", job=MAIL_SERVER): "{{listener}}"}),
         ),
-        "Filter and logins": (
-            Panel("Verdicts of the last hour", "graph", {_hourly("rspamd_actions_total", "type"): "{{type}}"}),
+        "What the filter decides": (
+            Panel("Verdicts of the last hour", "graph", {"increase(rspamd_actions_total[1h])": "{{type}}"}),
             Panel("Learned from", "stat", {"rspamd_learned_total": "messages"}),
-            Panel(
-                "Logins of the last hour",
-                "graph",
-                {_hourly("dovecot_auth_success_total"): "in", _hourly("dovecot_auth_failure_total"): "refused"},
-            ),
         ),
         "Queue and disk": (
             Panel("Queue", "graph", {"mail_queue_messages": "{{queue}}"}),

@@ -120,11 +120,6 @@ class Site(Model):
         return bool(self.external_aliases) if self.mail.srs is None else self.mail.srs
 
     @property
-    def pulse(self) -> str | None:
-        """The Pushgateway that the mail server's container reports to."""
-        return self.jobs.pushgateway if self.monitoring else None
-
-    @property
     def managesieve(self) -> bool:
         """Whether users write Sieve scripts, which they do in the webmail."""
         return self.webmail is not None and "managesieve" in self.webmail.plugins
