@@ -1,10 +1,13 @@
 """Rules for credentials: the secret store, and Secrets that are made by hand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from components.checks.finding import Area, Found
 from components.mail.secrets import handmade_secrets
+from components.settings.secrets import StoreKey
 from components.settings.site import Site
+from components.settings.types import Model
 
 AREA = Area[Site]("credentials", "Secrets and the secret store")
 
@@ -23,23 +26,19 @@ def source_without_store(site: Site) -> Found:
         yield setting, "names a source, but secret_store is not set"
 
 
-def _sources(site: Site) -> Iterator[str]:
+def _sources(value: Any, setting: str = "") -> Iterator[str]:
     """Every setting that names a place in the secret store."""
-    mail, jobs = site.mail, site.jobs
-    named = {
-        "mail.accounts": mail.accounts.source,
-        "mail.stored_aliases": mail.stored_aliases and mail.stored_aliases.source,
-        "mail.relay.credentials": mail.relay and mail.relay.credentials.source,
-        "jobs.probe.credentials": jobs.probe and jobs.probe.credentials.source,
-        "jobs.backup.key": jobs.backup and jobs.backup.key.source,
-        "jobs.heartbeats.uptime_kuma": jobs.heartbeats and jobs.heartbeats.uptime_kuma,
-        "jobs.heartbeats.urls": jobs.heartbeats and jobs.heartbeats.urls,
-        "webmail.session_key": site.webmail and site.webmail.session_key.source,
-        "webmail.database.password": site.webmail and site.webmail.database.password.source,
-    }
-    for name, domain in site.domains.items():
-        named |= {f"domains.{name}.dkim.{key.selector}": key.source for key in domain.dkim}
-    yield from (setting for setting, source in named.items() if source)
+    parts: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, StoreKey):
+        yield setting.removesuffix(".source")
+    elif isinstance(value, Model):
+        parts = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, tuple):
+        parts = ((getattr(entry, "selector", index), entry) for index, entry in enumerate(value))
+    for name, part in parts:
+        yield from _sources(part, f"{setting}.{name}" if setting else str(name))
 
 
 @AREA.error("probe-without-accounts", remedy="set mail.accounts.source too")

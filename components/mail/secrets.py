@@ -52,6 +52,7 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
         (mail.relay and mail.relay.credentials, RELAY_KEY),
         (jobs.backup and jobs.backup.key, "password"),
         (site.webmail and site.webmail.session_key, "des_key"),
+        (site.webmail and site.webmail.extra_secret, "extra.php"),
         (site.webmail.database.password if site.webmail and site.webmail.database.type != "sqlite" else None, "password"),
     ):
         if secret:

@@ -73,6 +73,12 @@ class SessionKey(Secret):
     name: ObjectName = secret_name("roundcubemail-session")
 
 
+class ExtraSecret(Secret):
+    """Key `extra.php`: a PHP file."""
+
+    name: ObjectName = secret_name("roundcubemail-extra")
+
+
 class Database(Model):
     """Where Roundcube keeps users, settings, contacts and sessions; never mail."""
 
@@ -192,6 +198,11 @@ class Webmail(Model):
         default=None,
         description="PHP lines behind Roundcube's configuration, which they override; not for secrets",
         examples=["$config['language'] = 'de_DE';"],
+    )
+    extra_secret: ExtraSecret | None = Field(
+        default=None,
+        description="Secret with the key `extra.php`: a PHP file that is read last, for plugins' own keys; null: none",
+        examples=[{"name": "roundcubemail-extra"}],
     )
 
     @property

@@ -4,7 +4,7 @@ from components.listeners import IMAPS, MANAGESIEVE_PORT, SUBMISSIONS
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
 from components.settings.webmail import Database, Webmail
-from components.webmail.image import DATABASE_DIR, ENIGMA_DIR, PASSWORD_FILE, SESSION_KEY_FILE, plugin_names
+from components.webmail.image import DATABASE_DIR, ENIGMA_DIR, EXTRA_FILE, PASSWORD_FILE, SESSION_KEY_FILE, plugin_names
 
 DATABASE_FILE = "sqlite.db"  # the image's own name
 
@@ -44,7 +44,9 @@ $config['managesieve_vacation'] = 1;
 """
     if "enigma" in webmail.plugins:
         text += f"\n$config['enigma_pgp_homedir'] = '{ENIGMA_DIR}';\n"
-    return text + (f"\n{webmail.extra_config.rstrip()}\n" if webmail.extra_config else "")
+    if webmail.extra_config:
+        text += f"\n{webmail.extra_config.rstrip()}\n"
+    return text + (f"\nrequire '{EXTRA_FILE}';\n" if webmail.extra_secret else "")
 
 
 def php_ini(site: Site) -> str:

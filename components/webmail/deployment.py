@@ -52,6 +52,8 @@ def secrets(webmail: Webmail) -> dict[str, tuple[str, str]]:
     files = {webmail.session_key.name: ("des_key", image.SESSION_KEY_FILE)}
     if webmail.database.type != "sqlite":
         files[webmail.database.password.name] = ("password", image.PASSWORD_FILE)
+    if webmail.extra_secret:
+        files[webmail.extra_secret.name] = ("extra.php", image.EXTRA_FILE)
     return files
 
 

@@ -15,6 +15,7 @@ AFTER_SET_UP_DIR = "/entrypoint-tasks/post-setup"
 PHP_DIR = "/var/roundcube/php"
 PASSWORD_FILE = f"{SECRETS_DIR}/roundcube_db_password"
 SESSION_KEY_FILE = f"{SECRETS_DIR}/roundcube_des_key"
+EXTRA_FILE = f"{SECRETS_DIR}/roundcube_extra.php"
 
 # An image that finds Roundcube in its document root updates it there, with Composer and from the network. So each start
 # of the container begins with an empty one.

@@ -109,6 +109,14 @@ def test_the_port_is_that_of_the_images_variant(recording):
         assert find(site, "Service", "roundcubemail")["spec"]["ports"][0]["targetPort"] == port
 
 
+def test_a_secret_with_plugins_keys_is_expected_mounted_and_restarts_the_pod(recording):
+    site = recording("dev", {"webmail/extra_secret": {"name": "captcha"}})
+    (projected,) = (volume["projected"] for volume in pod(site)["volumes"] if "projected" in volume)
+    items = {source["secret"]["name"]: source["secret"]["items"] for source in projected["sources"]}
+    assert items["captcha"] == [{"key": "extra.php", "path": "roundcube_extra.php"}]
+    assert [text for _, text in site.messages if "captcha (extra.php)" in text]
+
+
 def test_a_changed_secret_or_configuration_restarts_the_pod(recording):
     prod = find(recording("prod"), "Deployment", "roundcubemail")
     named = prod["metadata"]["annotations"]["secret.reloader.stakater.com/reload"].split(",")

@@ -4,10 +4,12 @@ import contextlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dns.exception
 import dns.message
@@ -19,10 +21,14 @@ from components.dns.zonefile import zone_text
 from components.settings.site import Site
 from tests.doctor import not_well
 from tools.doctor import dns as checks
+from tools.doctor.check import Check
 from tools.doctor.examine import examine
-from tools.doctor.patient import Patient
+from tools.doctor.patient import Patient, from_here
+from tools.lab.certificates import Authority
+from tools.lab.servers import free_port, tls_greeter
 
-pytestmark = pytest.mark.skipif(shutil.which("named", path="/usr/sbin:/usr/bin:/bin") is None, reason="needs Debian's bind9")
+needs_bind = pytest.mark.skipif(shutil.which("named", path="/usr/sbin:/usr/bin:/bin") is None, reason="needs Debian's bind9")
+pytestmark = needs_bind
 
 CONFIGURATION = """
 options {{
@@ -61,9 +67,9 @@ def serving(folder: Path, texts: dict[str, str]) -> Iterator[int]:
 
 @pytest.fixture
 def answered(site, tmp_path: Path) -> Callable[..., dict[str, list[str]]]:
-    """What is not well, by verdict and check, once `edit` has changed the text of the primary zone."""
+    """What is not well, by verdict and check, once `edit` has changed the text of the primary zone; `ways` are the patient's."""
 
-    def look(edit: Callable[[str], str] = str) -> dict[str, list[str]]:
+    def look(edit: Callable[[str], str] = str, check: Check = checks.public, **ways: Any) -> dict[str, list[str]]:
         prod: Site = site("prod")
         texts = {}
         for zone in zones(prod):
@@ -71,8 +77,8 @@ def answered(site, tmp_path: Path) -> Callable[..., dict[str, list[str]]]:
             texts[zone] = zone_text(zone, wanted, 300, datetime(2026, 1, 1, tzinfo=UTC), [])
         texts[prod.primary] = edit(texts[prod.primary])
         with serving(tmp_path, texts) as port:
-            patient = Patient(prod, _none, _none, None, ("127.0.0.1",), dns_port=port)
-            return not_well(examine(patient, [checks.public], lambda check: None))
+            patient = Patient(prod, _none, _none, None, ("127.0.0.1",), dns_port=port, **ways)
+            return not_well(examine(patient, [check], lambda check: None))
 
     return look
 
@@ -143,3 +149,45 @@ def test_a_server_that_lost_the_zone_is_one_line(site, tmp_path):
         seen = list(checks.public.look(patient))
     assert len(seen) == 1
     assert seen[0].verdict != "ok"
+
+
+NOT_RENEWED = "mail.viktorbarzin.me: was issued by Let's Encrypt, and CAA records admit only {}: it will not be renewed"
+LETS_ENCRYPT, OTHER = 'CAA 0 issue "letsencrypt.org; validationmethods=dns-01"', 'CAA 0 issue "pki.goog"'
+CAA = {
+    "it is admitted": ("Let's Encrypt", f"@ IN {LETS_ENCRYPT}\n@ IN {OTHER}\n", {}),
+    "another one is": (
+        "Let's Encrypt",
+        f"@ IN {OTHER}\n",
+        {"broken dns.caa": [NOT_RENEWED.format("pki.goog")]},
+    ),
+    "the host's own records come first": ("Google Trust Services", f"@ IN {LETS_ENCRYPT}\nmail IN {OTHER}\n", {}),
+    "none is": (
+        "Let's Encrypt",
+        '@ IN CAA 0 issue ";"\n',
+        {"broken dns.caa": [NOT_RENEWED.format("(none)")]},
+    ),
+    "only wildcards are restricted": ("Lab", '@ IN CAA 0 issuewild "pki.goog"\n', {}),
+    "it is not known by name": (
+        "Lab",
+        f"@ IN {LETS_ENCRYPT}\n",
+        {
+            "could not check dns.caa": [
+                "mail.viktorbarzin.me: was issued by Lab, whose name in CAA records is not known here; they admit letsencrypt.org"
+            ]
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CAA)
+def test_the_authority_of_the_certificate_that_is_shown_against_caa(answered, case):
+    organisation, lines, expected = CAA[case]
+    authority, port = Authority(organisation), free_port()
+    with tls_greeter(authority.issue("mail.viktorbarzin.me"), port, starttls=False):
+        found = answered(
+            lambda text: text + lines,
+            checks.caa,
+            connect=lambda _address, _port, seconds: from_here("127.0.0.1", port, seconds),
+            tls=lambda: ssl.create_default_context(cadata=authority.certificate),
+        )
+    assert found == expected

@@ -123,7 +123,7 @@ def test_kubectl_reads_every_line(tmp_path):
         "current-context": "none",
     }
     (tmp_path / "config").write_text(json.dumps(config))
-    for name in ("accounts.json", "mail.pem", "x"):
+    for name in ("accounts.json", "extra.php", "mail.pem", "x"):
         (tmp_path / name).touch()
 
     def type_(line: str) -> str:

@@ -219,7 +219,9 @@ def caa(patient: Patient) -> Iterator[Seen]:
         elif names & issuers:
             yield ok(host, f"{issuer} is admitted")
         else:
-            yield broken(host, f"was issued by {issuer}, and CAA records admit only {_short(issuers)}: it will not be renewed")
+            yield broken(
+                host, f"was issued by {issuer}, and CAA records admit only {_short(issuers - {''}) or '(none)'}: it will not be renewed"
+            )
 
 
 def _issuer(patient: Patient, server: dns.resolver.Resolver, host: str) -> str:

@@ -42,7 +42,14 @@ def door(patient: Patient) -> Iterator[Seen]:
     if webmail is None:
         return
     url = f"https://{webmail.host}/"
-    status, location, body = _get(patient, webmail.host)
+    try:
+        status, location, body = _get(patient, webmail.host)
+    except ssl.SSLCertVerificationError as error:
+        yield broken(url, f"certificate: {error.verify_message}")
+        return
+    except (OSError, http.client.HTTPException) as error:
+        yield broken(url, f"{type(error).__name__}: {error}")
+        return
     if status >= 500:
         yield broken(url, f"answers with {status}")
     elif webmail.auth == "required":

@@ -22,9 +22,10 @@ def _openssl(*arguments: str, stdin: str = "") -> str:
 class Authority:
     """Issues certificates that the lab's machines trust."""
 
-    def __init__(self) -> None:
+    def __init__(self, organisation: str = "Lab") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Lab authority")])
+        names = {x509.NameOID.ORGANIZATION_NAME: organisation, x509.NameOID.COMMON_NAME: "Lab authority"}
+        self._name = x509.Name([x509.NameAttribute(kind, name) for kind, name in names.items()])
         ours = x509.BasicConstraints(ca=True, path_length=0)
         self.certificate = self._sign(self._name, self._key.public_key(), ours, critical=True, days=2)
 

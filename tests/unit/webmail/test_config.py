@@ -17,7 +17,7 @@ AWKWARD = "p@ss/w:rd'\\%$x \"end"  # what a URL, a PHP text and a shell each rea
 
 def read(site, tmp_path, password: str = "", server: dict[str, str] | None = None) -> dict:
     """The options as PHP has them after custom.php, with the Secrets' files where the test can write them."""
-    secrets = {image.SESSION_KEY_FILE: "k" * 24, image.PASSWORD_FILE: password}
+    secrets = {image.SESSION_KEY_FILE: "k" * 24, image.PASSWORD_FILE: password, image.EXTRA_FILE: "<?php $config['language'] = 'bg_BG';"}
     text = custom_php(site, site.webmail)
     for path, value in secrets.items():
         file = tmp_path / path.rpartition("/")[2]
@@ -50,6 +50,12 @@ def test_an_awkward_password_reaches_the_database_as_it_is(site, tmp_path):
 def test_sqlite_needs_no_password(site, tmp_path):
     assert read(site("dev"), tmp_path)["db_dsnw"].startswith("sqlite:////var/roundcube/db/")
     assert image.PASSWORD_FILE not in custom_php(site("dev"), site("dev").webmail)
+
+
+def test_a_plugins_own_keys_come_from_a_secret_and_have_the_last_word(site, tmp_path):
+    changes = {"webmail/extra_config": "$config['language'] = 'de_DE';"}
+    assert read(site("dev", changes), tmp_path)["language"] == "de_DE"
+    assert read(site("dev", changes | {"webmail/extra_secret": {}}), tmp_path)["language"] == "bg_BG"
 
 
 def test_no_variable_holds_the_password(site):
