@@ -5,22 +5,24 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
+from components.checks.registry import read_site
 from components.errors import UserError
 from components.settings.edge import Legacy
 from tests.lab.support import Log
 from tools.commands.doctor import check_after_flip
-from tools.doctor import edge, mail
+from tools.doctor import edge, mail, results
 from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
 from tools.doctor.patient import Patient, UnreachedError, from_here
 from tools.lab import haproxy
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
+from tools.lab.paths import SENDER, SENDER_DOMAIN
 from tools.lab.patient import patient_of_lab
 from tools.new_site import dkim_key
 
@@ -69,10 +71,10 @@ def look(lab: Lab, patient: Patient) -> dict[str, set[str]]:
     """What is not well: the things that each check names, by verdict and check."""
     checks = [check for area in AREAS if area in (mail.AREA, edge.AREA) for check in area.checks if check.id not in ELSEWHERE]
     with lab.outside():
-        results = examine(patient, checks, lambda check: None)
-    assert {result.check.id for result in results} == {check.id for check in checks}
+        seen = examine(patient, checks, lambda check: None)
+    assert {result.check.id for result in seen} == {check.id for check in checks}
     found: dict[str, set[str]] = {}
-    for result in results:
+    for result in seen:
         if result.seen.verdict != "ok":
             found.setdefault(f"{result.seen.verdict} {result.check.id}", set()).add(result.seen.about)
     # The lab's client is where HAProxy is, so the PROXY ports must believe it; from elsewhere a network policy refuses.
@@ -163,6 +165,7 @@ def test_a_disk_without_free_space_for_the_largest_message(lab: Lab, patient: Pa
     finally:
         pod.run("umount", "/var/mail-state")
     assert found["broken mail.disk"] == {"/var/mail-state"}
+    assert broken_ones(found)[0] == "mail.disk", "the cause comes first"
 
 
 def test_after_new_redirects_a_sound_system_passes(lab: Lab, patient: Patient, capsys):
@@ -254,3 +257,48 @@ def test_haproxy_without_the_header(lab: Lab, patient: Patient):
         lab.wait_until_served()
     assert broken_ones(found) == ["edge.services"]
     assert found["broken edge.services"] == everywhere(lab, *SERVICES)
+
+
+@pytest.fixture
+def backed(lab: Lab, patient: Patient) -> Iterator[tuple[Patient, Callable[..., None]]]:
+    """A site whose other MX is the lab's Postfix on the Internet, and a change of that one's main.cf."""
+    other = lab.sender.host
+    main_cf = other.path("/etc/postfix/main.cf").read_text()
+    settings = json.loads(lab.site.model_dump_json())
+    settings["domains"][lab.site.primary]["dns"]["mx"] = {lab.site.hostname: 10, f"mx.{SENDER_DOMAIN}": 20}
+
+    def change(*words: str) -> None:
+        other.run("postconf", "-e", *words)
+        other.settle_postfix()
+        other.run("postfix", "reload")
+
+    yield replace(patient, site=read_site(json.dumps(settings))), change
+    other.write("/etc/postfix/main.cf", main_cf)
+    other.settle_postfix()
+    other.run("postfix", "reload")
+
+
+def second_mx(lab: Lab, patient: Patient) -> tuple[str, str]:
+    with lab.outside():
+        (result,) = examine(patient, [results.second_mx], lambda check: None)
+    assert result.seen.about == f"mx.{SENDER_DOMAIN} {SENDER}"
+    return result.seen.verdict, result.seen.text
+
+
+def test_a_second_mx(lab: Lab, backed: tuple[Patient, Callable[..., None]]):
+    patient, change = backed
+    ours = lab.site.primary
+    verdict, text = second_mx(lab, patient)
+    assert verdict == "broken"
+    assert text.startswith(f"refuses mail for {ours}: 554 5.7.1"), "it does not know the domain"
+    change(f"relay_domains={ours}")
+    assert second_mx(lab, patient) == ("ok", f"takes {ours}, refuses others")
+    anyone = "check_client_access static:OK, reject"  # with a plain `permit` and no `reject` Postfix does not run
+    change(f"smtpd_relay_restrictions={anyone}", f"smtpd_recipient_restrictions={anyone}")
+    assert second_mx(lab, patient) == ("broken", "takes mail for any domain: an open relay")
+    lab.sender.stop()
+    try:
+        assert second_mx(lab, patient)[0] == "could not check", "many networks let nothing out to port 25"
+        assert second_mx(lab, replace(patient, outside=True))[0] == "broken"
+    finally:
+        lab.sender.start()

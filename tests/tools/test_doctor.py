@@ -57,7 +57,8 @@ class Cluster:
             ],
         }
         pod["metadata"]["namespace"] = site.namespace
-        pod["spec"] = {"nodeName": "node1", "priority": 1000}
+        containers = [{"name": "docker-mailserver", "image": site.mail.image}]
+        pod["spec"] = {"nodeName": "node1", "priority": 1000, "containers": containers}
         volume = {"claimRef": {"name": "mailserver-data", "namespace": site.namespace}, "persistentVolumeReclaimPolicy": "Retain"}
         foreign = thing("api", spec={"nodeName": "node1", "priority": 2_000_000_000}, status={"phase": "Running"})
         self.everywhere = {
@@ -190,6 +191,10 @@ BROKEN = {
         _other_image,
         {"degraded cluster.mail-server": ["Deployment/mailserver: runs mailserver/docker-mailserver:edge, declared is "]},
     ),
+    "a pod of before the update that still runs": (
+        lambda live: live.lists["pods"][0]["spec"]["containers"][0].update(image="mailserver/docker-mailserver:14.0.0"),
+        {"degraded cluster.mail-server": ["mailserver-1: runs mailserver/docker-mailserver:14.0.0, declared is "]},
+    ),
     "a container that was killed": (
         _killed,
         {"degraded cluster.restarts": ["mailserver-1 docker-mailserver: started again 1 times; last ended: OOMKilled"]},
@@ -197,6 +202,10 @@ BROKEN = {
     "a right that is missing": (
         lambda live: live.denied.add("patch services"),
         {"broken cluster.permissions": ["mailserver: may not patch services"]},
+    ),
+    "an Ingress that may not be made": (
+        lambda live: live.denied.add("create ingresses.networking.k8s.io"),
+        {"broken cluster.permissions": ["mailserver: may not create ingresses.networking.k8s.io"]},
     ),
     "a warning of Kubernetes": (
         lambda live: live.lists["events"].append(
@@ -239,6 +248,20 @@ def test_one_fault_is_named_and_nothing_else(live, case):
     for name, texts in expected.items():
         for text, line in zip(texts, found[name], strict=True):
             assert text in line
+
+
+PLURALS = {"ingress": "ingresses", "networkpolicy": "networkpolicies", "priorityclass": "priorityclasses"}
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_the_rights_for_every_kind_that_is_rendered_are_asked_for_and_no_other(site, stack):
+    rendered = (ROOT / f"tests/program/golden/{stack}.yaml").read_text("utf-8")
+    kinds = set()
+    for group, kind in re.findall(r"\bkubernetes:([a-z0-9.-]+)/v[0-9a-z]+:([A-Za-z]+)::", rendered):
+        plural = PLURALS.get(kind.lower(), f"{kind.lower()}s")
+        kinds.add(plural if group == "core" else f"{plural}.{group}")
+    by_hand = {"jobs.batch"} if "cronjobs.batch" in kinds else set()  # `make job`
+    assert set(cluster.written(site(stack))) == kinds | by_hand
 
 
 def test_programs_that_the_supervisor_gave_up(live):

@@ -1,8 +1,10 @@
 """The cluster: what the program expects of it, and whether the mail server runs in it as declared."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from components.names import MAIL_SERVER, SELECTOR
+from components.jobs.bounds import all_jobs
+from components.names import CONTAINER, MAIL_SERVER, SELECTOR
 from components.settings.site import Site
 from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
 from tools.doctor.patient import Patient, answer, since
@@ -50,23 +52,29 @@ def interfaces(patient: Patient) -> Iterator[Seen]:
 def permissions(patient: Patient) -> Iterator[Seen]:
     """The rights that an `up` needs, asked of the API server itself (`kubectl auth can-i`)."""
     namespace = patient.site.namespace
-    missing = []
-    for kind in (
-        "configmaps",
-        "services",
-        "persistentvolumeclaims",
-        "deployments.apps",
-        "cronjobs.batch",
-        "jobs.batch",
-        "networkpolicies.networking.k8s.io",
-    ):
-        for verb in ("create", "patch"):
-            said = patient.kubectl("auth", "can-i", verb, kind, "--namespace", namespace)
-            if said.stdout.strip() == "no":
-                missing.append(f"{verb} {kind}")
-            else:
-                answer(said)
+    wanted = [f"{verb} {kind}" for kind in written(patient.site) for verb in ("create", "patch")]
+
+    def refused(right: str) -> bool:
+        said = patient.kubectl("auth", "can-i", *right.split(), "--namespace", namespace)
+        return said.stdout.strip() == "no" or not answer(said)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        missing = [right for right, no in zip(wanted, pool.map(refused, wanted), strict=True) if no]
     yield broken(namespace, f"may not {', '.join(missing)}") if missing else ok(namespace, "may write")
+
+
+def written(site: Site) -> Iterator[str]:
+    """The kinds that an `up` or a `make job` of the site writes, as `kubectl auth can-i` takes them."""
+    yield from ("configmaps", "deployments.apps", "namespaces", "networkpolicies.networking.k8s.io", "persistentvolumeclaims", "services")
+    if any(all_jobs(site)):
+        yield from ("cronjobs.batch", "jobs.batch")
+    if any(backup and backup.target.nfs for backup in (site.jobs.backup, site.jobs.webmail_backup)):
+        yield "persistentvolumes"
+    if site.webmail or site.dns:
+        yield "ingresses.networking.k8s.io"
+    if site.mail.priority_class and site.mail.priority_class.value is not None:
+        yield "priorityclasses.scheduling.k8s.io"
+    yield from (name for name, _, _ in _interfaces(site))
 
 
 @AREA.check(
@@ -112,8 +120,13 @@ def secrets(patient: Patient) -> Iterator[Seen]:
     page="runbooks/deploy.md",
 )
 def mail_server(patient: Patient) -> Iterator[Seen]:
-    """The Deployment has rolled out, and runs the image that the settings name; another program may have changed it."""
+    """The Deployment has rolled out, and it and its pod name the image of the settings; another program may have changed it."""
     yield from rolled_out(patient, MAIL_SERVER, patient.site.mail.image)
+    for pod in patient.objects("pods"):
+        if SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
+            (image,) = (container["image"] for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
+            if image != patient.site.mail.image:
+                yield degraded(pod["metadata"]["name"], f"runs {image}, declared is {patient.site.mail.image}")
 
 
 def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
