@@ -52,7 +52,7 @@ def pulse_arguments(site: Site, pushgateway: str) -> str:
     """What pulse.py is told, one argument a line."""
     listeners = {name: port for s in LISTENERS for name, port in ((s.name, s.port), (f"{s.name}-proxy", s.proxy_port))}
     listeners |= {"rspamd": rspamd.MILTER_PORT} | ({"postsrsd": SRS_PORT} if site.srs else {})
-    arguments = [f"--job={MAIL_SERVER}", f"--pushgateway={pushgateway}"]
+    arguments = [f"--job={MAIL_SERVER}", f"--pushgateway={pushgateway}", f"--controller={rspamd.CONTROLLER_PORT}"]
     return "".join(f"{line}\n" for line in (*arguments, *(f"--listener={name}:{port}" for name, port in listeners.items())))
 
 

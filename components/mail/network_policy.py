@@ -10,7 +10,7 @@ from components.pods import JOB_LABEL
 
 
 def ingress_policy(component: Component) -> k8s.networking.v1.NetworkPolicy:
-    """Everything that is not listed is refused: Rspamd's controller and plain IMAP, for two, listen on every address."""
+    """Everything that is not listed is refused: plain IMAP, for one, listens on every address."""
     site = component.site
     edge = [_from_network(network) for network in edge_networks(site)]
     stock = [*_clients(site.mail.allowed_namespaces), *edge]

@@ -6,12 +6,15 @@ from components.settings.site import Site
 from components.settings.types import Fqdn
 
 MILTER_PORT = 11332  # where Postfix hands mail to Rspamd inside the pod, in the image
+CONTROLLER_PORT = 11334  # the image's; from the pod's own loopback address it asks for no password
 
 
 def overrides(site: Site) -> dict[str, str]:
     """Rspamd's configuration files (UCL) in which we differ from the image, by file name."""
     # The image adds Rspamd's own headers only; Sieve scripts and the probe read the standard one (RFC 8601).
     files = {"milter_headers.conf": 'use = ["authentication-results"];\n'}
+    # The image's is open on every address, and its password is the package's published one. Junk mail is learned over loopback.
+    files["worker-controller.inc"] = f'bind_socket = "127.0.0.1:{CONTROLLER_PORT}";\n'
     if any(domain.signing_keys for domain in site.domains.values()):
         files["dkim_signing.conf"] = _dkim_signing(site)
     if site.mail.rspamd.phishing:

@@ -72,6 +72,10 @@ def rows(site: Site) -> dict[str, tuple[Panel, ...]]:
             Panel("Seen over", "stat", {"min by (family) (email_edge_visible)": "{{family}}"}),
             Panel("Listeners in the pod", "graph", {series("mail_listener_up", job=MAIL_SERVER): "{{listener}}"}),
         ),
+        "What the filter decides": (
+            Panel("Verdicts of the last hour", "graph", {"increase(rspamd_actions_total[1h])": "{{type}}"}),
+            Panel("Learned from", "stat", {"rspamd_learned_total": "messages"}),
+        ),
         "Queue and disk": (
             Panel("Queue", "graph", {"mail_queue_messages": "{{queue}}"}),
             Panel("Oldest message", "graph", {"mail_queue_oldest_seconds": "{{queue}}"}, "s"),

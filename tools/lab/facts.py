@@ -326,7 +326,7 @@ RSPAMD = {
         Fact("authenticated > authenticated", "yes", "our own users' mail"),
         Fact("authenticated > apply > groups_enabled", "[dkim]", "is signed and not scanned"),
     ),
-    "worker-controller.inc": (Fact("bind_socket", '"0.0.0.0:11334"', "learning; the NetworkPolicy keeps it shut"),),
+    "worker-controller.inc": (Fact("bind_socket", '"0.0.0.0:11334"', "learning; our override keeps it on loopback"),),
     "worker-normal.inc": (Fact("enabled", "false", "the proxy scans by itself"), Fact("bind_socket", '"127.0.0.1:11333"', "off")),
     "worker-proxy.inc": (
         Fact("bind_socket", '"127.0.0.1:11332"', "Postfix's milter"),

@@ -179,6 +179,8 @@ def jobs(tmp_path, watch, job, imap):
                 watch.url,
                 "--said",
                 tmp_path / "none",
+                "--controller",
+                1,
                 "--postqueue",
                 queue,
             )
@@ -258,7 +260,7 @@ def test_nothing_fires_on_what_healthy_jobs_push_and_each_fault_reaches_a_person
 
 
 # Read, and not pushed here: the outbound probe and the edge have no other side in this test, reports and block lists tests of their own.
-ELSEWHERE = ("email_outbound_", "email_edge_", "backup_rows", "kubelet_", "kube_")
+ELSEWHERE = ("email_outbound_", "email_edge_", "backup_rows", "rspamd_", "kubelet_", "kube_")
 ELSEWHERE += ("dmarc_", "tls_report_", "mail_reports", "mail_blocklist_", "mail_reputation_")
 
 
