@@ -2,16 +2,18 @@
 
 import json
 import re
+import ssl
 import threading
 import time
 from email.message import EmailMessage
 from typing import Any
 
 from components.checks.registry import read_site
+from components.listeners import IMAPS, SUBMISSION, SUBMISSIONS
 from components.settings.site import Site
 from tests.conftest import change, settings
 from tools.lab.client import Client
-from tools.lab.edge import Lab
+from tools.lab.edge import Lab, client_name
 from tools.lab.hosts import wait_for
 from tools.lab.image import MailServer
 
@@ -73,6 +75,31 @@ class Known:
         if not self._fresh:
             self._meet()
         return self._fresh.pop()
+
+
+def certify(lab: Lab, days: int) -> None:
+    """Another certificate, once it is what clients see: a reload lets processes that wait for a client serve one more with the old."""
+    certificate, key = lab.authority.issue(*lab.site.tls.names, days=days)
+    lab.pod.mount_certificate(certificate, key)
+    lab.pod.detect_changes()
+    wanted = ssl.PEM_cert_to_DER_cert(certificate)
+    for client in (Client(lab), Client(lab, inside=True)):
+        for port in (SUBMISSIONS.port, SUBMISSION.port, IMAPS.port):
+            wait_for(f"its certificate on {client.server} {port}", lambda client=client, port=port: _shown(client, port) == wanted)
+
+
+def _shown(client: Client, port: int) -> bytes | None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it may have ended
+    with client.raw(port) as plain:
+        if port == SUBMISSION.port:
+            plain.recv(1024)
+            plain.sendall(f"EHLO {client_name(client.source)}\r\n".encode())
+            plain.recv(1024)
+            plain.sendall(b"STARTTLS\r\n")
+            plain.recv(1024)
+        with context.wrap_socket(plain) as secure:
+            return secure.getpeercert(binary_form=True)
 
 
 class Log:

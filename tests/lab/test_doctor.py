@@ -13,7 +13,7 @@ import pytest
 from components.checks.registry import read_site
 from components.errors import UserError
 from components.settings.edge import Legacy
-from tests.lab.support import Log
+from tests.lab.support import Log, certify
 from tools.commands.doctor import check_after_flip
 from tools.doctor import edge, mail, results
 from tools.doctor.areas import AREAS
@@ -55,11 +55,6 @@ def renewed(lab: Lab) -> Iterator[None]:
     certify(lab, 60)
     yield
     certify(lab, 2)
-
-
-def certify(lab: Lab, days: int) -> None:
-    lab.pod.mount_certificate(*lab.authority.issue(*lab.site.tls.names, days=days))
-    lab.pod.detect_changes()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from components.jobs.inside import INSIDE
 from components.jobs.job import SCRIPTS_DIR
 from components.settings.site import Site
-from tests.lab.support import Log, image, lab_site
+from tests.lab.support import Log, certify, image, lab_site
 from tools.lab.edge import Lab
 from tools.lab.hosts import Host
 from tools.lab.paths import NAMESERVER, POD
@@ -133,17 +133,12 @@ def test_a_log_in_before_tls(ask: Ask, postfix: Callable[..., None]):
 
 def test_a_certificate_that_has_ended(lab: Lab, ask: Ask):
     try:
-        _certify(lab, -1)
+        certify(lab, -1)
         told = ask()
     finally:
-        _certify(lab, 2)
+        certify(lab, 2)
     assert told["services", "broken"] == SMTP | {"imaps"}
     assert ("services", "ok") not in told
-
-
-def _certify(lab: Lab, days: int) -> None:
-    lab.pod.mount_certificate(*lab.authority.issue(*lab.site.tls.names, days=days))
-    lab.pod.detect_changes()
 
 
 def test_imap_that_has_ended(lab: Lab, ask: Ask):

@@ -326,7 +326,9 @@ def slow_cluster(tmp_path, monkeypatch):
 
 def test_a_doctor_that_is_interrupted_ends_at_once_and_says_so(slow_cluster):
     command = [sys.executable, "-m", "tools", "doctor", "--stack", "prod", "--only", "cluster"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     wait_for("its first question", slow_cluster.exists, 30)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)

@@ -122,14 +122,19 @@ def make_maildir(place: Path, mailbox: Path) -> None:
         os.chown(path, VMAIL, VMAIL)
 
 
+def reachable(folder: Path) -> None:
+    """Other users than root may enter a folder of root's."""
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == 0 and parent not in {Path("/"), Path(tempfile.gettempdir())}:
+            parent.chmod(parent.stat().st_mode | 0o711)
+
+
 @contextmanager
 def dovecot(folder: Path, certificate: tuple[str, str], addresses: list[str]) -> Iterator[Dovecot]:
     if shutil.which("dovecot") is None or os.getuid() != 0:
         raise RuntimeError("needs root and Debian's dovecot-imapd")
     folder.mkdir(parents=True, exist_ok=True)
-    for parent in (folder, *folder.parents):  # Dovecot's own users must be able to reach their sockets
-        if parent.stat().st_uid == 0 and parent not in {Path("/"), Path(tempfile.gettempdir())}:
-            parent.chmod(parent.stat().st_mode | 0o711)
+    reachable(folder)  # for Dovecot's own users
     mail, port = folder / "mail", free_port()
     run = Path(tempfile.mkdtemp(prefix="dovecot-"))  # a socket's path is limited to 107 characters
     run.chmod(0o755)

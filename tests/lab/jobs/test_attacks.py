@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.jobs.world import ALICE, DRILL, JOB, SCRIPTS, SPAM, fill
-from tools.lab.servers import NAME, PASSWORD, dovecot
+from tools.lab.servers import NAME, PASSWORD, dovecot, reachable
 
 
 def saved(world) -> set[str]:
@@ -312,9 +312,7 @@ def test_dovecot_has_to_show_every_message_and_runs_without_privileges(world, tm
     who = tmp_path / "who"
     who.touch()
     who.chmod(0o666)
-    for parent in who.parents:
-        if str(parent).startswith("/tmp/pytest"):
-            parent.chmod(0o755)
+    reachable(tmp_path)
     imap = tmp_path / "imap"
     hide = f"find {world.scratch}/restored -name '{made[1].name.partition(':')[0]}*' -delete"
     imap.write_text(f'#!/bin/sh\nid -u > {who}\n{hide}\nexec /usr/lib/dovecot/imap "$@"\n', encoding="utf-8")

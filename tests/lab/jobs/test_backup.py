@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from tests.lab.jobs.world import ALICE, JOB, KEY, SCRIPTS, SPAM, fill
+from tools.lab.servers import reachable
 
 
 def test_the_log_folder_does_not_overwrite_the_mail_though_both_are_called_mail(world):
@@ -153,9 +154,7 @@ def test_a_file_that_cannot_be_read_fails_the_backup(world):
     """Root reads everything, so the job runs as another user here."""
     fill(world.root / "mail", ALICE, 5)
     subprocess.run(["chown", "-R", "65534", str(world.root), str(world.repository.parent), str(world.scratch), str(world.key)], check=True)
-    for parent in world.root.parents:
-        if str(parent).startswith("/tmp/pytest"):
-            parent.chmod(0o755)
+    reachable(world.root)
     victim = next((world.root / "mail").rglob("cur/*"))
     os.chown(victim, 0, 0)
     victim.chmod(0o600)
