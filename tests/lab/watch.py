@@ -122,16 +122,14 @@ class Watch:
         self.settled()
         return {row["metric"]["alertname"] for row in self.query('ALERTS{alertstate="firing"}')}
 
+    def passed_on(self) -> set[str]:
+        """What Alertmanager has, less what it inhibits."""
+        held = json.loads(fetch(f"{self.alertmanager}/api/v2/alerts?inhibited=false&active=true"))
+        return {alert["labels"]["alertname"] for alert in held}
+
     def told(self, expected: set[str]) -> None:
-        """What Alertmanager would pass on becomes this, and stays."""
-
-        def passed_on() -> set[str]:
-            return {
-                alert["labels"]["alertname"]
-                for alert in json.loads(fetch(f"{self.alertmanager}/api/v2/alerts?inhibited=false&active=true"))
-            }
-
-        until(lambda: passed_on() == expected)
+        """What Alertmanager would pass on becomes this."""
+        until(lambda: self.passed_on() == expected)
 
     def names(self) -> set[str]:
         return set(json.loads(fetch(f"{self.prometheus}/api/v1/label/__name__/values"))["data"])
