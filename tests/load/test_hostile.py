@@ -1,10 +1,8 @@
 """Input made to break things: afterwards every service still serves, and no process has died of it."""
 
-import email
-import email.policy
+import contextlib
 import io
 import re
-import smtplib
 import socket
 import threading
 import time
@@ -15,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.listeners import LISTENERS, SMTP
+from components.listeners import LISTENERS, SMTP, Listener
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
+from tools.lab.memory import pod_memory
 from tools.lab.traffic import Traffic
 
-EXAMPLES = 40  # of PROXY headers on each port
+EXAMPLES = 500  # of PROXY headers, on the four ports in turns
 SLOW_CLIENTS = 120  # on each port, more than Dovecot and Postfix have processes for one
 DEATH = re.compile(r"panic|fatal|killed by signal|core dump|throttling|[Ss]egmentation|Assertion")
 
@@ -71,24 +70,20 @@ def unharmed(lab: Lab) -> Iterator[None]:
     with Traffic(lab, 4) as traffic:
         traffic.wait_until_accepted()
         wait_for("a session", lambda: "" in traffic.sessions)
-    wait_for("the messages", lambda: not traffic.lost(), 60)
+    traffic.wait_until_kept()
     assert [line for line in lab.pod.log()[before:].splitlines() if DEATH.search(line)] == []
 
 
-@pytest.mark.parametrize("listener", LISTENERS, ids=lambda listener: listener.name)
-def test_no_proxy_header_stops_a_listener(lab: Lab, unharmed: None, listener) -> None:
+def test_no_proxy_header_stops_a_listener(lab: Lab, unharmed: None) -> None:
     edge = Client(lab, str(lab.site.edge.address), inside=True)
 
     @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(headers)
-    def try_one(header: bytes) -> None:
-        with edge.raw(listener.proxy_port) as connection:
-            try:
-                connection.sendall(header)
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(4096):
-                    pass
-            except ConnectionError:
+    @given(headers, st.sampled_from(LISTENERS))
+    def try_one(header: bytes, listener: Listener) -> None:
+        with edge.raw(listener.proxy_port) as connection, contextlib.suppress(OSError):  # the server may be the first to hang up
+            connection.sendall(header)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
                 pass
 
     try_one()
@@ -127,21 +122,21 @@ def test_slow_clients_keep_nobody_out(lab: Lab, unharmed: None) -> None:
             connection.close()
 
 
-@pytest.mark.parametrize("listener", LISTENERS, ids=lambda listener: listener.name)
-def test_a_line_without_an_end_is_cut_off(lab: Lab, unharmed: None, listener) -> None:
-    client = Client(lab, ipv6=True)
-    with client.raw(listener.port) as plain:
-        connection = plain if listener.tls == "starttls" else client.context().wrap_socket(plain, server_hostname=lab.site.hostname)
-        with connection:
-            connection.recv(4096)
-            connection.settimeout(20)
-            sent = 0
-            try:
-                while sent < 64 << 20:
-                    sent += connection.send(b"A" * 65536)
-            except OSError:
-                pass
-    assert sent < 64 << 20
+ENDLESS = 64 << 20  # bytes
+
+
+def test_a_line_without_an_end_takes_no_memory(lab: Lab, unharmed: None) -> None:
+    """Before TLS, where it has to begin with a greeting, and behind it: cut off, or read and forgotten."""
+    client, before = Client(lab, ipv6=True), pod_memory(lab)
+    for listener in LISTENERS:
+        with client.raw(listener.port) as plain:
+            if listener.tls == "starttls":
+                plain.recv(4096)
+            connection = plain if listener.tls == "starttls" else client.context().wrap_socket(plain, server_hostname=lab.site.hostname)
+            with connection, contextlib.suppress(OSError):
+                for _ in range(ENDLESS >> 16):
+                    connection.sendall(b"A" * (1 << 16))
+            assert pod_memory(lab) - before < ENDLESS // 2
 
 
 def bomb() -> bytes:
@@ -173,7 +168,7 @@ STRANGE = {
     "archives in archives": lambda: attached(bomb(), "bomb.zip"),
     "a broken archive": lambda: attached(bomb()[:-100], "broken.zip"),
     "an unknown charset": lambda: b"Content-Type: text/plain; charset=utf-7777\nContent-Transfer-Encoding: base64\n\n%%%=\xff\xfe\n",
-    "a broken charset": lambda: b"Subject: =?utf-8?b?////?= =?x?q?=ZZ?=\nContent-Type: text/html; charset=utf-16\n\n\xd8\x00\xdc<a href=x>\n",
+    "a broken charset": lambda: b"Subject: =?utf-8?b?////?= =?x?q?=ZZ?=\nContent-Type: text/html; charset=utf-16\n\n\xd8\x00\xdc<a>\n",
     "a header without an end": lambda: b"X-Long: " + b"a" * 900_000 + b"\n\nx\n",
     "a folded header without an end": lambda: b"X-Long: a" + b"\n b" * 200_000 + b"\n\nx\n",
     "headers without number": lambda: b"".join(b"X-%d: x\n" % number for number in range(50_000)) + b"\nx\n",

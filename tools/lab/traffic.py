@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from pathlib import Path
 
 from components.listeners import SMTP, SUBMISSIONS
 from tools.lab.client import Client, message
@@ -29,6 +28,7 @@ LETTERS = 10  # per connection, at most
 RETRY = 3.0  # seconds from a refusal to the next try
 ROLES = ("deliver", "read", "deliver", "submit")
 PATIENCE = 180.0  # seconds for which a sender still tries after the end
+RAMP = 0.03  # seconds from one client to the next: the lab's name server has to keep up
 TEXT = "word " * 600 + "\n"
 _MESSAGE_ID = re.compile(rb"^Message-ID:\s*(<[^>]+>)", re.IGNORECASE | re.MULTILINE)
 
@@ -63,7 +63,8 @@ class Traffic:
         self.sessions: list[str] = []  # of the readers: what went wrong with each, or nothing
         self._over = threading.Event()
         self._known: dict[str, str] = {}
-        mailboxes = itertools.cycle([mailbox for mailbox in lab.passwords if mailbox not in lab.site.mail.aliases])
+        aliases = lab.site.mail.aliases
+        mailboxes = itertools.cycle([mailbox for mailbox in lab.passwords if aliases.get(mailbox, [mailbox]) == [mailbox]])
         roles = zip(range(clients), itertools.cycle(ROLES), strict=False)
         self._threads = [
             threading.Thread(target=getattr(self, f"_{role}"), args=(self._addresses(number), next(mailboxes))) for number, role in roles
@@ -76,6 +77,7 @@ class Traffic:
     def __enter__(self) -> "Traffic":
         for thread in self._threads:
             thread.start()
+            time.sleep(RAMP)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,6 +158,16 @@ class Traffic:
         """Accepted, and kept nowhere yet."""
         copies = self.copies()
         return [letter.id for letter in self.letters if letter.accepted and not copies[letter.id]]
+
+    def wait_until_kept(self, seconds: float = 120) -> None:
+        """What Postfix has deferred would come by itself too, after five minutes or more."""
+
+        def all_kept() -> bool:
+            self.lab.pod.host.run("postqueue", "-f", check=False)
+            time.sleep(1)
+            return not self.lost()
+
+        wait_for("every accepted message", all_kept, seconds)
 
     def unexplained(self) -> list[str]:
         """Kept more often than the server may have accepted them."""
