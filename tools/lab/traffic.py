@@ -64,7 +64,7 @@ class Traffic:
         self._over = threading.Event()
         self._known: dict[str, str] = {}
         aliases = lab.site.mail.aliases
-        mailboxes = itertools.cycle([mailbox for mailbox in lab.passwords if aliases.get(mailbox, [mailbox]) == [mailbox]])
+        mailboxes = itertools.cycle([mailbox for mailbox in lab.passwords if {*aliases.get(mailbox, (mailbox,))} == {mailbox}])
         roles = zip(range(clients), itertools.cycle(ROLES), strict=False)
         self._threads = [
             threading.Thread(target=getattr(self, f"_{role}"), args=(self._addresses(number), next(mailboxes))) for number, role in roles
