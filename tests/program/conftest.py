@@ -17,7 +17,7 @@ def recording(request: pytest.FixtureRequest, recording: Callable[..., Recording
         return recording
 
     def make(stack: str = "prod", changes: Settings | None = None) -> Recording:
-        zone = {"domains/viktorbarzin.me/cloudflare": None} if stack == "prod" else {}
+        zone = {"dns/zones/viktorbarzin.me/cloudflare": None} if stack == "prod" else {}
         return recording(stack, zone | (changes or {}))
 
     return make
