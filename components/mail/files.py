@@ -30,6 +30,7 @@ def config_files(site: Site) -> dict[str, str]:
     extra = site.mail.extra
     files = {
         "postfix-main.cf": postfix.main_cf(site) + "".join(f"{parameter} = {value}\n" for parameter, value in extra.postfix.items()),
+        "postfix-master.cf": postfix.master_cf(site),
         "postfix-virtual.cf": accounts.virtual(site),
         postfix.SEND_AS: postfix.send_as(site),
         PROXY_LIST: postfix.proxy_listeners(),

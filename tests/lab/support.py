@@ -41,7 +41,8 @@ def lab_settings() -> dict[str, Any]:
     change(base, "jobs/pushgateway", "http://127.0.0.1:9")  # nothing is there; the pulse goes on regardless
     aliases = base["mail"]["aliases"]
     aliases |= {"forward@example.org": ["friend@sender.example"], "both@example.org": ["both@example.org", "alice@example.org"]}
-    base["mail"]["mailboxes"] |= {"both@example.org": {}}
+    aliases |= {"busy@example.org": ["busy@example.org"]}
+    base["mail"]["mailboxes"] |= {"both@example.org": {}, "busy@example.org": {}}
     base["mail"]["mailboxes"]["alice@example.org"]["send_as"] = ["press@example.net"]
     return base
 
