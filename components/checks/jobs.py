@@ -135,7 +135,10 @@ def outbound_over_limit(site: Site) -> Found:
     """The outbound probe sends as its mailbox, whose limit holds for it too."""
     probe, limit = site.jobs.probe, site.mail.sending_limit
     if probe and probe.outbound and limit and (runs := most_runs_per_day(probe.outbound.schedule)) >= limit.per_day:
-        yield "jobs.probe.outbound.schedule", f"sends {runs} messages a day as {probe.mailbox}, which may send to {limit.per_day} recipients"
+        yield (
+            "jobs.probe.outbound.schedule",
+            f"sends {runs} messages a day, and {probe.mailbox} may send to {limit.per_day} recipients",
+        )
 
 
 def _retention_rules(site: Site) -> list[tuple[str, str, str]]:

@@ -238,7 +238,7 @@ def sending_limit_above_quota(site: Site) -> Found:
     if boxes * limit.per_day + by_api > relay.daily_quota:
         yield (
             "mail.sending_limit.per_day",
-            f"{boxes} mailboxes with {limit.per_day} each and {by_api} of the probe may use up the relay's daily quota of {relay.daily_quota}",
+            f"{boxes} mailboxes with {limit.per_day} each and {by_api} of the probe may use up the relay's quota of {relay.daily_quota}",
         )
 
 

@@ -36,7 +36,7 @@ def _over_limit(site: Site) -> str | None:
     if site.mail.sending_limit is None:
         return None
     account = rf"| regexp `(?P<account>[^ ]+) {LIMIT_REACHED}`"
-    return f"sum by (account) (count_over_time({{namespace=\"{site.namespace}\"}} {_line(LIMIT_REACHED)} {account} [15m])) > 0"
+    return f'sum by (account) (count_over_time({{namespace="{site.namespace}"}} {_line(LIMIT_REACHED)} {account} [15m])) > 0'
 
 
 LOG = "`kubectl -n mailserver logs deploy/mailserver | grep` the words of the query"

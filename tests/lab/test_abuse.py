@@ -1,7 +1,7 @@
 """A stolen password is of little use: what one account may send, and what ends it."""
 
+import json
 import re
-import smtplib
 
 import pytest
 
@@ -82,25 +82,21 @@ def test_neither_others_nor_mail_to_the_account_are_limited(lab: Lab, known: Kno
     wait_for("both", lambda: len(lab.stored(BUSY, incoming["Subject"])) == 2, 30)
 
 
-def test_the_runbook_s_line_deletes_a_sender_s_mail_and_no_other(lab: Lab, limit: int, log: Log) -> None:
-    log.expect(r"status=deferred", r"Host or domain name not found", r"removed")
+def test_the_runbook_s_line_deletes_a_sender_s_mail_and_no_other(lab: Lab, limit: int) -> None:
     page = (ROOT / "docs/runbooks/accounts.md").read_text("utf-8")
     (line,) = re.findall(r"-- (sh -c 'postqueue .+')$", page, re.MULTILINE)
-    pod = lab.pod.host
-    pod.run("postconf", "defer_transports=smtp,lmtp")
-    pod.run("postfix", "reload")
+    pod, bob = lab.pod.host, "bob@example.org"
+    lab.relay.stop()
     try:
-        for sender in (BUSY, "bob@example.org"):
-            for _ in range(2):
-                Client(lab).send(message(sender), ["friend@sender.example"], port=SUBMISSION.port, login=sender)
-        wait_for("the queue", lambda: _queued(lab, BUSY) == _queued(lab, "bob@example.org") == 2)
+        for sender in (BUSY, bob, BUSY):
+            Client(lab).send(message(sender), ["friend@sender.example"], port=SUBMISSION.port, login=sender)
+        wait_for("the queue", lambda: _queued(lab, bob) == 1 and _queued(lab, BUSY) == 2)
         pod.run("sh", "-c", line.replace("me@example.org", BUSY))
-        assert (_queued(lab, BUSY), _queued(lab, "bob@example.org")) == (0, 2)
+        assert (_queued(lab, BUSY), _queued(lab, bob)) == (0, 1)
     finally:
         pod.run("postsuper", "-d", "ALL", "deferred")
-        pod.run("postconf", "-X", "defer_transports")
-        pod.run("postfix", "reload")
+        lab.relay.start()
 
 
 def _queued(lab: Lab, sender: str) -> int:
-    return lab.pod.host.run("postqueue", "-j").stdout.count(f'"sender": "{sender}"')
+    return sum(json.loads(row)["sender"] == sender for row in lab.pod.host.run("postqueue", "-j").stdout.splitlines())
