@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from components.jobs.bounds import all_jobs
-from components.names import CONTAINER, MAIL_SERVER, SELECTOR
+from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
+from tools.cluster import answer
 from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
-from tools.doctor.patient import Patient, answer, since
+from tools.doctor.patient import Patient, since
 
 AREA = Area("cluster", "what the program expects of the cluster, and the mail server's pod")
 RESTARTS = 3  # since the pod began; more are a fault that repeats
@@ -120,11 +121,10 @@ def secrets(patient: Patient) -> Iterator[Seen]:
 def mail_server(patient: Patient) -> Iterator[Seen]:
     """The Deployment has rolled out, and it and its pod name the image of the settings; another program may have changed it."""
     yield from rolled_out(patient, MAIL_SERVER, patient.site.mail.image)
-    for pod in patient.objects("pods"):
-        if SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
-            (image,) = (container["image"] for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
-            if image != patient.site.mail.image:
-                yield degraded(pod["metadata"]["name"], f"runs {image}, declared is {patient.site.mail.image}")
+    for pod in patient.mail_pods():
+        (image,) = (container["image"] for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
+        if image != patient.site.mail.image:
+            yield degraded(pod["metadata"]["name"], f"runs {image}, declared is {patient.site.mail.image}")
 
 
 def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
@@ -152,9 +152,7 @@ def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
 )
 def restarts(patient: Patient) -> Iterator[Seen]:
     """Containers of the mail server that were started again, and why the last one ended."""
-    for pod in patient.objects("pods"):
-        if not SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
-            continue
+    for pod in patient.mail_pods():
         for container in pod.get("status", {}).get("containerStatuses", []):
             about = f"{pod['metadata']['name']} {container['name']}"
             last = container.get("lastState", {}).get("terminated")

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from components.mail.files import SRS_PORT, SRS_RECIPIENT_PORT
 from components.mail.rspamd import dkim_key_path
 from components.monitoring.rules import LOKI
 from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
+from tools.cluster import answer
 from tools.doctor import relay_login
 from tools.doctor.check import Seen, blind, broken, degraded, ok, unused
 from tools.doctor.dns import ask, resolver
 from tools.doctor.mail import AREA, listening
-from tools.doctor.patient import Patient, answer
+from tools.doctor.patient import Patient
 
-SRS_PORTS = (10001, 10002)  # postsrsd's, for senders and for recipients
 PUBLIC_ED25519 = 32  # bytes at the end of its DER form; RFC 8463 publishes them alone
 _QUERY = re.compile(r"sum\(count_over_time\(\{[^}]*\} (.*) \[(\d+)([mh])\]\)\) > (\d+)")
 _FILTER = re.compile(r"\|([=~]) `([^`]*)`")
@@ -35,7 +36,7 @@ def srs(patient: Patient) -> Iterator[Seen]:
     if not patient.site.srs:
         yield unused("mail.srs")
         return
-    missing = [port for port in SRS_PORTS if port not in listening(patient)]
+    missing = [port for port in (SRS_PORT, SRS_RECIPIENT_PORT) if port not in listening(patient)]
     yield broken("postsrsd", f"nothing listens on {', '.join(map(str, missing))}") if missing else ok("postsrsd", "listens")
 
 
