@@ -128,6 +128,16 @@ class SendingLimit(Model):
         return int(self.per_hour - (self.per_day - self.per_hour) / 23)
 
 
+class OwnFrom(Model):
+    """Which accounts the rule of the From header spares."""
+
+    exempt: tuple[MailAddress, ...] = Field(
+        default=(),
+        description="accounts that may write any address, such as a mailing list's or a contact form's",
+        examples=[["lists@example.org"]],
+    )
+
+
 class Resources(Model):
     """CPU and memory of the mail server's container. CPU has no limit, so that a burst is not throttled."""
 
@@ -211,6 +221,11 @@ class Mail(Model):
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
     sending_limit: SendingLimit | None = Field(
         default=SendingLimit(), description="how much one account may send, so that a stolen password is of little use; null: unlimited"
+    )
+    own_from: OwnFrom | None = Field(
+        default=OwnFrom(),
+        description="refuse mail of an account (554) with an address in its From header that the account may not send as; null: only "
+        "the envelope is checked",
     )
     resources: Resources = Field(default=Resources(), description="CPU and memory")
     storage: Storage = Field(default=Storage(), description="volume with mail, state and logs")

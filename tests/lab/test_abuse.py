@@ -2,6 +2,7 @@
 
 import json
 import re
+from email.policy import SMTP as SMTP_POLICY
 
 import pytest
 
@@ -96,6 +97,68 @@ def test_the_runbook_s_line_deletes_a_sender_s_mail_and_no_other(lab: Lab, limit
     finally:
         pod.run("postsuper", "-d", "ALL", "deferred")
         lab.relay.start()
+
+
+class TestFromHeader:
+    """The envelope is the account's own in each case: Postfix checks that by itself."""
+
+    @staticmethod
+    def _answer(lab: Lab, *headers: str, login: str = "alice@example.org") -> tuple[int, str]:
+        mail = message(login)
+        del mail["From"]
+        text = "".join(f"From: {header}\r\n" for header in headers).encode() + mail.as_bytes(policy=SMTP_POLICY)
+        with Client(lab).smtp(SUBMISSION.port, login) as smtp:
+            smtp.mail(login)
+            smtp.rcpt("bob@example.org")
+            code, answer = smtp.data(text)
+            return code, answer.decode()
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "alice@example.org",
+            "Alice <Alice@Example.Org>",
+            '"Alice @ work" <alice@example.org>',
+            "alice@example.org, Team <team@example.net>",  # her alias
+            "press@example.net",  # granted
+        ],
+    )
+    def test_own_addresses_are_accepted(self, lab: Lab, limit: int, header: str) -> None:
+        assert self._answer(lab, header)[0] == 250
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            ("bob@example.org",),
+            ("Alice <boss@sender.example>",),
+            ("alice@example.org, bob@example.org",),
+            ("alice@example.org <bob@example.org>",),
+            ('"bob@example.org" <alice@example.org>',),
+            ("=?utf-8?q?bob=40example=2Eorg?= <alice@example.org>",),
+            ("alice@example.org (bob@example.org)",),
+            ("alice@example.org", "bob@example.org"),
+            ("spam@example.org",),  # the catch-all's
+            ("Alice",),
+        ],
+    )
+    def test_another_s_address_is_refused_by_name(self, lab: Lab, log: Log, limit: int, headers: tuple[str, ...]) -> None:
+        log.expect(r"milter-reject")
+        code, text = self._answer(lab, *headers)
+        assert code == 554
+        assert "alice@example.org may not write as " in text
+
+    def test_a_grant_is_for_the_one_who_has_it(self, lab: Lab, log: Log, limit: int) -> None:
+        log.expect(r"milter-reject")
+        assert self._answer(lab, "press@example.net", login="bob@example.org")[0] == 554
+
+    def test_an_exempt_account_writes_any_address(self, lab: Lab, limit: int) -> None:
+        assert self._answer(lab, "friend@sender.example", login=BUSY)[0] == 250
+
+    def test_mail_from_elsewhere_has_any_address(self, lab: Lab, known: Known) -> None:
+        mail = message()
+        mail.replace_header("From", "friend@clients.example, joe@sender.example")
+        known().send(mail, ["alice@example.org"], sender="friend@clients.example")
+        assert arrives(lab, "alice@example.org", mail)["From"] == mail["From"]
 
 
 def _queued(lab: Lab, sender: str) -> int:
