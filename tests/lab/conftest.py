@@ -15,7 +15,9 @@ from tools.lab.edge import Lab
 from tools.lab.hosts import missing
 
 # Green on both; the others run on 15 until they are.
-ON_EVERY_MAJOR = {f"test_{name}.py" for name in ("client_address", "delivery", "filter", "proxy_header", "pulse", "srs", "submission")}
+ON_EVERY_MAJOR = {
+    f"test_{name}.py" for name in ("abuse", "client_address", "delivery", "filter", "proxy_header", "pulse", "srs", "submission")
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
