@@ -45,10 +45,10 @@ What other servers report comes a day late.
 
 ![The dashboard's panels](../dashboard.png)
 
-These are its queries on what the lab's mail server, probe, backup, drill and retention reported to a real Prometheus within one minute, in
-which the relay was away for a while and some of the mail was spam. They were drawn without Grafana, by
-`pytest tests/lab/test_dashboard.py`, which leaves the picture in `.tools/lab`. The lab has no webmail backup and no kube-state-metrics, hence
-*No data*; the rows on reports of others and on Loki are left out.
+These are its queries on what the lab's mail server, probe, backup, drill and retention reported to a real Prometheus within one
+minute, in which the relay was away for a while and some of the mail was spam. They were drawn without Grafana, by
+`pytest tests/lab/test_dashboard.py`, which leaves the picture in `.tools/lab`. The lab has no webmail backup and no kube-state-metrics,
+hence *No data*; the rows on reports of others and on Loki are left out.
 
 ## A second MX
 
