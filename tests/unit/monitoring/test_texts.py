@@ -13,6 +13,8 @@ from components.monitoring.texts import NOISE, chart_values
 PLACE = "Nov 21 09:00:00 mail"
 # As Postfix 3.7 and the jobs write them.
 EVIDENCE = {
+    "AccountOverSendingLimit": "postfix/sender-cleanup/cleanup[9]: A1: milter-reject: END-OF-MESSAGE from x[1.2.3.4]: 4.7.1 a@b.c "
+    "has reached the sending limit of 60 recipients an hour and 200 a day; from=<a@b.c>",
     "ClusterServiceCannotRelayMail": "postfix/smtpd[9]: NOQUEUE: reject: RCPT from app.ns.svc.cluster.local[10.10.1.5]: 554 no",
     "InternalMailAuthFailure": "postfix/submission/smtpd[9]: warning: unknown[192.168.1.9]: SASL PLAIN authentication failed: ",
     "OutboundMailBounced": "postfix/smtp[9]: A1: to=<a@b.c>, relay=x[1.2.3.4]:25, dsn=5.1.1, status=bounced (host x said: 550)",
