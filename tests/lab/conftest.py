@@ -21,9 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.lab)
-            parameters = getattr(getattr(item, "callspec", None), "params", {})
-            if parameters.get("major") == "16" and item.path.name not in ON_EVERY_MAJOR:
-                item.add_marker(pytest.mark.skip(reason="not tried on docker-mailserver 16 yet"))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
