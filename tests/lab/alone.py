@@ -8,25 +8,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.settings.site import Site
-from tests.lab.test_set_up import secrets_for
 from tools.lab.certificates import Authority
 from tools.lab.debian import below
 from tools.lab.hosts import Host
-from tools.lab.image import MailServer
+from tools.lab.image import MailServer, Secrets
 from tools.lab.paths import NAMESERVER
+from tools.new_site import dkim_key
 
 ALICE, BOB = "alice@example.org", "bob@example.org"
 PASSWORD = "a password"
+RELAY = "[smtp.relay.example]:587 user@login:pass:word with spaces\n"
+
+
+def secrets_for(site: Site) -> Secrets:
+    """Every mailbox has the password."""
+    keys = {key.secret_key(name): dkim_key()[0] for name, domain in site.domains.items() for key in domain.dkim}
+    return Secrets(accounts=dict.fromkeys(site.mail.mailboxes, PASSWORD), dkim=keys, relay=RELAY)
 
 
 @contextlib.contextmanager
 def pod_alone(folder: Path, site: Site) -> Iterator[MailServer]:
-    """Before its init container runs; Alice and Bob have the password."""
+    """Before its init container runs."""
     host = Host("mailserver", folder, below(site.mail.image_major))
     try:
-        secrets = secrets_for(site)
-        secrets.accounts |= dict.fromkeys((ALICE, BOB), PASSWORD)
-        yield MailServer(host, site, secrets, Authority().issue("mail.example.org"), NAMESERVER)
+        yield MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
     finally:
         host.close()
 

@@ -16,6 +16,7 @@ from tools.lab.paths import CLIENT_DOMAIN, EDGE_IPV6, POD
 from tools.lab.servers import Brevo, Gateway, Handler
 from tools.offline.stackfile import ROOT
 
+pytestmark = pytest.mark.once("a client of its own asks, by what every mail server speaks")
 BOX, SENDER = "spam@example.org", f"probe@{CLIENT_DOMAIN}"
 JOB, KEY = "email-roundtrip-monitor", "the key of the relay's API"
 PUBLIC = "77.32.148.25"  # routed to nowhere but the lab: documentation addresses count as private
