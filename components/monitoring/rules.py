@@ -32,8 +32,9 @@ SILENCES: dict[str, tuple[str, ...]] = {
         "MailQueueGrowing",
         "QueueFileWriteError",
     ),
+    "MailListenerMissing": ("EmailRoundtripFailing", "EmailProbeNotDelivered", "EmailProbeMailboxUnreachable", "MailEdgeDown"),
     "EmailRoundtripFailing": ("EmailRoundtripStale",),
-    "MailCertificateExpired": ("MailCertificateExpiring", "EmailProbeCertificate", "MailEdgeTlsBroken"),
+    "MailCertificateExpired": ("MailCertificateExpiring", "EmailRoundtripFailing", "EmailProbeCertificate", "MailEdgeTlsBroken"),
     "BackupRepositoryDamaged": ("BackupFailed", "BackupCronJobFailed"),
     "BackupFailed": ("BackupCronJobFailed",),
 }
