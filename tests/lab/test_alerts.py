@@ -14,8 +14,7 @@ from tests.lab.watch import Watch, needs_prometheus
 from tools.lab.edge import Lab
 from tools.lab.paths import NAMESERVER
 
-pytestmark = needs_prometheus
-
+pytestmark = [needs_prometheus, pytest.mark.once("a listener that is gone and a certificate look alike from outside")]
 
 PROBE = {"mailbox": BOX, "recipient": "smoke-test@example.org", "api": "https://api.relay.example/v3"}
 
