@@ -22,6 +22,7 @@ ODD = {
     "alice@example.org": "sp ace 'quote' \"double\" $HOME `id` \\back\\ {brace} |pipe| #hash ünïcödé",
     "bob@example.org": "-leading-dash",
     "both@example.org": READY_HASH,
+    "busy@example.org": "=equals: and a colon",
     "spam@example.org": "{not a hash} but in braces",
     "o'neil&co+x@example.org": "an address that shells and tables could trip over",
 }
