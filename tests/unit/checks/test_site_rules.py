@@ -99,6 +99,8 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "mail.srs-undecided": ("prod", {"mail/srs": None}, "mail.srs", {"mail/srs": None, "mail/stored_aliases": None}),
     "mail.memory-limit": ("prod", {"mail/resources": {"memory_limit": "256Mi"}}, "mail.resources.memory_limit"),
+    "mail.sending-limit-without-redis": ("prod", {"mail/rspamd": {"redis": False}}, "mail.sending_limit"),
+    "mail.sending-limit-above-quota": ("prod", {"mail/relay/daily_quota": 281}, "mail.sending_limit.per_day"),
     "mail.no-relay": ("prod", {"mail/relay": None}, "mail.relay"),
     "mail.own-line-replaced": (
         "prod",
@@ -150,6 +152,12 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "jobs.probe.outbound",
     ),
     "jobs.probe-takes-quota": ("prod", {"mail/relay/daily_quota": 72}, "mail.relay.daily_quota", {"mail/relay/daily_quota": 73}),
+    "jobs.outbound-over-limit": (
+        "prod",
+        {"jobs/probe/outbound": {"recipient": "loop@example.com", "schedule": "0,30 * * * *"}},
+        "jobs.probe.outbound.schedule",
+        {"jobs/probe/outbound": {"recipient": "loop@example.com"}},
+    ),
     "jobs.retention-mailbox": ("prod", {"jobs/retention/rules/0/mailbox": "no@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-secret-key": ("prod", {"jobs/retention/rules/0/mailbox": "a=b@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-folder": ("prod", {"jobs/retention/rules/0/folder": "Gelöscht"}, "jobs.retention.rules.0.folder"),
@@ -221,6 +229,20 @@ def test_every_rule_has_a_case():
 
 def test_what_always_holds_is_said():
     assert {code for code, _ in found("prod", {})} >= ALWAYS
+
+
+@pytest.mark.parametrize(
+    ("setting", "changes"),
+    [
+        ("edge.wan_address", {"edge/wan_address": "203.0.113.9"}),
+        ("edge.ipv6_address", {"edge/ipv6_address": "2001:db8::9"}),
+        ("edge.legacy.address", {"edge/legacy": {"address": "203.0.113.9"}}),
+        ("dns.web.addresses", {"dns/web/addresses": ["203.0.113.9"]}),
+        ("dns.hosts.mail.viktorbarzin.me", {"dns/hosts/mail.viktorbarzin.me/addresses": ["203.0.113.9"]}),
+    ],
+)
+def test_an_example_is_seen_wherever_an_address_is_set(setting, changes):
+    assert ("placeholders.address", setting) in found("prod", changes)
 
 
 def test_a_domain_that_only_ends_like_an_example_is_accepted():
