@@ -89,7 +89,7 @@ def test_no_proxy_header_stops_a_listener(lab: Lab, unharmed: None) -> None:
     try_one()
 
 
-def test_slow_clients_keep_nobody_out(lab: Lab, unharmed: None) -> None:
+def test_slow_clients_shut_no_one_out(lab: Lab, unharmed: None) -> None:
     """From one address each, a byte at a time, on every port at once."""
     slow = []
     try:
