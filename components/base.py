@@ -84,6 +84,11 @@ class Component(pulumi.ComponentResource):
             name=name, namespace=self.site.namespace, labels=MANAGED_BY | (labels or {}), annotations=annotations or None
         )
 
+    def workload_metadata(self, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> k8s.meta.v1.ObjectMetaArgs:
+        """Metadata of what runs pods, with what the cluster's settings add to it."""
+        cluster = self.site.cluster
+        return self.metadata(name, cluster.workload_labels | labels, cluster.workload_annotations | (annotations or {}))
+
     def config_map(self, name: str, data: dict[str, str], labels: dict[str, str]) -> k8s.core.v1.ConfigMap:
         """A ConfigMap of files in the site's namespace."""
         return k8s.core.v1.ConfigMap(

@@ -44,6 +44,13 @@ def kubectl_command(context: str | None, *arguments: str) -> list[str]:
     return ["kubectl", *(["--context", context] if context else []), *arguments]
 
 
+def answer(result: subprocess.CompletedProcess[str]) -> str:
+    """A command's output. Raises UnreachableError with its last words where it failed."""
+    if result.returncode:
+        raise UnreachableError(reason(result.stderr))
+    return result.stdout
+
+
 def check_cluster(site: Site) -> None:
     """Raise UnreachableError where the site's cluster cannot be asked, UserError where it is another one than the settings say."""
     if os.environ.get(UNREACHABLE, "").lower() in {"1", "true"}:

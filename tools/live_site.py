@@ -16,7 +16,7 @@ from components.mail.image import CONFIG_DIR
 from components.mail.secrets import ACCOUNTS_KEY, ALIASES_KEY
 from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
-from tools.cluster import SUPPORT, UnreachableError, existing, kubectl, reason
+from tools.cluster import SUPPORT, UnreachableError, answer, existing, kubectl
 from tools.commands.edge import sets
 
 KINDS = ("Deployment", "StatefulSet", "DaemonSet", "CronJob", "Ingress", "Service", "PersistentVolumeClaim", "NetworkPolicy", "Pod")
@@ -164,7 +164,4 @@ def _list(site: Site, kinds: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _ask(site: Site, *arguments: str) -> str:
-    result = kubectl(site.cluster.context, "--namespace", site.namespace, "--request-timeout", "20s", *arguments)
-    if result.returncode:
-        raise UnreachableError(reason(result.stderr))
-    return result.stdout
+    return answer(kubectl(site.cluster.context, "--namespace", site.namespace, "--request-timeout", "20s", *arguments))

@@ -6,7 +6,7 @@ set -eu
 packages="bind9 bind9-utils busybox ca-certificates chromium chromium-driver composer crowdsec curl debootstrap dovecot-imapd
   dovecot-lmtpd dovecot-managesieved dovecot-sieve haproxy iproute2 mariadb-server netcat-openbsd nftables nginx-light
   openssh-client openssh-server openssl php-cgi php-cli php-sqlite3 php-xml postfix postfix-pcre postgresql postsrsd procps
-  prometheus prometheus-alertmanager prometheus-pushgateway python3 redis-server restic roundcube-core
+  prometheus prometheus-alertmanager prometheus-blackbox-exporter prometheus-pushgateway python3 redis-server restic roundcube-core
   roundcube-plugins roundcube-sqlite3 rspamd rsyslog shellcheck util-linux"
 
 missing=""

@@ -34,13 +34,12 @@ class Bans(Component):
         if settings.crowdsec:
             texts[MIRROR_CONFIG] = mirror_config(settings.crowdsec)
         config = self.config_map(NAME, texts, LABELS)
-        cluster = self.site.cluster
-        annotations = cluster.workload_annotations | rolled_out(1)
-        if secret and cluster.reloader:
+        annotations = rolled_out(1)
+        if secret and self.site.cluster.reloader:
             annotations["secret.reloader.stakater.com/reload"] = secret
         self.deployment = k8s.apps.v1.Deployment(
             self.named("deployment"),
-            metadata=self.metadata(NAME, labels=cluster.workload_labels | LABELS, annotations=annotations),
+            metadata=self.workload_metadata(NAME, LABELS, annotations),
             spec=k8s.apps.v1.DeploymentSpecArgs(
                 replicas=1,
                 selector=k8s.meta.v1.LabelSelectorArgs(match_labels=LABELS),

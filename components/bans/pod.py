@@ -40,7 +40,7 @@ def mirror_config(mirror: Mirror) -> str:
             "lapi_key": f"${{{KEY_VARIABLE}}}",
             "lapi_url": mirror.lapi,
             "update_frequency": "10s",
-            "scopes": ["Ip", "Range"],  # a decision about a country or a user is no address
+            "scopes": ["Ip", "Range"],  # others are about countries or users
         },
         "blocklists": [{"format": "plain_text", "endpoint": MIRROR_LIST, "authentication": {"type": "none"}}],
         "listen_uri": f"127.0.0.1:{MIRROR_PORT}",

@@ -31,11 +31,7 @@ def policy_server(component: Component) -> list[pulumi.Resource]:
     )
     deployment = k8s.apps.v1.Deployment(
         component.named("policy-server"),
-        metadata=component.metadata(
-            NAME,
-            labels=component.site.cluster.workload_labels | LABELS,
-            annotations=component.site.cluster.workload_annotations | rolled_out(dns.policy_server.replicas),
-        ),
+        metadata=component.workload_metadata(NAME, LABELS, rolled_out(dns.policy_server.replicas)),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=dns.policy_server.replicas,
             selector=k8s.meta.v1.LabelSelectorArgs(match_labels=LABELS),

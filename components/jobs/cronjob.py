@@ -28,9 +28,7 @@ def cron_job(component: Component, job: Job, depends_on: Sequence[pulumi.Resourc
     history = max(3, most_runs_per_day(job.schedule) + 1)  # the limit would otherwise delete what KEPT wants to keep
     return k8s.batch.v1.CronJob(
         component.named(f"cronjob-{job.name}"),
-        metadata=component.metadata(
-            job.name, labels=component.site.cluster.workload_labels | labels(job), annotations=component.site.cluster.workload_annotations
-        ),
+        metadata=component.workload_metadata(job.name, labels(job)),
         spec=k8s.batch.v1.CronJobSpecArgs(
             schedule=job.schedule,
             time_zone=component.site.jobs.time_zone,

@@ -16,8 +16,7 @@ def report_jobs(site: Site) -> Iterator[Job]:
     reports = site.jobs.reports
     if reports is None:
         return
-    hosts = site.dns.hosts.values() if site.dns else ()
-    own = [address for host in hosts for address in host.addresses]
+    own = [*site.public_addresses]
     own += [address for relay in site.mail.trusted_relays for address in relay.addresses]
     yield Job(
         name=NAME,

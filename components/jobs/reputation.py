@@ -13,8 +13,6 @@ def reputation_jobs(site: Site) -> Iterator[Job]:
     reputation = site.jobs.reputation
     if reputation is None:
         return
-    hosts = site.dns.hosts.values() if site.dns else ()
-    addresses = dict.fromkeys(address for host in hosts for address in host.addresses)
     yield Job(
         name=NAME,
         schedule=reputation.schedule,
@@ -26,7 +24,7 @@ def reputation_jobs(site: Site) -> Iterator[Job]:
                 command=python(
                     "reputation.py",
                     *("--job", NAME),
-                    *(argument for address in addresses for argument in ("--address", str(address))),
+                    *(argument for address in site.public_addresses for argument in ("--address", str(address))),
                     *(argument for domain in site.domains for argument in ("--domain", domain)),
                     *option("relay", site.mail.relay and site.mail.relay.host),
                     *option("pushgateway", site.jobs.pushgateway),

@@ -48,13 +48,13 @@ INIT_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER")  # keys go to _rspamd, a
 def deployment(component: Component, scripts: Mapping[str, str], depends_on: Sequence[pulumi.Resource]) -> k8s.apps.v1.Deployment:
     """One replica, stopped before its successor starts: the volume is for one node, the mail store for one writer."""
     site = component.site
-    annotations = site.cluster.workload_annotations | rolled_out(1)
+    annotations = rolled_out(1)
     if site.cluster.reloader:
         # TLS is not in the list: it is mounted as a folder, and the image's change detector serves a renewal.
         annotations["secret.reloader.stakater.com/reload"] = ",".join(mounted_secrets(site).values())
     return k8s.apps.v1.Deployment(
         component.named("deployment"),
-        metadata=component.metadata(MAIL_SERVER, labels=site.cluster.workload_labels | SELECTOR, annotations=annotations),
+        metadata=component.workload_metadata(MAIL_SERVER, SELECTOR, annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),

@@ -7,7 +7,7 @@ from components.mail import accounts, dovecot, postfix, rspamd
 from components.names import MAIL_SERVER
 from components.settings.site import Site
 
-SRS_PORT = 10001  # where postsrsd rewrites senders, in the image
+SRS_PORT, SRS_RECIPIENT_PORT = 10001, 10002  # where postsrsd rewrites senders and recipients, in the image
 ALIVE_PORT = 10026  # where Postfix greets the probes, on loopback
 
 # Where the init container sees the files of this configuration, the Secrets (a folder for each) and its programs.

@@ -67,23 +67,27 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
     }
     yield mail.dkim.name, dkim, {}
     if jobs.probe:
-        # The password is one entry of a JSON value, and `property` cannot follow an address: hence a template.
         secret = jobs.probe.credentials
         sources = {"api_key": secret.source, "accounts": mail.accounts.source}
         template = {
             secret.api_key: API_KEY_TEMPLATES[secret.encoding],
-            secret.password: f'{{{{ .accounts | fromJson | dig "{jobs.probe.mailbox}" "" }}}}',
+            secret.password: _password_of(jobs.probe.mailbox),
         }
         yield secret.name, sources, template
     if jobs.heartbeats:
         yield jobs.heartbeats.name, {"uptime_kuma": jobs.heartbeats.uptime_kuma, "urls": jobs.heartbeats.urls}, {}
     if jobs.retention:
         boxes = sorted({rule.mailbox for rule in jobs.retention.rules})
-        template = {box.replace("@", "_at_"): f'{{{{ .accounts | fromJson | dig "{box}" "" }}}}' for box in boxes}
+        template = {box.replace("@", "_at_"): _password_of(box) for box in boxes}
         yield jobs.retention.passwords.name, {"accounts": mail.accounts.source}, template
     if jobs.reports:
-        template = {"password": f'{{{{ .accounts | fromJson | dig "{jobs.reports.mailbox}" "" }}}}'}
+        template = {"password": _password_of(jobs.reports.mailbox)}
         yield jobs.reports.password.name, {"accounts": mail.accounts.source}, template
+
+
+def _password_of(mailbox: str) -> str:
+    """Template of one entry of the accounts' JSON: an ExternalSecret's `property` cannot follow an address."""
+    return f'{{{{ .accounts | fromJson | dig "{mailbox}" "" }}}}'
 
 
 def mounted_secrets(site: Site) -> dict[str, str]:

@@ -64,6 +64,5 @@ def _own_networks(site: Site) -> Iterator[object]:
     for node in site.cluster.nodes.values():
         yield node.address
     yield from (address for address in (edge.address, edge.wan_address, edge.ipv6_address) if address and not isinstance(address, str))
-    for host in site.dns.hosts.values() if site.dns else ():
-        yield from host.addresses
+    yield from site.public_addresses
     yield from trusted_relay_networks(site)

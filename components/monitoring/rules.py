@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.monitoring import backup_alerts, log_alerts, probe_alerts, report_alerts, server_alerts
+from components.monitoring import backup_alerts, ban_alerts, log_alerts, probe_alerts, report_alerts, server_alerts
 from components.monitoring.alert import Alert
 from components.settings.site import Site
 
@@ -12,12 +12,19 @@ PROMETHEUS: dict[str, Sequence[Alert]] = {
     "mail-probe": probe_alerts.ALERTS,
     "mail-backup": backup_alerts.ALERTS,
     "mail-reports": report_alerts.ALERTS,
+    "mail-bans": ban_alerts.ALERTS,
 }
 LOKI: dict[str, Sequence[Alert]] = {"mail-logs": log_alerts.ALERTS}
 PAGE = "docs/runbooks/alerts.md"
 
 # Where the doctor looks for what a group of alerts is about; all over for a group that is not listed.
-DOCTOR = {"mail-server": "cluster,mail", "mail-probe": "mail,edge,jobs", "mail-backup": "cluster,jobs", "mail-logs": "mail"}
+DOCTOR = {
+    "mail-server": "cluster,mail",
+    "mail-probe": "mail,edge,jobs",
+    "mail-backup": "cluster,jobs",
+    "mail-logs": "mail",
+    "mail-bans": "edge",
+}
 
 # A cause to the alerts that say nothing new beside it. The first four are the cluster's own.
 SILENCES: dict[str, tuple[str, ...]] = {
@@ -32,8 +39,9 @@ SILENCES: dict[str, tuple[str, ...]] = {
         "MailQueueGrowing",
         "QueueFileWriteError",
     ),
+    "MailListenerMissing": ("EmailRoundtripFailing", "EmailProbeNotDelivered", "EmailProbeMailboxUnreachable", "MailEdgeDown"),
     "EmailRoundtripFailing": ("EmailRoundtripStale",),
-    "MailCertificateExpired": ("MailCertificateExpiring", "EmailProbeCertificate", "MailEdgeTlsBroken"),
+    "MailCertificateExpired": ("MailCertificateExpiring", "EmailRoundtripFailing", "EmailProbeCertificate", "MailEdgeTlsBroken"),
     "BackupRepositoryDamaged": ("BackupFailed", "BackupCronJobFailed"),
     "BackupFailed": ("BackupCronJobFailed",),
 }

@@ -1,6 +1,7 @@
 """A stack's settings as a whole; parse.py reads them, checks.py holds the rules between areas."""
 
 import dataclasses
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from pydantic import Field
@@ -107,6 +108,12 @@ class Site(Model):
     def hostname(self) -> Fqdn:
         """The name the server gives itself: its banner, its HELO, its certificate."""
         return self.host(self.primary)
+
+    @property
+    def public_addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """Of all mail hosts in the DNS, each once."""
+        hosts = self.dns.hosts.values() if self.dns else ()
+        return tuple(dict.fromkeys(address for host in hosts for address in host.addresses))
 
     @property
     def external_aliases(self) -> tuple[str, ...]:

@@ -26,12 +26,12 @@ def deployment(
 ) -> k8s.apps.v1.Deployment:
     """One replica, stopped before its successor starts: its volumes are for one node."""
     site = component.site
-    annotations = site.cluster.workload_annotations | rolled_out(1)
+    annotations = rolled_out(1)
     if site.cluster.reloader:
         annotations["secret.reloader.stakater.com/reload"] = ",".join(secrets(webmail))
     return k8s.apps.v1.Deployment(
         component.named("deployment"),
-        metadata=component.metadata(WEBMAIL, labels=site.cluster.workload_labels | WEBMAIL_SELECTOR, annotations=annotations),
+        metadata=component.workload_metadata(WEBMAIL, WEBMAIL_SELECTOR, annotations),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             strategy=k8s.apps.v1.DeploymentStrategyArgs(type="Recreate"),

@@ -21,10 +21,11 @@ EXTRA_FILE = f"{SECRETS_DIR}/roundcube_extra.php"
 # of the container begins with an empty one.
 START = ("sh", "-c", f"find {DOCUMENT_ROOT} -mindepth 1 -delete && exec /docker-entrypoint.sh apache2-foreground")
 
+LOGIN_FIELD = "rcmloginuser"  # id of the user's field in the login form
 # PHP: ends with 0 where the first argument's page, asked for under the second's name (Roundcube complains of any other), has the form.
-LOGIN_FORM = """\
+LOGIN_FORM = f"""\
 $asked = stream_context_create(['http' => ['header' => "Host: $argv[2]", 'timeout' => 8]]);
-exit(strpos((string) @file_get_contents($argv[1], false, $asked), 'rcmloginuser') ? 0 : 1);
+exit(strpos((string) @file_get_contents($argv[1], false, $asked), '{LOGIN_FIELD}') ? 0 : 1);
 """
 
 PLUGINS_DIR = "/plugins"  # the kept volume, as the installer sees it

@@ -113,7 +113,7 @@ function edge_bans_put_back(array &$filters, array $names, array $previous): voi
     }
 }
 
-/** @return array<string, ?array> cron item by command, null where there is none */
+/** @return array<string, ?array> cron item by command, null for one that does not exist */
 function edge_cron_items(array $commands): array
 {
     return array_replace(array_fill_keys($commands, null), array_intersect_key(array_column(edge_items('cron/item'), null, 'command'), array_flip($commands)));
@@ -204,7 +204,7 @@ function edge_bans_health(array $wanted): ?array
     return null;
 }
 
-/** What pf and cron lack of the bans, or null. Whether a list could be fetched is no part of it. */
+/** What pf and cron lack of the bans, or null. Whether a list could be fetched does not count. */
 function edge_bans_problem(array $wanted, array $rules): ?string
 {
     foreach ($wanted['bans'] as $name => $want) {

@@ -116,9 +116,7 @@ class Served:
 
     def metrics(self) -> Metrics:
         metrics = Metrics()
-        metrics.set("mail_bans_entries", len(self.networks), "Addresses and networks in the list that the firewall is given")
         metrics.set("mail_bans_refused", bool(self.problem), "Whether the newest list is not usable, so that an earlier one is served")
-        metrics.set("mail_bans_checked_timestamp_seconds", self.checked, "When a list was last found good")
         metrics.set("mail_bans_taken_timestamp_seconds", self.taken, "When the firewall last fetched the list")
         return metrics
 

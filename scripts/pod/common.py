@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 DELAYS = (1, 2, 4)  # seconds before the tries after the first
 TIMEOUT = 10
@@ -15,6 +16,10 @@ TIMEOUT = 10
 
 class ProblemError(Exception):
     """The job cannot do its work; the text is meant for a reader and holds no secret."""
+
+
+class PasswordError(ProblemError):
+    """The server refuses a mailbox's password."""
 
 
 def terminate_cleanly(*_: object) -> None:
@@ -41,8 +46,24 @@ class Imap(imaplib.IMAP4_SSL):
         super().__init__(name, port, ssl_context=ssl.create_default_context(), timeout=timeout)
 
     def log_in(self, mailbox: str, password: str) -> None:
-        """AUTHENTICATE PLAIN carries any password in UTF-8 (RFC 4616), LOGIN only ASCII."""
-        self.authenticate("PLAIN", lambda _: f"\0{mailbox}\0{password}".encode())
+        """AUTHENTICATE PLAIN carries any password in UTF-8 (RFC 4616), LOGIN only ASCII. Raises PasswordError."""
+        try:
+            self.authenticate("PLAIN", lambda _: f"\0{mailbox}\0{password}".encode())
+        except self.abort:
+            raise
+        except self.error:
+            raise PasswordError("the server refused its password") from None
+
+    def ask(self, command: str, *arguments: str) -> list[Any]:
+        """The answer to a command on UIDs. Raises ProblemError where it is refused."""
+        kind, data = self.uid(command, *arguments)
+        if kind != "OK":
+            raise ProblemError(f"the server refused {command}")
+        return data
+
+    def find(self, *criteria: str) -> list[str]:
+        """The UIDs of the folder's messages that a search finds."""
+        return (self.ask("SEARCH", *criteria)[0] or b"").decode("ascii").split()
 
     def _create_socket(self, timeout: float | None) -> ssl.SSLSocket:
         plain = socket.create_connection((self._address, self.port), timeout)

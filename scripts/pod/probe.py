@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage, Message
 from pathlib import Path
 
-from common import Imap, Metrics, deliver, push, terminate_cleanly
+from common import Imap, Metrics, PasswordError, ProblemError, deliver, push, terminate_cleanly
 from sight import edge_metrics, look_at_edge
 
 MARKER = "e2e-probe-"
@@ -170,15 +170,13 @@ def look(options: argparse.Namespace, marker: str, message_id: str | None) -> tu
     with Imap(options.address, options.imap_port, options.name, options.timeout) as imap:
         try:
             imap.log_in(options.mailbox, password)
-        except imaplib.IMAP4.abort:
-            raise
-        except imaplib.IMAP4.error:
+        except PasswordError:
             raise VerdictError("login_failed", f"as {options.mailbox}") from None
         for folder in ("INBOX", options.junk):
             if imap.select(f'"{folder}"')[0] != "OK":
                 continue
             ours = []
-            for uid in _search(imap, f'SUBJECT "{marker}"'):
+            for uid in imap.find(f'SUBJECT "{marker}"'):
                 _, parts = imap.uid("FETCH", uid, HEADER)
                 header = next(part[1] for part in parts if isinstance(part, tuple))
                 message = email.message_from_bytes(header, policy=email.policy.default)
@@ -188,9 +186,9 @@ def look(options: argparse.Namespace, marker: str, message_id: str | None) -> tu
                     bounced = True
             # Postfix's bounces have a subject of their own, and ours in the returned header.
             since = time.strftime("%d-%b-%Y", time.gmtime(time.time() - 86400))
-            bounced = bounced or bool(not ours and _search(imap, f'SINCE {since} SMALLER 100000 BODY "{marker}"'))
+            bounced = bounced or bool(not ours and imap.find(f'SINCE {since} SMALLER 100000 BODY "{marker}"'))
             # Only what is older than any probe that may still be looking for its message.
-            older = _search(imap, f'SUBJECT "{MARKER}" FROM "{options.sender}" OLDER {options.leftover_age}')
+            older = imap.find(f'SUBJECT "{MARKER}" FROM "{options.sender}" OLDER {options.leftover_age}')
             leftovers += len(set(older) - set(ours))
             if gone := sorted({*ours, *older}, key=int):
                 imap.uid("STORE", ",".join(gone), "+FLAGS.SILENT", r"(\Deleted)")
@@ -198,13 +196,6 @@ def look(options: argparse.Namespace, marker: str, message_id: str | None) -> tu
     if bounced and not found:
         raise VerdictError("bounced")
     return (*found, leftovers) if found else None
-
-
-def _search(imap: imaplib.IMAP4, criteria: str) -> list[str]:
-    kind, data = imap.uid("SEARCH", criteria)
-    if kind != "OK":
-        raise imaplib.IMAP4.error("SEARCH was refused")
-    return data[0].decode().split() if data and data[0] else []
 
 
 def client_address(message: Message, host: str) -> str | None:
@@ -258,7 +249,7 @@ def round_trip(options: argparse.Namespace, result: Result) -> None:
         except VerdictError as error:
             failure = error
             continue
-        except (OSError, imaplib.IMAP4.error) as error:
+        except (OSError, imaplib.IMAP4.error, ProblemError) as error:
             failure = VerdictError("imap_failed", type(error).__name__)
             continue
         if seen is None:

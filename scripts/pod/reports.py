@@ -201,21 +201,12 @@ def _lookup(resolver: dns.resolver.Resolver, name: str, kind: str) -> list[Any]:
 class Mailbox(Imap):
     """The reports' mailbox; every refusal is a ProblemError."""
 
-    def ask(self, *command: str) -> list[Any]:
-        kind, data = self.uid(*command)
-        if kind != "OK":
-            raise ProblemError(f"the server refused {command[0]}")
-        return data
-
     def enter(self, folder: str, *, needed: bool = True) -> bool:
         if self.select(folder)[0] == "OK":
             return True
         if needed:
             raise ProblemError(f"there is no folder {folder}")
         return False
-
-    def find(self, *criteria: str) -> list[str]:
-        return [uid.decode("ascii") for uid in (self.ask("SEARCH", *criteria)[0] or b"").split()]
 
     def text(self, uid: str) -> bytes | None:
         """A message, unless it is too large or was deleted meanwhile."""
@@ -317,12 +308,7 @@ def read(options: argparse.Namespace, password: str) -> Metrics:
     parsedmarc.utils.load_reverse_dns_map(OFFLINE.reverse_dns_map, always_use_local_file=True, offline=True)  # once, not in each child
     ours = Ours(tuple(options.domain), networks, frozenset(options.known))
     with Mailbox(options.address, options.port, options.name, options.timeout) as imap:
-        try:
-            imap.log_in(options.mailbox, password)
-        except imaplib.IMAP4.abort:
-            raise
-        except imaplib.IMAP4.error:
-            raise ProblemError("the server refused the mailbox's password") from None
+        imap.log_in(options.mailbox, password)
         imap.file_new(ours)
         metrics = summed(list(imap.reports(ours, options.days, options.tls_days)))
         imap.enter(UNREAD)

@@ -48,21 +48,13 @@ def ranges(uids: list[int]) -> Iterator[str]:
         yield ",".join(runs[start : start + COMMAND_RANGES])
 
 
-def search(imap: imaplib.IMAP4, criteria: str) -> set[int]:
-    kind, data = imap.uid("SEARCH", criteria)
-    if kind != "OK":
-        raise ProblemError("the server refused the search")
-    return {int(uid) for uid in (data[0] or b"").split()}
-
-
-def expunge(imap: imaplib.IMAP4, uids: list[int]) -> None:
+def expunge(imap: Imap, uids: list[int]) -> None:
     for chunk in ranges(uids):
-        for command in (("STORE", chunk, "+FLAGS.SILENT", r"(\Deleted)"), ("EXPUNGE", chunk)):
-            if imap.uid(*command)[0] != "OK":
-                raise ProblemError(f"the server refused {command[0]}")
+        imap.ask("STORE", chunk, "+FLAGS.SILENT", r"(\Deleted)")
+        imap.ask("EXPUNGE", chunk)
 
 
-def keep_folder(imap: imaplib.IMAP4, folder: str, rules: list[tuple[str, int]], options: argparse.Namespace) -> dict[str, int]:
+def keep_folder(imap: Imap, folder: str, rules: list[tuple[str, int]], options: argparse.Namespace) -> dict[str, int]:
     """Apply a folder's rules to it; counts of what was scanned, deleted by kind, and kept."""
     kind, data = imap.select(f'"{folder}"')
     if kind != "OK":
@@ -70,7 +62,7 @@ def keep_folder(imap: imaplib.IMAP4, folder: str, rules: list[tuple[str, int]], 
     total = int(data[0] or 0)
     doomed: dict[str, set[int]] = {"auto": set(), "human": set()}
     for rule, days in rules:
-        doomed[COUNTER[rule]] |= search(imap, query(rule, days))
+        doomed[COUNTER[rule]] |= set(map(int, imap.find(query(rule, days))))
     doomed["human"] -= doomed["auto"]
     due = sum(map(len, doomed.values()))
     if due > SMALL and due * 100 > total * options.max_share:
@@ -97,12 +89,7 @@ def keep_mailbox(mailbox: str, folders: dict[str, list[tuple[str, int]]], option
         raise ProblemError("the Secret has no password for it")
     totals: dict[str, int] = {}
     with Imap(options.address, options.port, options.name, options.timeout) as imap:
-        try:
-            imap.log_in(mailbox, password)
-        except imaplib.IMAP4.abort:
-            raise
-        except imaplib.IMAP4.error:
-            raise ProblemError("the server refused its password") from None
+        imap.log_in(mailbox, password)
         able = b" ".join(imap.capability()[1]).decode().upper().split()  # more than what it announced before the login
         if missing := {"UIDPLUS", "WITHIN"} - set(able):
             raise ProblemError(f"the server lacks {', '.join(sorted(missing))}")

@@ -46,6 +46,7 @@ def look_at_edge(name: str, port: int, starttls: bool, family: socket.AddressFam
                 seen.secure = True
                 seen.up = seen.up or tls.recv(4) == b"* OK" or not starttls
     except ssl.SSLCertVerificationError as error:
+        seen.up = True  # it answers; a certificate is a fault of another kind
         seen.detail = error.verify_message
         seen.days_left = 0.0 if error.verify_code == 10 else None  # X509_V_ERR_CERT_HAS_EXPIRED
     except (OSError, ProblemError) as error:

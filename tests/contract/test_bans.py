@@ -14,6 +14,10 @@ from components.edge.desired import haproxy_set, rule_set
 from components.edge.differences import differences
 from tests.contract.helpers import refused
 from tests.contract.standin import NODES, TUNNEL
+from tests.doctor import not_well
+from tools.doctor import edge
+from tools.doctor.examine import examine
+from tools.doctor.patient import Patient
 
 pytestmark = pytest.mark.contract
 
@@ -170,23 +174,24 @@ def test_the_last_list_stays_while_none_can_be_had(banned, lists):
     assert table(banned, "mailserver_banned") == before
 
 
-def test_the_age_of_the_table_is_read_from_pf(banned):
-    health = banned.client().call("health", "rules", rule_set_of(banned))["bans"]
-    assert health["entries"] == 2
-    assert 0 <= health["now"] - health["checked"] < 600
+def test_the_doctor_reads_the_age_of_the_table_from_pf(banned, lists, edge_site):
+    """A file's time would not do: the core touches it when a download fails."""
+    patient = Patient(edge_site({"edge/bans": BANS}), never_asked, never_asked, banned.client(), ())
+
+    def found() -> dict[str, list[str]]:
+        return not_well(examine(patient, [edge.bans], lambda check: None))
+
+    assert found() == {}
+    lists.text = f"2001:db8::{int(time.time() - 3600) >> 16:x}:{int(time.time() - 3600) & 0xFFFF:x}\n{ATTACKER}\n"
+    banned.shell("/etc/rc.update_urltables now forceupdate mailserver_banned")
+    assert "1 addresses, from a list of 60 minutes ago" in found()["degraded edge.bans"][0]
+    lists.text = "2001:db8::\n"
+    banned.shell("/etc/rc.update_urltables now forceupdate mailserver_banned")
+    assert "no list was ever loaded" in found()["degraded edge.bans"][0]
 
 
-def rule_set_of(firewall):
-    """What the firewall was last told, as far as the table is concerned."""
-    ban = {"type": "block", "source": "mailserver_banned"}
-    owned = {"redirects": [], "passes": [], "bans": [], "cron": []}
-    empty = {part: {} for part in ("redirects", "passes", "aliases", "gates", "legacy", "cron")}
-    return {
-        **empty,
-        "absent_aliases": [],
-        "bans": {"x": ban | dict.fromkeys(("interface", "ipprotocol", "destination", "port"), "")},
-        "owned": owned,
-    }
+def never_asked(*_: str) -> None:
+    raise AssertionError("the firewall is asked over SSH alone")
 
 
 def drifted(root: ET.Element, case: str) -> None:

@@ -50,7 +50,7 @@ def test_a_change_by_hand_is_drift(look, firewall):
     assert "haproxy: " in found["degraded edge.drift"][0]
 
 
-def test_a_second_haproxy_is_named(look, firewall):
+def test_a_second_haproxy_is_named_first(look, firewall):
     command = ""
 
     def bridge():
@@ -58,7 +58,9 @@ def test_a_second_haproxy_is_named(look, firewall):
         command = firewall.bridge(80, 443)
 
     found = look(bridge)
-    assert any(command in line for line in found["degraded edge.servers"])
+    assert list(found) == ["degraded edge.servers", "could not check edge.drift"], "nothing is planned beside it"
+    assert len(found["degraded edge.servers"]) == 1
+    assert all(command in line for lines in found.values() for line in lines)
 
 
 def test_a_node_that_is_away_is_named(look, firewall, wanted):

@@ -22,6 +22,8 @@ from tests.standins.kubernetes import Kubernetes
 from tools.offline.stackfile import ROOT
 
 KUBECONFIG = "MAIL_TEST_KUBECONFIG"  # everything of ours in that cluster is deleted before and after the tests
+VOLUMES = ("mailserver-data", "roundcubemail-database")  # of stack dev
+AS_PRODUCTION = {"cluster/render_to": ..., "production": True, "unprotected": ..., "mail/storage": {"storage_class": CLASS}}
 needs_control_plane = pytest.mark.skipif(KUBECONFIG not in os.environ, reason=f"{KUBECONFIG} names no throwaway cluster")
 
 
@@ -213,3 +215,20 @@ def named(text: str, word: str) -> set[str]:
     """The names in the summary's line `<n> to <word>: …`."""
     found = re.search(rf"^  \d+ to {re.escape(word)}: (.*)$", text, re.MULTILINE)
     return set(found[1].split(", ")) if found else set()
+
+
+@contextmanager
+def deployed(checkout: Path, folder: Path) -> Iterator[Site]:
+    """Stack dev, deployed to the cluster as a site in production."""
+    with throwaway(folder) as cluster:
+        cluster.clean()
+        cluster.prepare()
+        for name in VOLUMES:
+            cluster.volume(name, "5Gi")
+        site = Site(checkout, cluster, stack="dev")
+        site.set(AS_PRODUCTION)
+        try:
+            site.make("up", "YES=1")
+            yield site
+        finally:
+            cluster.clean()

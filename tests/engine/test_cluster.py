@@ -6,36 +6,24 @@ import subprocess
 
 import pytest
 
-from tests.engine.cluster import Site, named, needs_control_plane, throwaway
+from tests.engine.cluster import AS_PRODUCTION, VOLUMES, deployed, named, needs_control_plane
 from tests.engine.predecessor import CLASS, NAMESPACE
 
-CLAIM, WEBMAIL = "mailserver-data", "roundcubemail-database"
-HERE = {"cluster/render_to": ..., "production": True, "unprotected": ..., "mail/storage": {"storage_class": CLASS}}
+CLAIM, WEBMAIL = VOLUMES
 PROTECTED = ["Namespace/mailserver", *(f"PersistentVolumeClaim/{name}" for name in (CLAIM, WEBMAIL))]
 
 
 @pytest.fixture(scope="module")
-def deployed(checkout, state, tmp_path_factory):
-    """Stack dev, deployed to the cluster as a site in production."""
-    with throwaway(tmp_path_factory.mktemp("cluster")) as cluster:
-        cluster.clean()
-        cluster.prepare()
-        for name in (CLAIM, WEBMAIL):
-            cluster.volume(name, "5Gi")
-        site = Site(checkout, cluster, stack="dev")
-        site.set(HERE)
-        try:
-            site.make("up", "YES=1")
-            yield site
-        finally:
-            cluster.clean()
+def running(checkout, state, tmp_path_factory):
+    with deployed(checkout, tmp_path_factory.mktemp("cluster")) as site:
+        yield site
 
 
 @pytest.fixture
-def site(deployed):
+def site(running):
     """With the settings that were deployed first."""
-    deployed.set(HERE)
-    return deployed
+    running.set(AS_PRODUCTION)
+    return running
 
 
 def test_a_fresh_site_has_nothing_to_change_afterwards(site):
@@ -43,16 +31,16 @@ def test_a_fresh_site_has_nothing_to_change_afterwards(site):
 
 
 def test_the_identity_of_the_cluster_comes_and_goes_without_replacing_anything(site):
-    site.set(HERE | {"cluster/uid": None})
+    site.set(AS_PRODUCTION | {"cluster/uid": None})
     for _ in range(2):
         assert not named(site.make("up", "YES=1"), "replace")
-        site.set(HERE)
+        site.set(AS_PRODUCTION)
 
 
 @needs_control_plane
 def test_up_ends_when_a_pod_of_the_new_generation_is_ready_and_not_before(site):
     cluster = site.cluster
-    site.set(HERE | {"mail/resources": {"memory_request": "64Gi", "memory_limit": "64Gi"}})  # the node has 32
+    site.set(AS_PRODUCTION | {"mail/resources": {"memory_request": "64Gi", "memory_limit": "64Gi"}})  # the node has 32
     command = ["make", "-o", ".venv/.locked", "up", "STACK=dev", "YES=1"]
     with subprocess.Popen(command, cwd=site.checkout, env=site.environment(), stdout=subprocess.PIPE, text=True) as up:
         try:
@@ -69,7 +57,7 @@ def test_up_ends_when_a_pod_of_the_new_generation_is_ready_and_not_before(site):
 
 
 def test_another_priority_is_a_new_class_before_the_old_one_goes(site):
-    site.set(HERE | {"mail/priority_class": {"value": 150_000}})
+    site.set(AS_PRODUCTION | {"mail/priority_class": {"value": 150_000}})
     said = site.make("up", "YES=1")
     assert named(said, "replace") == {"PriorityClass/mailserver-150000"}
     assert site.cluster.get("Deployment", "mailserver")["spec"]["template"]["spec"]["priorityClassName"] == "mailserver-150000"
@@ -82,24 +70,24 @@ def test_a_renamed_context_in_another_file_is_the_same_cluster(site, tmp_path, m
     kubeconfig.write_text(site.cluster.kubectl("config", "view", "--raw", "--flatten"))
     site.cluster.kubectl("config", "rename-context", site.cluster.context, "renamed", "--kubeconfig", str(kubeconfig))
     monkeypatch.setattr(site.cluster, "kubeconfig", str(kubeconfig))
-    site.set(HERE | {"cluster/context": "renamed"})
+    site.set(AS_PRODUCTION | {"cluster/context": "renamed"})
     said = site.make("preview")
     assert not named(said, "replace")
     assert named(said, "change") <= {"kubernetes/cluster"}
 
 
 def test_a_cluster_that_is_not_there_or_another_one_is_said_first(site, monkeypatch):
-    site.set(HERE | {"cluster/context": "elsewhere"})
+    site.set(AS_PRODUCTION | {"cluster/context": "elsewhere"})
     said = site.make("preview")
     assert said.index("the cluster was not asked") < said.index("summary:")
     assert "error: the cluster was not asked" in site.make("up", "YES=1", code=1)
     other = "00000000-0000-4000-8000-000000000000"
-    site.set(HERE | {"cluster/uid": other})
+    site.set(AS_PRODUCTION | {"cluster/uid": other})
     assert f"not to {other}" in site.make("preview", code=1)
     unasked = site.run("pulumi", "preview", "--non-interactive", "--stack", "dev")
     assert unasked.returncode != 0
     assert "marked for protection" in unasked.stdout + unasked.stderr
-    site.set(HERE)
+    site.set(AS_PRODUCTION)
     monkeypatch.setenv("PULUMI_K8S_DELETE_UNREACHABLE", "true")
     assert "unset it" in site.make("preview", code=1)
 
@@ -110,7 +98,7 @@ def test_without_a_terminal_an_up_wants_to_be_told(site):
 
 def test_what_once_was_advised_no_longer_ends_in_lost_mail(site):
     """`production: false`, an `up`, a `destroy`: this deleted the Namespace, all claims and their volumes."""
-    site.set(HERE | {"production": False})
+    site.set(AS_PRODUCTION | {"production": False})
     site.make("up", "YES=1")
     destroy = ("pulumi", "destroy", "--yes", "--non-interactive", "--stack", "dev")
     refused = site.run(*destroy)
@@ -120,7 +108,7 @@ def test_what_once_was_advised_no_longer_ends_in_lost_mail(site):
 
 
 def test_a_claim_that_leaves_the_program_is_refused_by_the_name_that_it_has_in_the_cluster(site):
-    site.set(HERE | {"mail/storage": {"storage_class": CLASS, "claim": "other"}})
+    site.set(AS_PRODUCTION | {"mail/storage": {"storage_class": CLASS, "claim": "other"}})
     refused = site.make("preview", code=1)
     assert "Traceback" not in refused
     assert refused.splitlines()[-5:-1] == [
@@ -136,7 +124,7 @@ def test_a_site_retires_by_the_steps_of_the_runbook_and_the_mail_stays(site):
     refused = site.make("destroy", "YES=1", code=1)
     listed = re.findall(r"^error:     - (.*)$", refused, re.MULTILINE)
     assert listed == PROTECTED
-    site.set(HERE | {"unprotected": listed})
+    site.set(AS_PRODUCTION | {"unprotected": listed})
     said = site.make("up", "YES=1")
     assert named(said, "stop protecting") == set(PROTECTED)
     assert not named(said, "delete")

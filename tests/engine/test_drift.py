@@ -6,27 +6,14 @@ import subprocess
 
 import pytest
 
-from tests.engine.cluster import Site, throwaway
-from tests.engine.predecessor import CLASS, NAMESPACE
-
-HERE = {"cluster/render_to": ..., "production": True, "unprotected": ..., "mail/storage": {"storage_class": CLASS}}
+from tests.engine.cluster import AS_PRODUCTION, Site, deployed
+from tests.engine.predecessor import NAMESPACE
 
 
 @pytest.fixture(scope="module")
 def site(checkout, state, tmp_path_factory):
-    """Stack dev, deployed to the cluster as a site in production."""
-    with throwaway(tmp_path_factory.mktemp("cluster")) as cluster:
-        cluster.clean()
-        cluster.prepare()
-        for name in ("mailserver-data", "roundcubemail-database"):
-            cluster.volume(name, "5Gi")
-        site = Site(checkout, cluster, stack="dev")
-        site.set(HERE)
-        try:
-            site.make("up", "YES=1")
-            yield site
-        finally:
-            cluster.clean()
+    with deployed(checkout, tmp_path_factory.mktemp("cluster")) as site:
+        yield site
 
 
 def drift(site: Site) -> tuple[int, list[str]]:
@@ -70,8 +57,8 @@ def test_a_changed_field_and_a_missing_object_are_named_until_they_are_back(site
 
 def test_a_cluster_that_does_not_answer_is_not_called_well(site):
     assert drift(site)[0] == 0
-    site.set(HERE | {"cluster/context": "elsewhere"})
+    site.set(AS_PRODUCTION | {"cluster/context": "elsewhere"})
     try:
         assert drift(site) == (2, [])
     finally:
-        site.set(HERE)
+        site.set(AS_PRODUCTION)

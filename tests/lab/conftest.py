@@ -7,6 +7,7 @@ import pytest
 
 from components.errors import UserError
 from components.settings.mail import TESTED_IMAGE_MAJORS
+from tests.lab.probe import Edge, around
 from tests.lab.support import Known, Log, image, lab_site
 from tools.lab.debian import below
 from tools.lab.edge import Lab
@@ -47,6 +48,12 @@ def lab(major: str) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def known(lab: Lab) -> Known:
     return Known(lab)
+
+
+@pytest.fixture
+def edge(lab: Lab) -> Iterator[Edge]:
+    with around(lab) as edge:
+        yield edge
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,12 @@ from components.errors import UserError
 from components.settings.edge import Legacy
 from tests.lab.support import Log, certify
 from tools.commands.doctor import check_after_flip
-from tools.doctor import edge, mail, results
+from tools.doctor import delivery, edge, mail, results
 from tools.doctor.areas import AREAS
 from tools.doctor.examine import examine
 from tools.doctor.patient import Patient, UnreachedError, from_here
 from tools.lab import haproxy
+from tools.lab.client import Client
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
 from tools.lab.paths import SENDER, SENDER_DOMAIN
@@ -28,7 +29,7 @@ from tools.new_site import dkim_key
 
 # What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
 # The log holds what other tests provoked.
-ELSEWHERE = {"mail.programs", "mail.log", "edge.drift", "edge.servers"}
+ELSEWHERE = {"mail.programs", "mail.log", "mail.reverse-names", "edge.drift", "edge.servers"}
 LEGACY = {"address": "10.0.20.210"}
 UNREFLECTED = "203.0.113.99"
 SERVICES = {"smtp", "submissions", "submission", "imaps"}
@@ -239,6 +240,42 @@ def test_a_relay_that_refuses_the_log_in(lab: Lab, patient: Patient):
     finally:
         passwords.write_text(right)
     assert found == {"broken mail.relay": {lab.site.mail.relay.next_hop if lab.site.mail.relay else None}}
+
+
+def test_an_account_that_is_listed_twice(lab: Lab, patient: Patient, log: Log):
+    log.expect("exists more than once")
+    users = lab.pod.host.path("/etc/dovecot/userdb")
+    before = users.read_text()
+    try:
+        users.write_text(before + next(line for line in before.splitlines(keepends=True) if line.startswith("alice@example.org:")))
+        found = look(lab, patient)
+    finally:
+        users.write_text(before)
+    assert found == {"broken mail.accounts": {"alice@example.org"}}
+
+
+def test_a_host_of_ones_own_whose_address_has_no_name_that_points_back(lab: Lab, patient: Patient):
+    address, name = "192.168.1.127", "hypervisor.lan.example"
+    lab.world.run("ip", "address", "replace", address, "dev", "lo")
+
+    def seen() -> dict[str, tuple[str, str]]:
+        return {seen.about: (seen.verdict, seen.text) for seen in delivery.reverse_names.look(patient)}
+
+    def sends() -> int:
+        with Client(lab, address).smtp() as smtp:
+            smtp.mail(f"root@{SENDER_DOMAIN}")
+            return smtp.rcpt("alice@example.org")[0]
+
+    assert address not in seen()
+    assert sends() == 450
+    verdict, text = seen()[address]
+    assert verdict == "degraded"
+    assert text.startswith("has no name: ")
+    lab.names.host(name, address)
+    assert seen()[address] == ("ok", name)
+    assert sends() == 250
+    lab.names.put(name, "A", "192.168.1.128")
+    assert seen()[address] == ("degraded", f"is called {name}, which is the name of 192.168.1.128; its mail is refused")
 
 
 def test_haproxy_without_the_header(lab: Lab, patient: Patient):

@@ -81,8 +81,8 @@ class Cluster:
                 return self._said(json.dumps(thing(name)) if name in self.classes else "")
             case ("get", kind, *flags) if "--all-namespaces" in flags or kind == "persistentvolumes":
                 return self._said(json.dumps({"items": self.everywhere[kind]}))
-            case ("auth", "can-i", verb, kind, *_):
-                no = f"{verb} {kind}" in self.denied
+            case ("auth", "can-i", verb, kind, "--namespace", namespace):
+                no = f"{verb} {kind}{'' if namespace == self.site.namespace else f' in {namespace}'}" in self.denied
                 return self._said("no\n" if no else "yes\n", code=int(no))
             case ("get", kind, *_):
                 return self._said(json.dumps({"items": self.lists[kind]}))
@@ -207,6 +207,10 @@ BROKEN = {
         lambda live: live.denied.add("create ingresses.networking.k8s.io"),
         {"broken cluster.permissions": ["mailserver: may not create ingresses.networking.k8s.io"]},
     ),
+    "a namespace of others that is closed to this user": (
+        lambda live: live.denied.add("patch configmaps in monitoring"),
+        {"broken cluster.permissions": ["monitoring: may not patch configmaps"]},
+    ),
     "a warning of Kubernetes": (
         lambda live: live.lists["events"].append(
             thing(
@@ -251,17 +255,17 @@ def test_one_fault_is_named_and_nothing_else(live, case):
 
 
 PLURALS = {"ingress": "ingresses", "networkpolicy": "networkpolicies", "priorityclass": "priorityclasses"}
+OPERATOR = {"monitoring/prometheus": {"form": "prometheus-rule", "namespace": "prometheus"}}
 
 
-@pytest.mark.parametrize("stack", ["dev", "prod"])
-def test_the_rights_for_every_kind_that_is_rendered_are_asked_for_and_no_other(site, stack):
-    rendered = (ROOT / f"tests/program/golden/{stack}.yaml").read_text("utf-8")
+@pytest.mark.parametrize(("stack", "changes"), [("dev", {}), ("prod", {}), ("prod", OPERATOR)])
+def test_the_rights_for_every_kind_that_is_declared_are_asked_for_and_no_other(site, recording, stack, changes):
     kinds = set()
-    for group, kind in re.findall(r"\bkubernetes:([a-z0-9.-]+)/v[0-9a-z]+:([A-Za-z]+)::", rendered):
-        plural = PLURALS.get(kind.lower(), f"{kind.lower()}s")
-        kinds.add(plural if group == "core" else f"{plural}.{group}")
-    by_hand = {"jobs.batch"} if "cronjobs.batch" in kinds else set()  # `make job`
-    assert set(cluster.written(site(stack))) == kinds | by_hand
+    for thing in recording(stack, changes).kubernetes():
+        group, plural = thing["apiVersion"].rpartition("/")[0], PLURALS.get(thing["kind"].lower(), f"{thing['kind'].lower()}s")
+        kinds.add((thing["metadata"].get("namespace", "mailserver"), f"{plural}.{group}" if group else plural))
+    by_hand = {("mailserver", "jobs.batch")} if ("mailserver", "cronjobs.batch") in kinds else set()  # `make job`
+    assert set(cluster.written(site(stack, changes))) == kinds | by_hand
 
 
 def test_programs_that_the_supervisor_gave_up(live):

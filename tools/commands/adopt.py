@@ -1,6 +1,7 @@
 """Takes a live mail system over: says what becomes of each object, refuses what would lose mail, and writes the `adopt` settings."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,17 @@ from components.checks.dns import live as dns_rules
 from components.dns.live import Live, parse
 from components.dns.match import matches
 from components.dns.records import records, zones
-from components.edge.client import Firewall
 from components.edge.differences import differences
 from components.errors import UserError
 from components.settings.site import Site
 from tools.adoption import table_of
 from tools.cluster import check_cluster, keeping, mortal_volumes, removal
 from tools.commands.dns_adopt import adopting, report
-from tools.commands.edge import firewall_of
+from tools.commands.edge import firewall_or_reason
 from tools.commands.shared import CONSOLE, stack_option
 from tools.live_site import LiveSite, load, read, save, stored
 from tools.offline.program import run
-from tools.offline.stackfile import ROOT, Stack, load_stack, site_of, write_settings
+from tools.offline.stackfile import ROOT, load_stack, site_of, write_settings
 from tools.takeover import ANEW, TAKEN, Fate, caught, fates, refusals
 
 path = click.Path(path_type=Path)
@@ -48,8 +48,8 @@ def adopt_command(stack: str, source: Path | None, target: Path | None, leave: s
         if site.cluster.context is None:
             raise UserError("cluster.context: is not set, so there is no cluster to ask; FROM=<folder> reads saved answers")
         check_cluster(site)
-        live = read(site, declared, _firewall(site, loaded, key), dict(_zones(site)))
-    live = LiveSite(**(vars(live) | stored(files["aliases"], files["accounts"])))
+        live = read(site, declared, firewall_or_reason(site, loaded, key), dict(_zones(site)))
+    live = replace(live, **stored(files["aliases"], files["accounts"]))
     if target:
         save(live, target)
         print(f"saved to {target}; `make adopt STACK={stack} FROM={target}` reads it")
@@ -69,15 +69,6 @@ def adopt_command(stack: str, source: Path | None, target: Path | None, leave: s
         raise UserError("\n".join(lines))
     write_settings(ROOT, stack, changes(site, found, rows))
     print(f"Pulumi.{stack}.yaml: `adopt` is written; go on with `make preview STACK={stack}` and docs/runbooks/adopt.md")
-
-
-def _firewall(site: Site, stack: Stack, key: Path | None) -> Firewall | UserError | None:
-    if site.edge.access is None:
-        return None
-    try:
-        return firewall_of(site, stack, key)
-    except UserError as error:
-        return error
 
 
 def _zones(site: Site) -> Iterator[tuple[str, Any]]:

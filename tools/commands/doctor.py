@@ -15,7 +15,7 @@ from rich.table import Table
 from components.edge.client import Firewall
 from components.errors import UserError
 from components.settings.site import Site
-from tools.commands.edge import firewall_of
+from tools.commands.edge import firewall_or_reason
 from tools.commands.shared import stack_option
 from tools.doctor import edge
 from tools.doctor.areas import AREAS, checks_for
@@ -25,7 +25,7 @@ from tools.doctor.inside import SECONDS as INSIDE_SECONDS
 from tools.doctor.inside import Errand
 from tools.doctor.patient import Patient, from_here, of_cluster
 from tools.doctor.vantage import Outpost
-from tools.offline.stackfile import ROOT, Stack, load_stack, site_of
+from tools.offline.stackfile import ROOT, load_stack, site_of
 
 COLOURS = {"ok": "green", "degraded": "yellow", "broken": "bold red", "could not check": "magenta"}
 LINES = 6  # of one check, before the rest is only counted
@@ -77,16 +77,6 @@ def patient_of(
     )
 
 
-def _firewall(site: Site, stack: Stack, key: Path | None) -> Firewall | UserError | None:
-    """As `Patient.firewall`."""
-    if site.edge.access is None:
-        return None
-    try:
-        return firewall_of(site, stack, key)
-    except UserError as error:
-        return error
-
-
 @click.command()
 @stack_option
 @click.option("--only", default="", callback=_areas, help=f"areas, with commas between: {', '.join(NAMES)}  [default: all]")
@@ -99,7 +89,7 @@ def doctor_command(*, stack: str, only: tuple[str, ...], as_json: bool, everythi
     loaded = load_stack(ROOT, stack)
     site = site_of(loaded)
     errand = Errand(loaded) if inside else None
-    patient = patient_of(site, _firewall(site, loaded, key), errand)
+    patient = patient_of(site, firewall_or_reason(site, loaded, key), errand)
     try:
         results = _examined(patient, checks_for(patient, only), SECONDS + (INSIDE_SECONDS if inside else 0))
     except KeyboardInterrupt:

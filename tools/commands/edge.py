@@ -109,6 +109,16 @@ def firewall_of(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall
     return Firewall(Connection.of(site, site.edge.access), private_key(stack, ssh_key_file))
 
 
+def firewall_or_reason(site: Site, stack: Stack, ssh_key_file: Path | None) -> Firewall | UserError | None:
+    """As `firewall_of`; None where the site has no firewall, the error where it has one that cannot be asked."""
+    if site.edge.access is None:
+        return None
+    try:
+        return firewall_of(site, stack, ssh_key_file)
+    except UserError as error:
+        return error
+
+
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     return stack_option(click.option("--key", type=click.Path(path_type=Path), help="file of the private SSH key")(command))
 

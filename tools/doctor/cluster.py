@@ -3,24 +3,28 @@
 from collections.abc import Iterator
 
 from components.jobs.bounds import all_jobs
-from components.names import CONTAINER, MAIL_SERVER, SELECTOR
+from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
+from tools.cluster import answer
 from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
-from tools.doctor.patient import Patient, answer, since
+from tools.doctor.patient import Patient, since
 
 AREA = Area("cluster", "what the program expects of the cluster, and the mail server's pod")
 RESTARTS = 3  # since the pod began; more are a fault that repeats
 HOUR = 3600.0
+EXTERNAL_SECRETS = "externalsecrets.external-secrets.io"
+CERTIFICATES = "certificates.cert-manager.io"
+PROMETHEUS_RULES = "prometheusrules.monitoring.coreos.com"
 
 
 def _interfaces(site: Site) -> Iterator[tuple[str, str, str]]:
     """Kinds of others that the site's settings use, as the API names them, the version that is written, and who brings them."""
     if site.secret_store and site.cluster.external_secrets:
-        yield "externalsecrets.external-secrets.io", site.cluster.external_secrets, "External Secrets"
+        yield EXTERNAL_SECRETS, site.cluster.external_secrets, "External Secrets"
     if site.tls.cluster_issuer:
-        yield "certificates.cert-manager.io", "v1", "cert-manager"
+        yield CERTIFICATES, "v1", "cert-manager"
     if site.monitoring and site.monitoring.prometheus and site.monitoring.prometheus.form == "prometheus-rule":
-        yield "prometheusrules.monitoring.coreos.com", "v1", "the Prometheus operator"
+        yield PROMETHEUS_RULES, "v1", "the Prometheus operator"
 
 
 @AREA.check(
@@ -44,35 +48,46 @@ def interfaces(patient: Patient) -> Iterator[Seen]:
 
 @AREA.check(
     "permissions",
-    expects="this user may write what `make up` writes",
+    expects="this user may write what `make up` writes, also in the namespaces of others",
     remedy="give the user of this context the missing right in the namespace",
     page="runbooks/first-up.md",
 )
 def permissions(patient: Patient) -> Iterator[Seen]:
-    """The rights that an `up` needs, asked of the API server itself (`kubectl auth can-i`)."""
-    namespace = patient.site.namespace
-    wanted = [f"{verb} {kind}" for kind in written(patient.site) for verb in ("create", "patch")]
+    """The rights that an `up` and an adoption need, asked of the API server itself (`kubectl auth can-i`)."""
+    missing: dict[str, list[str]] = {}
+    for namespace, kind in written(patient.site):  # one by one: an executor's threads would outlive an interrupt
+        refused = missing.setdefault(namespace, [])
+        for verb in ("get", "create", "patch"):
+            said = patient.kubectl("auth", "can-i", verb, kind, "--namespace", namespace)
+            if said.stdout.strip() == "no" or not answer(said):
+                refused.append(f"{verb} {kind}")
+    for namespace, refused in missing.items():
+        yield broken(namespace, f"may not {', '.join(refused)}") if refused else ok(namespace, "may write")
 
-    def refused(right: str) -> bool:
-        said = patient.kubectl("auth", "can-i", *right.split(), "--namespace", namespace)
-        return said.stdout.strip() == "no" or not answer(said)
 
-    missing = [right for right in wanted if refused(right)]  # one by one: an executor's threads would outlive an interrupt
-    yield broken(namespace, f"may not {', '.join(missing)}") if missing else ok(namespace, "may write")
-
-
-def written(site: Site) -> Iterator[str]:
-    """The kinds that an `up` or a `make job` of the site writes, as `kubectl auth can-i` takes them."""
-    yield from ("configmaps", "deployments.apps", "namespaces", "networkpolicies.networking.k8s.io", "persistentvolumeclaims", "services")
+def written(site: Site) -> Iterator[tuple[str, str]]:
+    """What an `up` or a `make job` of the site writes: namespace, and kind as `kubectl auth can-i` takes it."""
+    own = ["configmaps", "deployments.apps", "namespaces", "networkpolicies.networking.k8s.io", "persistentvolumeclaims", "services"]
     if any(all_jobs(site)):
-        yield from ("cronjobs.batch", "jobs.batch")
+        own += ("cronjobs.batch", "jobs.batch")
     if any(backup and backup.target.nfs for backup in (site.jobs.backup, site.jobs.webmail_backup)):
-        yield "persistentvolumes"
+        own.append("persistentvolumes")
     if site.webmail or site.dns:
-        yield "ingresses.networking.k8s.io"
+        own.append("ingresses.networking.k8s.io")
     if site.mail.priority_class and site.mail.priority_class.value is not None:
-        yield "priorityclasses.scheduling.k8s.io"
-    yield from (name for name, _, _ in _interfaces(site))
+        own.append("priorityclasses.scheduling.k8s.io")
+    if site.secret_store and site.cluster.external_secrets:
+        own.append(EXTERNAL_SECRETS)
+    if site.tls.cluster_issuer:
+        own.append(CERTIFICATES)
+    yield from ((site.namespace, kind) for kind in own)
+    monitoring = site.monitoring
+    if monitoring is None:
+        return
+    if (rules := monitoring.prometheus) and rules.form == "prometheus-rule":
+        yield rules.namespace, PROMETHEUS_RULES
+    maps = [monitoring.loki, monitoring.dashboard, rules if rules and rules.form == "config-map" else None]
+    yield from dict.fromkeys((place.namespace, "configmaps") for place in maps if place)
 
 
 @AREA.check(
@@ -101,7 +116,7 @@ def secrets(patient: Patient) -> Iterator[Seen]:
     if not patient.site.secret_store:
         yield unused("secret_store")
         return
-    for secret in patient.objects("externalsecrets.external-secrets.io"):
+    for secret in patient.objects(EXTERNAL_SECRETS):
         about = f"ExternalSecret/{secret['metadata']['name']}"
         conditions = {entry["type"]: entry for entry in secret.get("status", {}).get("conditions", [])}
         ready = conditions.get("Ready", {})
@@ -120,11 +135,10 @@ def secrets(patient: Patient) -> Iterator[Seen]:
 def mail_server(patient: Patient) -> Iterator[Seen]:
     """The Deployment has rolled out, and it and its pod name the image of the settings; another program may have changed it."""
     yield from rolled_out(patient, MAIL_SERVER, patient.site.mail.image)
-    for pod in patient.objects("pods"):
-        if SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
-            (image,) = (container["image"] for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
-            if image != patient.site.mail.image:
-                yield degraded(pod["metadata"]["name"], f"runs {image}, declared is {patient.site.mail.image}")
+    for pod in patient.mail_pods():
+        (image,) = (container["image"] for container in pod["spec"]["containers"] if container["name"] == CONTAINER)
+        if image != patient.site.mail.image:
+            yield degraded(pod["metadata"]["name"], f"runs {image}, declared is {patient.site.mail.image}")
 
 
 def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
@@ -152,9 +166,7 @@ def rolled_out(patient: Patient, name: str, image: str) -> Iterator[Seen]:
 )
 def restarts(patient: Patient) -> Iterator[Seen]:
     """Containers of the mail server that were started again, and why the last one ended."""
-    for pod in patient.objects("pods"):
-        if not SELECTOR.items() <= pod["metadata"].get("labels", {}).items():
-            continue
+    for pod in patient.mail_pods():
         for container in pod.get("status", {}).get("containerStatuses", []):
             about = f"{pod['metadata']['name']} {container['name']}"
             last = container.get("lastState", {}).get("terminated")

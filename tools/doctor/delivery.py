@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from components.mail.files import SRS_PORT, SRS_RECIPIENT_PORT
 from components.mail.rspamd import dkim_key_path
+from components.monitoring.log_alerts import OWN_ADDRESS
 from components.monitoring.rules import LOKI
 from components.names import CONTAINER, MAIL_SERVER
 from components.settings.site import Site
+from tools.cluster import answer
 from tools.doctor import relay_login
+from tools.doctor import reverse_names as reverse_lookup
 from tools.doctor.check import Seen, blind, broken, degraded, ok, unused
 from tools.doctor.dns import ask, resolver
 from tools.doctor.mail import AREA, listening
-from tools.doctor.patient import Patient, answer
+from tools.doctor.patient import Patient
 
-SRS_PORTS = (10001, 10002)  # postsrsd's, for senders and for recipients
 PUBLIC_ED25519 = 32  # bytes at the end of its DER form; RFC 8463 publishes them alone
+_OWN = re.compile(OWN_ADDRESS)
+# A client that was let in by its name, and one that was refused for it.
+_SENDER = re.compile(r"(?:: client=(?!unknown\[)\S+?|cannot find your (?:reverse )?hostname, )\[([0-9a-f.:]+)\](?!.*sasl_username=)")
 _QUERY = re.compile(r"sum\(count_over_time\(\{[^}]*\} (.*) \[(\d+)([mh])\]\)\) > (\d+)")
 _FILTER = re.compile(r"\|([=~]) `([^`]*)`")
 
@@ -35,7 +41,7 @@ def srs(patient: Patient) -> Iterator[Seen]:
     if not patient.site.srs:
         yield unused("mail.srs")
         return
-    missing = [port for port in SRS_PORTS if port not in listening(patient)]
+    missing = [port for port in (SRS_PORT, SRS_RECIPIENT_PORT) if port not in listening(patient)]
     yield broken("postsrsd", f"nothing listens on {', '.join(map(str, missing))}") if missing else ok("postsrsd", "listens")
 
 
@@ -127,9 +133,35 @@ def log_lines(text: str) -> list[tuple[datetime, str]]:
     return found
 
 
+def _log(patient: Patient) -> list[tuple[datetime, str]]:
+    """The mail server's lines of the last day."""
+    place = ("--namespace", patient.site.namespace, f"deployment/{MAIL_SERVER}", "--container", CONTAINER)
+    return log_lines(answer(patient.kubectl("logs", *place, "--since", "24h", "--timestamps")))
+
+
 def _six_digits(when: str) -> str:
     """Kubernetes writes nanoseconds."""
     return re.sub(r"(\.\d{6})\d+", r"\1", when)
+
+
+@AREA.check(
+    "reverse-names",
+    expects="every host of your own that sends to port 25 has a name that points back, as the pod sees it",
+    remedy="a PTR record and its address in the resolver that the pod asks, or a log-in of the host on port 587",
+    page="runbooks/alerts.md#internalhostcannotsendmail",
+)
+def reverse_names(patient: Patient) -> Iterator[Seen]:
+    """The private addresses that sent without a log-in within a day, or were refused for their name, looked up in the pod now."""
+    if not patient.site.mail.require_reverse_name:
+        yield unused("mail.require_reverse_name")
+        return
+    senders = sorted({match[1] for _, line in _log(patient) if (match := _SENDER.search(line)) and _OWN.search(f"[{match[1]}]")})
+    if not senders:
+        yield ok("internal senders", "none within a day")
+        return
+    names = json.loads(answer(patient.inside("python3", "-c", Path(reverse_lookup.__file__).read_text("utf-8"), *senders)))
+    for address, (name, fault) in names.items():
+        yield degraded(address, f"{fault}; its mail is refused") if fault else ok(address, name)
 
 
 @AREA.check(
@@ -140,11 +172,7 @@ def _six_digits(when: str) -> str:
 )
 def log(patient: Patient) -> Iterator[Seen]:
     """The mail server's log of the last day, with the patterns and the spans of the alerts on log lines; the relay's quota is one."""
-    site = patient.site
-    said = patient.kubectl(
-        *("logs", "--namespace", site.namespace, f"deployment/{MAIL_SERVER}", "--container", CONTAINER, "--since", "24h", "--timestamps")
-    )
-    lines, now = log_lines(answer(said)), datetime.now(UTC)
+    site, lines, now = patient.site, _log(patient), datetime.now(UTC)
     for name, severity, counted in _patterns(site):
         if len(found := counted.lines(lines, now)) > counted.bound:
             text = f"{len(found)} lines in {counted.span.total_seconds() / 3600:g} h, the last: {found[-1][:200]}"

@@ -4,8 +4,9 @@ import re
 import urllib.error
 import urllib.request
 
+from tools.cluster import answer
 from tools.doctor.check import BlindError
-from tools.doctor.patient import Patient, answer
+from tools.doctor.patient import Patient
 
 SECONDS = 15
 BYTES = 4 << 20

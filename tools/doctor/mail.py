@@ -5,10 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+from components.mail.rspamd import CONTROLLER_PORT
 from components.names import MAIL_SERVER
 from components.settings.quantity import in_bytes
+from tools.cluster import answer
 from tools.doctor.check import Area, Seen, broken, degraded, ok
-from tools.doctor.patient import Patient, answer
+from tools.doctor.patient import Patient
 
 AREA = Area("mail", "inside the mail server's pod")
 DISKS = ("/var/mail", "/var/mail-state")
@@ -130,7 +132,7 @@ def accounts(patient: Patient) -> Iterator[Seen]:
 )
 def rspamd(patient: Patient) -> Iterator[Seen]:
     """Rspamd's worker for Postfix and its controller, asked in the pod."""
-    said = patient.inside("curl", "--silent", "--show-error", "--max-time", "10", "http://127.0.0.1:11334/ping")
+    said = patient.inside("curl", "--silent", "--show-error", "--max-time", "10", f"http://127.0.0.1:{CONTROLLER_PORT}/ping")
     if said.stdout.strip() == "pong":
         yield ok("Rspamd", "answers")
     else:

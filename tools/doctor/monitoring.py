@@ -9,9 +9,10 @@ from typing import Any
 from components.errors import UserError
 from components.jobs.probe import INBOUND
 from components.monitoring.rules import PROMETHEUS
+from tools.cluster import answer
 from tools.doctor.check import Area, Seen, broken, degraded, ok, unused
 from tools.doctor.fetch import fetch
-from tools.doctor.patient import Patient, answer
+from tools.doctor.patient import Patient
 
 AREA = Area("monitoring", "what watches while no one looks")
 _METRIC = re.compile(r"\b([a-z_]+)\{")

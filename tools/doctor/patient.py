@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from components.edge.client import Firewall
 from components.errors import UserError
-from components.names import MAIL_SERVER
+from components.names import MAIL_SERVER, SELECTOR
 from components.settings.site import Site
-from tools.cluster import kubectl, reason
+from tools.cluster import answer, kubectl
 
 NO_FAMILY = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 RAN = "command terminated with exit code"
@@ -78,12 +78,9 @@ class Patient:
         """The namespace's objects of these kinds. Raises UserError where the cluster does not say."""
         return json.loads(answer(self.kubectl("get", ",".join(kinds), "--namespace", self.site.namespace, "--output", "json")))["items"]
 
-
-def answer(result: subprocess.CompletedProcess[str]) -> str:
-    """A command's output. Raises UserError with its last words where it failed."""
-    if result.returncode:
-        raise UserError(reason(result.stderr))
-    return result.stdout
+    def mail_pods(self) -> list[dict[str, Any]]:
+        """The mail server's pods: more than one while it is replaced."""
+        return [pod for pod in self.objects("pods") if SELECTOR.items() <= pod["metadata"].get("labels", {}).items()]
 
 
 def of_cluster(site: Site) -> tuple[Run, Run]:

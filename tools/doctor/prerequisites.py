@@ -8,9 +8,10 @@ from components.jobs.bounds import all_jobs
 from components.names import LEGACY_SERVICE, SELECTOR
 from components.settings.quantity import in_bytes
 from components.settings.site import Site
+from tools.cluster import answer
 from tools.doctor.check import Seen, broken, degraded, ok, unused
 from tools.doctor.cluster import AREA
-from tools.doctor.patient import Patient, answer
+from tools.doctor.patient import Patient
 
 LEAST = (1, 25)  # spec.timeZone of CronJobs is on from there
 # What a quota bounds, and what one more job takes of it: a pod, a Job, and the memory of its largest container.

@@ -1,12 +1,14 @@
 """What the jobs last told the Pushgateway, and the second MX that holds mail while the first is away."""
 
-import re
 import smtplib
 import time
 from collections.abc import Iterator
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from components.jobs.bounds import all_jobs, overdue
 from components.jobs.probe import other_mx
+from components.listeners import SMTP
 from tools.doctor.check import Seen, blind, broken, degraded, ok, unused
 from tools.doctor.dns import ask, resolver
 from tools.doctor.edge import NAME, Smtp
@@ -14,9 +16,6 @@ from tools.doctor.fetch import fetch
 from tools.doctor.jobs import AREA
 from tools.doctor.patient import Patient, UnreachedError
 
-SMTP_PORT = 25
-_SAMPLE = re.compile(r"(\w+)\{(.*)\} (\S+)")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 # Metrics that are 1 when all is well, and what 0 means.
 WELL = {
     "email_roundtrip_success": "the last probe message did not arrive",
@@ -25,13 +24,6 @@ WELL = {
     "backup_verified": "a part of the repository cannot be read back",
     "mail_restore_success": "the last restore drill failed",
 }
-
-
-def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of each line of Prometheus' text format that has labels, as all in a Pushgateway have."""
-    for line in text.splitlines():
-        if match := _SAMPLE.fullmatch(line):
-            yield match[1], dict(_LABEL.findall(match[2])), float(match[3])
 
 
 @AREA.check(
@@ -46,18 +38,19 @@ def results(patient: Patient) -> Iterator[Seen]:
     if gateway is None:
         yield unused("jobs.pushgateway")
         return
-    held = list(samples(fetch(patient, f"{gateway}/metrics")))
+    families = text_string_to_metric_families(fetch(patient, f"{gateway}/metrics"))
+    held = [sample for family in families for sample in family.samples]
     for job in all_jobs(patient.site):
         if job.suspended:
             continue
-        own = [(name, labels, value) for name, labels, value in held if labels.get("job") == job.name]
-        pushed = [value for name, _, value in own if name == "push_time_seconds"]
+        own = [sample for sample in held if sample.labels.get("job") == job.name]
+        pushed = [sample.value for sample in own if sample.name == "push_time_seconds"]
         if not pushed:
             yield degraded(job.name, "has not reported since the Pushgateway started")
             continue
         age, bound = time.time() - pushed[0], overdue(job.name, job.schedule)
-        faults = [WELL[name] for name, _, value in own if name in WELL and value == 0]
-        faults += [f"verdict {labels['verdict']}" for name, labels, value in own if name.endswith("_verdict") and value == 1 and faults]
+        faults = [WELL[sample.name] for sample in own if sample.name in WELL and sample.value == 0]
+        faults += [f"verdict {sample.labels['verdict']}" for sample in own if sample.name.endswith("_verdict") and sample.value and faults]
         if age > bound:
             faults.append(f"last report {age / 3600:.1f} h ago, bound {bound / 3600:.1f} h")
         yield broken(job.name, "; ".join(faults)) if faults else ok(job.name, f"reported {age / 3600:.1f} h ago")
@@ -93,7 +86,7 @@ def second_mx(patient: Patient) -> Iterator[Seen]:
 
 def _second_mx(patient: Patient, host: str, address: str, domains: list[str]) -> Iterator[Seen]:
     about = f"{host} {address}"
-    with Smtp(patient, host, address, SMTP_PORT) as session:
+    with Smtp(patient, host, address, SMTP.port) as session:
         session.ehlo(NAME)
         session.mail("")  # as a bounce: no sender whose domain would be looked up
         refused = {}

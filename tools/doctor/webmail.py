@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from components.names import WEBMAIL
+from components.webmail.image import LOGIN_FIELD
 from tools.doctor.check import Area, BlindError, Seen, broken, degraded, ok
 from tools.doctor.cluster import rolled_out
 from tools.doctor.dns import ask, resolver
@@ -14,7 +15,6 @@ from tools.doctor.patient import Patient, UnreachedError
 
 AREA = Area("webmail", "Roundcube, and what is in front of it")
 SECONDS = 15
-LOGIN_FORM = "rcmloginuser"  # the id of the field in Roundcube's login form
 BYTES = 256 << 10
 
 
@@ -53,13 +53,13 @@ def door(patient: Patient) -> Iterator[Seen]:
     if status >= 500:
         yield broken(url, f"answers with {status}")
     elif webmail.auth == "required":
-        if LOGIN_FORM in body:
+        if LOGIN_FIELD in body:
             yield broken(url, "shows Roundcube's login form to everyone, and webmail.auth is required")
         elif status in {401, 403} or (300 <= status < 400 and location):
             yield ok(url, f"asks for the cluster's login ({status})")
         else:
             yield degraded(url, f"answers with {status}, which is neither a login nor a redirect to one")
-    elif LOGIN_FORM in body:
+    elif LOGIN_FIELD in body:
         yield ok(url, "shows Roundcube's login form")
     else:
         yield broken(url, f"answers with {status}{f' to {urlsplit(location).netloc}' if location else ''}, without Roundcube's login form")

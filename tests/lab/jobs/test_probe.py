@@ -419,10 +419,11 @@ def test_a_family_that_is_down_does_not_hide_behind_the_other(authority, trusted
     assert (by_ipv4["secure"], by_ipv6["up"], by_ipv6["secure"]) == (True, False, False)
 
 
-def test_an_expired_certificate_at_the_edge_has_no_days_left(authority, trusted, tmp_path):
+@pytest.mark.parametrize("starttls", [True, False])
+def test_an_expired_certificate_at_the_edge_has_no_days_left(authority, trusted, tmp_path, starttls):
     port = free_port()
-    with tls_greeter(authority.issue(NAME, days=-1), port, starttls=True):
-        seen = edge(trusted, tmp_path, port, True)[0]
+    with tls_greeter(authority.issue(NAME, days=-1), port, starttls=starttls):
+        seen = edge(trusted, tmp_path, port, starttls)[0]
     assert (seen["up"], seen["secure"], seen["days_left"]) == (True, False, 0.0)
 
 
