@@ -150,6 +150,8 @@ def tests_for(file: str) -> Iterator[list[str]]:
         yield [f"tests/unit/{area}"]
     yield ["tests/program/test_golden.py", "tests/program/test_order.py", "tests/program"]
     yield ["tests/unit", "tests/tools"]
+    if area == "monitoring":
+        yield ["tests/lab/test_alert_rules.py"]
     if area in {"edge", "listeners", "names"}:
         yield ["tests/contract"]
 

@@ -130,6 +130,17 @@ def probe_takes_quota(site: Site) -> Found:
         yield "mail.relay.daily_quota", f"the probe alone sends {taken} messages a day, which leaves none of {relay.daily_quota}"
 
 
+@AREA.error("outbound-over-limit", remedy="probe less often, or raise mail.sending_limit.per_day")
+def outbound_over_limit(site: Site) -> Found:
+    """The outbound probe sends as its mailbox, whose limit holds for it too."""
+    probe, limit = site.jobs.probe, site.mail.sending_limit
+    if probe and probe.outbound and limit and (runs := most_runs_per_day(probe.outbound.schedule)) >= limit.per_day:
+        yield (
+            "jobs.probe.outbound.schedule",
+            f"sends {runs} messages a day, and {probe.mailbox} may send to {limit.per_day} recipients",
+        )
+
+
 def _retention_rules(site: Site) -> list[tuple[str, str, str]]:
     """Setting, mailbox and folder of each retention rule."""
     rules = site.jobs.retention.rules if site.jobs.retention else ()

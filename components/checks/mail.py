@@ -8,6 +8,7 @@ from components.mail.dovecot import foreign_lines
 from components.mail.extra import overridden
 from components.settings.mail import QUEUE_HEADROOM, TESTED_IMAGE_MAJORS, Mailbox
 from components.settings.quantity import in_bytes
+from components.settings.schedule import most_runs_per_day
 from components.settings.site import Site
 from components.settings.types import domain_of, is_pinned
 
@@ -217,6 +218,27 @@ def memory_for_messages(site: Site) -> Found:
         yield (
             "mail.resources.memory_limit",
             f"{site.mail.resources.memory_limit} is below the {needed >> 20} MiB that two messages of {site.mail.message_size_limit} take",
+        )
+
+
+@AREA.error("sending-limit-without-redis", remedy="set mail.rspamd.redis to true, or mail.sending_limit to null")
+def sending_limit_without_redis(site: Site) -> Found:
+    """Rspamd counts what an account sends in Redis; without it there is no limit."""
+    if site.mail.sending_limit and not site.mail.rspamd.redis:
+        yield "mail.sending_limit", "needs Redis, in which Rspamd counts"
+
+
+@AREA.warning("sending-limit-above-quota", remedy="lower per_day")
+def sending_limit_above_quota(site: Site) -> Found:
+    """With the quota used up, the relay refuses everybody's mail until the next day; accounts of the Secret alone are not counted."""
+    limit, relay, probe = site.mail.sending_limit, site.mail.relay, site.jobs.probe
+    if limit is None or relay is None or relay.daily_quota is None:
+        return
+    boxes, by_api = len(site.mail.mailboxes), most_runs_per_day(probe.schedule) if probe else 0
+    if boxes * limit.per_day + by_api > relay.daily_quota:
+        yield (
+            "mail.sending_limit.per_day",
+            f"{boxes} mailboxes with {limit.per_day} each and {by_api} of the probe may use up the relay's quota of {relay.daily_quota}",
         )
 
 

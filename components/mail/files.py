@@ -14,12 +14,13 @@ ALIVE_PORT = 10026  # where Postfix greets the probes, on loopback
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = ("alive.py", "assemble.py", "common.py", "pulse.py", "user-patches.sh")
+SCRIPTS = ("alive.py", "assemble.py", "common.py", "own_from.lua", "pulse.py", "user-patches.sh")
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
 DOMAIN_LIST = "domains.txt"
 DKIM_LIST = "dkim-keys.txt"
+ANY_FROM_LIST = "any-from.txt"
 PROXY_LIST = "proxy-listeners.txt"
 PULSE_ARGUMENTS = "pulse.txt"
 ALIVE_ARGUMENTS = "alive.txt"
@@ -30,6 +31,7 @@ def config_files(site: Site) -> dict[str, str]:
     extra = site.mail.extra
     files = {
         "postfix-main.cf": postfix.main_cf(site) + "".join(f"{parameter} = {value}\n" for parameter, value in extra.postfix.items()),
+        "postfix-master.cf": postfix.master_cf(site),
         "postfix-virtual.cf": accounts.virtual(site),
         postfix.SEND_AS: postfix.send_as(site),
         PROXY_LIST: postfix.proxy_listeners(),
@@ -41,6 +43,8 @@ def config_files(site: Site) -> dict[str, str]:
     files[ALIVE_ARGUMENTS] = alive_arguments(site)
     if site.monitoring and site.jobs.pushgateway:
         files[PULSE_ARGUMENTS] = pulse_arguments(site, site.jobs.pushgateway)
+    if site.mail.own_from:
+        files[ANY_FROM_LIST] = "".join(f"{address}\n" for address in site.mail.own_from.exempt)
     if site.mail.quotas:
         files["dovecot-quotas.cf"] = accounts.quotas(site)
     files |= {f"rspamd/override.d/{name}": text for name, text in (rspamd.overrides(site) | extra.rspamd).items()}

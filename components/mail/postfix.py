@@ -1,6 +1,6 @@
 """Postfix: what is appended to the image's main.cf, and the PROXY listeners that user-patches.sh adds to its master.cf."""
 
-from components.listeners import LISTENERS
+from components.listeners import LISTENERS, SUBMISSION, SUBMISSIONS
 from components.mail.image import CONFIG_DIR
 from components.mail.trust import Net, edge_networks, trusted_relay_networks
 from components.settings.site import Site
@@ -51,6 +51,13 @@ def main_cf(site: Site) -> str:
             f"smtp_tls_policy_maps = inline:{{{{{site.mail.relay.next_hop}=secure match={site.mail.relay.host}}}}}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def master_cf(site: Site) -> str:
+    """postfix-master.cf: options of stock services (`postconf -P`); user-patches.sh makes the PROXY twins of them afterwards."""
+    limit = site.mail.sending_limit
+    # Rspamd lets an account's first message pass, whatever its number of recipients.
+    return "".join(f"{s.name}/inet/smtpd_recipient_limit={limit.at_once}\n" for s in (SUBMISSIONS, SUBMISSION)) if limit else ""
 
 
 def send_as(site: Site) -> str:

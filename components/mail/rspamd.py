@@ -2,10 +2,12 @@
 
 from components.mail.image import DKIM_DIR
 from components.settings.dkim import DkimKey
+from components.settings.mail import SendingLimit
 from components.settings.site import Site
 from components.settings.types import Fqdn
 
 MILTER_PORT = 11332  # where Postfix hands mail to Rspamd inside the pod, in the image
+LIMIT_REACHED = "has reached the sending limit"  # Postfix logs it behind the account
 CONTROLLER_PORT = 11334  # the image's; from the pod's own loopback address it asks for no password
 
 
@@ -21,6 +23,10 @@ def overrides(site: Site) -> dict[str, str]:
         files["phishing.conf"] = "openphish_enabled = true;\n"
     if site.mail.rspamd.oletools:
         files["external_services.conf"] = f'oletools {{\n  servers = "{site.mail.rspamd.oletools}";\n}}\n'
+    if site.mail.sending_limit:
+        files["ratelimit.conf"] = _ratelimit(site.mail.sending_limit)
+        if site.mail.extra.environment.get("RSPAMD_CHECK_AUTHENTICATED") != "1":
+            files["settings.conf"] = _AUTHENTICATED
     if site.mail.trusted_relays:
         files["external_relay.conf"] = _external_relay(site)
         files["force_actions.conf"] = _force_actions(site)
@@ -49,6 +55,39 @@ use_esld = false;
 allow_username_mismatch = true;
 domain {{
 {domains}}}
+"""
+
+
+# The image's, which signs our users' mail and checks nothing else of it, with the limit.
+_AUTHENTICATED = """\
+authenticated {
+  priority = high;
+  authenticated = yes;
+  apply {
+    groups_enabled = ["dkim"];
+    symbols_enabled = ["RATELIMIT_CHECK"];
+  }
+}
+"""
+
+
+def _ratelimit(limit: SendingLimit) -> str:
+    """A leaky bucket for each account that logs in; mail from elsewhere has no user and no bucket."""
+    allowed = f"{limit.per_hour} recipients an hour and {limit.per_day} a day"
+    return f"""\
+rates {{
+  user {{
+    bucket {{
+      burst = {limit.at_once};
+      rate = "{limit.per_day - limit.per_hour} / 23h";
+    }}
+  }}
+}}
+# By default it grows with what an account sends, up to ten times, and one recipient called postmaster lifts it (a map; /dev/null is empty).
+max_rate_mult = 1;
+max_bucket_mult = 1;
+whitelisted_rcpts = "/dev/null";
+message_func = "return function(task) return task:get_user() .. ' {LIMIT_REACHED} of {allowed}; try again later' end";
 """
 
 

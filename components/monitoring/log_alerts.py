@@ -1,5 +1,6 @@
 """Alerts on lines of the mail log and of the jobs' logs, for Loki's ruler."""
 
+from components.mail.rspamd import LIMIT_REACHED
 from components.monitoring.alert import Alert
 from components.settings.schedule import most_runs_per_day
 from components.settings.site import Site
@@ -31,9 +32,27 @@ def _quota(site: Site) -> str | None:
     return f"{_count(site, _line(f'relay={relay.host}['), _line('status=sent'), span='24h')} > {bound}" if bound > 0 else None
 
 
+def _over_limit(site: Site) -> str | None:
+    if site.mail.sending_limit is None:
+        return None
+    account = rf"| regexp `(?P<account>[^ ]+) {LIMIT_REACHED}`"
+    return f'sum by (account) (count_over_time({{namespace="{site.namespace}"}} {_line(LIMIT_REACHED)} {account} [15m])) > 0'
+
+
 LOG = "`kubectl -n mailserver logs deploy/mailserver | grep` the words of the query"
 
 ALERTS = (
+    Alert(
+        "AccountOverSendingLimit",
+        _over_limit,
+        "0m",
+        "critical",
+        "An account has sent all that it may, and more is deferred. Either its owner writes to very many, or its password was stolen and "
+        "sends spam.",
+        "Ask the owner. If it was not the owner: docs/runbooks/accounts.md, section *A mailbox's password was stolen*. Else wait, or raise "
+        "`mail.sending_limit`.",
+        "{{ $labels.account }}",
+    ),
     Alert(
         "ClusterServiceCannotRelayMail",
         _seen(_line("NOQUEUE: reject"), r"|~ `svc\.cluster\.local\[`"),

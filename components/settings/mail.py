@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from components.settings.extension import Extra, PodFields
 from components.settings.quantity import Bytes, Cpu, in_bytes
@@ -110,6 +110,34 @@ class Rspamd(Model):
     )
 
 
+class SendingLimit(Model):
+    """What one account may send, counted in recipients, because relays do: more is deferred (451)."""
+
+    per_hour: int = Field(default=60, ge=2, description="recipients within any hour")
+    per_day: int = Field(default=200, ge=2, description="recipients within any 24 hours; at most 12 times per_hour")
+
+    @model_validator(mode="after")
+    def _one_bucket(self) -> "SendingLimit":
+        if not self.per_hour <= self.per_day <= 12 * self.per_hour:
+            raise ValueError("per_day: write at least per_hour, and at most 12 times per_hour")
+        return self
+
+    @property
+    def at_once(self) -> int:
+        """Recipients that an account may write to at a moment: with 23 hours for the rest of a day's, both bounds hold."""
+        return int(self.per_hour - (self.per_day - self.per_hour) / 23)
+
+
+class OwnFrom(Model):
+    """Which accounts the rule of the From header spares."""
+
+    exempt: tuple[MailAddress, ...] = Field(
+        default=(),
+        description="accounts that may write any address, such as a mailing list's or a contact form's",
+        examples=[["lists@example.org"]],
+    )
+
+
 class Resources(Model):
     """CPU and memory of the mail server's container. CPU has no limit, so that a burst is not throttled."""
 
@@ -191,6 +219,14 @@ class Mail(Model):
         "inbound mail. null: on where an alias of the settings forwards to an external address",
     )
     rspamd: Rspamd = Field(default=Rspamd(), description="spam filter and DKIM signer")
+    sending_limit: SendingLimit | None = Field(
+        default=SendingLimit(), description="how much one account may send, so that a stolen password is of little use; null: unlimited"
+    )
+    own_from: OwnFrom | None = Field(
+        default=OwnFrom(),
+        description="refuse mail of an account (554) with an address in its From header that the account may not send as; null: only "
+        "the envelope is checked",
+    )
     resources: Resources = Field(default=Resources(), description="CPU and memory")
     storage: Storage = Field(default=Storage(), description="volume with mail, state and logs")
     pod: PodFields = Field(default=PodFields(), description="fields of the pod")

@@ -56,6 +56,10 @@ cat >"$syslog/alive.conf" <<'RULES'
 :msg, ereregex, "(CONNECT from|HANGUP after [0-9.]+ from|DISCONNECT) \\[127\\.0\\.0\\.1\\]:" stop
 RULES
 
+if [[ -e $config/any-from.txt ]]; then
+  cp "$scripts/own_from.lua" "${RSPAMD_DIR:-/etc/rspamd}/rspamd.local.lua"
+fi
+
 # Declared Sieve scripts run before the mailbox's own. Compiled here, because mail's user may not write beside them; one that
 # cannot be compiled costs its mailbox the sorting, and no one else anything.
 for script in "$config"/sieve/*.sieve; do

@@ -7,6 +7,7 @@ import pytest
 
 from components.errors import UserError
 from components.settings.mail import TESTED_IMAGE_MAJORS
+from tests.lab.observed import Observed, observation
 from tests.lab.probe import Edge, around
 from tests.lab.support import Known, Log, image, lab_site
 from tools.lab.debian import below
@@ -14,7 +15,9 @@ from tools.lab.edge import Lab
 from tools.lab.hosts import missing
 
 # Green on both; the others run on 15 until they are.
-ON_EVERY_MAJOR = {f"test_{name}.py" for name in ("client_address", "delivery", "filter", "proxy_header", "pulse", "srs", "submission")}
+ON_EVERY_MAJOR = {
+    f"test_{name}.py" for name in ("abuse", "client_address", "delivery", "filter", "proxy_header", "pulse", "srs", "submission")
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,6 +57,12 @@ def known(lab: Lab) -> Known:
 def edge(lab: Lab) -> Iterator[Edge]:
     with around(lab) as edge:
         yield edge
+
+
+@pytest.fixture
+def observed(lab: Lab, edge: Edge, tmp_path: Path) -> Iterator[Observed]:
+    with observation(lab, edge, tmp_path / "watch") as observed:
+        yield observed
 
 
 @pytest.fixture(autouse=True)

@@ -37,11 +37,13 @@ def lab_settings() -> dict[str, Any]:
     change(base, "mail/relay", {"host": RELAY_HOST, "port": 587})
     change(base, "mail/trusted_relays", [{"name": "mx2", "addresses": [MX2]}])
     change(base, "mail/message_size_limit", "1Mi")
+    change(base, "mail/own_from", {"exempt": ["busy@example.org"]})
     change(base, "monitoring", {})
     change(base, "jobs/pushgateway", "http://127.0.0.1:9")  # nothing is there; the pulse goes on regardless
     aliases = base["mail"]["aliases"]
     aliases |= {"forward@example.org": ["friend@sender.example"], "both@example.org": ["both@example.org", "alice@example.org"]}
-    base["mail"]["mailboxes"] |= {"both@example.org": {}}
+    aliases |= {"busy@example.org": ["busy@example.org"]}
+    base["mail"]["mailboxes"] |= {"both@example.org": {}, "busy@example.org": {}}
     base["mail"]["mailboxes"]["alice@example.org"]["send_as"] = ["press@example.net"]
     return base
 

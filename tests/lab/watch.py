@@ -64,6 +64,7 @@ class Watch:
 
     def __init__(self, stack: ExitStack, folder: Path, site: Site, address: str = "127.0.0.1") -> None:
         folder.mkdir()
+        self.site = site
         self.url, prometheus, alertmanager = (f"http://{address}:{free_port()}" for _ in range(3))
         self.prometheus, self.alertmanager = prometheus, alertmanager
         content = groups(site, PROMETHEUS)
@@ -105,6 +106,13 @@ class Watch:
         answer = json.loads(fetch(f"{self.prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"))
         assert answer["status"] == "success"
         return answer["data"]["result"]
+
+    def course(self, expression: str, seconds: float) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """Labels, and the values of the last seconds, one a second."""
+        end = time.time()
+        query = {"query": expression, "start": str(end - seconds), "end": str(end), "step": "1"}
+        rows = json.loads(fetch(f"{self.prometheus}/api/v1/query_range?{urllib.parse.urlencode(query)}"))["data"]["result"]
+        return [(row["metric"], [(when, float(value)) for when, value in row["values"]]) for row in rows]
 
     def settled(self) -> None:
         """Every push that was accepted before now is scraped, and the rules have seen it."""

@@ -206,7 +206,7 @@ def test_whether_a_site_counts_as_production_changes_nothing_about_its_protectio
 
 def test_protection_is_dropped_by_name_and_nothing_that_holds_mail_is_ever_deleted(recording):
     site = recording("prod", {"unprotected": ["PersistentVolumeClaim/mailserver-data-encrypted", "RuleSet/edge-rules"]})
-    unprotected = {r.name for r in site.resources if r.type != "cloudflare:index/dnsRecord:DnsRecord" and not r.options.get("protect")}
+    unprotected = {r.name for r in site.resources if not r.options.get("protect")}
     assert {"mail-claim-mailserver-data-encrypted", "edge-rules"} <= unprotected
     assert not {"mail-namespace", "jobs-claim-mailserver-backup-host", "edge-haproxy"} & unprotected
     assert resource(site, "PersistentVolumeClaim", "mailserver-data-encrypted").options["retainOnDelete"]

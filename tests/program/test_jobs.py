@@ -1,6 +1,7 @@
 """The rendered CronJobs: what holds for all of them, and what each of them may touch."""
 
 import ast
+import functools
 import importlib
 import re
 import shutil
@@ -123,12 +124,15 @@ def test_what_runs_in_an_alpine_image_without_python_is_in_busybox(prod):
 
 
 def test_every_program_gets_arguments_that_it_knows(prod):
-    commands = [(name, c["command"]) for name, thing in prod.items() for c in containers(thing) if c["command"][0] == "python3"]
-    for name, command in commands:
-        script = command[2].rpartition("/")[2]
+    @functools.cache
+    def help_of(script):
         code = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts' / 'pod')!r}); sys.argv = [{script!r}, *sys.argv[1:], '--help']; "
         code += f"import runpy; runpy.run_path({str(ROOT / 'scripts' / 'pod' / script)!r}, run_name='__main__')"
-        known = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True).stdout
+
+    commands = [(name, c["command"]) for name, thing in prod.items() for c in containers(thing) if c["command"][0] == "python3"]
+    for name, command in commands:
+        known = help_of(command[2].rpartition("/")[2])
         for argument in command[3:]:
             if argument.startswith("--"):
                 assert argument in known, f"{name}: {argument}"

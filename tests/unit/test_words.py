@@ -22,6 +22,7 @@ INSTEAD = {
     r"\b[Ll]ook(s|ed)? after\b": "manages",
     r"\broom (for|left)\b|\b(enough|no|little|the) room\b": "free space",
 }
+ANY = re.compile("|".join(f"(?:{phrase})" for phrase in INSTEAD))
 NOT_TEXT = (".lock", ".png", ".zone", "tests/unit/test_words.py", "tests/crds/", "tests/program/golden/", "tests/contract/pfsense/")
 
 
@@ -31,8 +32,11 @@ def found():
         if any(part in path for part in NOT_TEXT) or not (ROOT / path).is_file():
             continue
         for number, line in enumerate((ROOT / path).read_text("utf-8").splitlines(), start=1):
+            text = line.replace("_", " ")
+            if not ANY.search(text):
+                continue
             for phrase, instead in INSTEAD.items():
-                if hit := re.search(phrase, line.replace("_", " ")):
+                if hit := re.search(phrase, text):
                     yield f"{path}: {number}: {hit[0]!r}; write: {instead}"
 
 

@@ -26,7 +26,7 @@ PUBLIC_ED25519 = 32  # bytes at the end of its DER form; RFC 8463 publishes them
 _OWN = re.compile(OWN_ADDRESS)
 # A client that was let in by its name, and one that was refused for it.
 _SENDER = re.compile(r"(?:: client=(?!unknown\[)\S+?|cannot find your (?:reverse )?hostname, )\[([0-9a-f.:]+)\](?!.*sasl_username=)")
-_QUERY = re.compile(r"sum\(count_over_time\(\{[^}]*\} (.*) \[(\d+)([mh])\]\)\) > (\d+)")
+_QUERY = re.compile(r"sum(?: by \(\w+\) )?\(count_over_time\(\{[^}]*\} (.*) \[(\d+)([mh])\]\)\) > (\d+)")
 _FILTER = re.compile(r"\|([=~]) `([^`]*)`")
 
 

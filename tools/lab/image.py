@@ -270,8 +270,10 @@ class MailServer:
         )
 
     def _overrides(self) -> None:
-        """postfix-main.cf goes behind main.cf, and `postconf -n` keeps of it what it knows."""
+        """postfix-master.cf option by option; postfix-main.cf goes behind main.cf, and `postconf -n` keeps of it what it knows."""
         host = self.host
+        for option in host.path(f"{CONFIG_DIR}/postfix-master.cf").read_text().splitlines():
+            host.run("postconf", "-P", option)
         main = host.path("/etc/postfix/main.cf")
         main.write_text(main.read_text() + host.path(f"{CONFIG_DIR}/postfix-main.cf").read_text())
         host.settle_postfix()

@@ -100,6 +100,8 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "mail.srs-undecided": ("prod", {"mail/srs": None}, "mail.srs", {"mail/srs": None, "mail/stored_aliases": None}),
     "mail.memory-limit": ("prod", {"mail/resources": {"memory_limit": "256Mi"}}, "mail.resources.memory_limit"),
+    "mail.sending-limit-without-redis": ("prod", {"mail/rspamd": {"redis": False}}, "mail.sending_limit"),
+    "mail.sending-limit-above-quota": ("prod", {"mail/relay/daily_quota": 281}, "mail.sending_limit.per_day"),
     "mail.no-relay": ("prod", {"mail/relay": None}, "mail.relay"),
     "mail.own-line-replaced": (
         "prod",
@@ -157,6 +159,12 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "jobs.probe.outbound",
     ),
     "jobs.probe-takes-quota": ("prod", {"mail/relay/daily_quota": 72}, "mail.relay.daily_quota", {"mail/relay/daily_quota": 73}),
+    "jobs.outbound-over-limit": (
+        "prod",
+        {"jobs/probe/outbound": {"recipient": "loop@example.com", "schedule": "0,30 * * * *"}},
+        "jobs.probe.outbound.schedule",
+        {"jobs/probe/outbound": {"recipient": "loop@example.com"}},
+    ),
     "jobs.retention-mailbox": ("prod", {"jobs/retention/rules/0/mailbox": "no@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-secret-key": ("prod", {"jobs/retention/rules/0/mailbox": "a=b@viktorbarzin.me"}, "jobs.retention.rules.0.mailbox"),
     "jobs.retention-folder": ("prod", {"jobs/retention/rules/0/folder": "Gelöscht"}, "jobs.retention.rules.0.folder"),

@@ -113,7 +113,7 @@ def test_quotas_are_off_until_a_mailbox_has_one(site):
 
 def test_learning_needs_redis(site):
     assert environment(site("prod"))["RSPAMD_LEARN"] == "1"
-    without = environment(site("prod", {"mail/rspamd": {"redis": False}}))
+    without = environment(site("prod", {"mail/rspamd": {"redis": False}, "mail/sending_limit": None}))
     assert (without["ENABLE_RSPAMD_REDIS"], without["RSPAMD_LEARN"]) == ("0", "0")
 
 

@@ -1,18 +1,22 @@
-"""What is rendered for other programs: Kuma's monitors, the log lines that may be dropped, the dashboard, the chart's values."""
+"""What is rendered for other programs: alert rules, Kuma's monitors, droppable log lines, the dashboard, the chart's values."""
 
 import json
 import re
 
 import pytest
+import yaml
 
 from components.monitoring import log_alerts
 from components.monitoring.dashboard import dashboard_json
 from components.monitoring.kuma import monitors
-from components.monitoring.texts import NOISE, chart_values
+from components.monitoring.rules import LOKI, PROMETHEUS, every_alert, groups
+from components.monitoring.texts import NOISE, chart_values, log_rules_text, rules_text
 
 PLACE = "Nov 21 09:00:00 mail"
 # As Postfix 3.7 and the jobs write them.
 EVIDENCE = {
+    "AccountOverSendingLimit": "postfix/sender-cleanup/cleanup[9]: A1: milter-reject: END-OF-MESSAGE from x[1.2.3.4]: 4.7.1 a@b.c "
+    "has reached the sending limit of 60 recipients an hour and 200 a day; from=<a@b.c>",
     "ClusterServiceCannotRelayMail": "postfix/smtpd[9]: NOQUEUE: reject: RCPT from app.ns.svc.cluster.local[10.10.1.5]: 554 no",
     "InternalMailAuthFailure": "postfix/submission/smtpd[9]: warning: unknown[192.168.1.9]: SASL PLAIN authentication failed: ",
     "OutboundMailBounced": "postfix/smtp[9]: A1: to=<a@b.c>, relay=x[1.2.3.4]:25, dsn=5.1.1, status=bounced (host x said: 550)",
@@ -105,3 +109,42 @@ def test_the_charts_values_keep_its_own_rule_files(site):
     assert files[:2] == ["/etc/config/recording_rules.yml", "/etc/config/alerting_rules.yml"]
     (mount,) = values["server"]["extraConfigmapMounts"]
     assert files[-1] == f"{mount['mountPath']}/*.yaml"
+
+
+def test_names_and_labels(site):
+    names = [alert.name for _, alert in every_alert()]
+    assert len(names) == len(set(names))
+    for table in (PROMETHEUS, LOKI):
+        for group in groups(site("prod", {"jobs/probe/outbound": {"recipient": "loop@example.com"}}), table)["groups"]:
+            for rule in group["rules"]:
+                assert rule["labels"]["subsystem"] == "mail"
+                assert rule["annotations"]["runbook_url"] == f"docs/runbooks/alerts.md#{rule['alert'].lower()}"
+
+
+def test_a_site_without_a_part_has_no_alert_on_it(site):
+    bare = site(
+        "prod",
+        {"jobs/probe": None, "jobs/retention": None, "jobs/backup": None, "jobs/webmail_backup": None, "jobs/pushgateway": None}
+        | {"jobs/reports": None, "jobs/reputation": None},
+    )
+    text = rules_text(bare)
+    gone = (
+        "email_",
+        "backup_",
+        "mail_restore",
+        "spam_retention",
+        "push_time",
+        "mail_queue",
+        "cronjob=",
+        "dmarc_",
+        "tls_report",
+        "blocklist",
+    )
+    for metric in gone:
+        assert metric not in text.replace("backup-mx", ""), metric
+    assert "MailServerDown" in text
+
+
+def test_the_rules_for_the_log_are_plain_yaml(site):
+    loaded = yaml.safe_load(log_rules_text(site("prod")))
+    assert [group["name"] for group in loaded["groups"]] == ["mail-logs"]

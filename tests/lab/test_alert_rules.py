@@ -6,10 +6,11 @@ import subprocess
 from dataclasses import dataclass, field
 
 import pytest
-import yaml
 
-from components.monitoring.rules import LOKI, PROMETHEUS, every_alert, groups
-from components.monitoring.texts import log_rules_text, rules_text
+from components.checks.registry import read_site
+from components.monitoring.rules import PROMETHEUS
+from components.monitoring.texts import rules_text
+from tests.conftest import change, settings
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)")
 EVERYTHING = {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "edge/bans": {"crowdsec": {"lapi": "http://crowdsec:8080"}}}
@@ -259,17 +260,12 @@ MORE = {
 
 
 @pytest.fixture(scope="module")
-def rules(tmp_path_factory, request):
-    from components.checks.registry import read_site
-    from tests.conftest import change, settings
-
+def rules(tmp_path_factory):
     base = settings("prod")
     for path, value in EVERYTHING.items():
         change(base, path, value)
-    parsed = read_site(json.dumps(base))
     folder = tmp_path_factory.mktemp("rules")
-    (folder / "rules.yaml").write_text(rules_text(parsed), encoding="utf-8")
-    (folder / "log-rules.yaml").write_text(log_rules_text(parsed), encoding="utf-8")
+    (folder / "rules.yaml").write_text(rules_text(read_site(json.dumps(base))), encoding="utf-8")
     return folder
 
 
@@ -325,42 +321,3 @@ def test_each_fault_raises_its_alert_and_no_other(rules):
     tests = [fires(fault, {name, *fault.beside}) for name, fault in FAULTS.items()]
     tests += [fires(fault, expected) for expected, fault in MORE.values()]
     assert promtool(rules, tests) == ""
-
-
-def test_names_and_labels(site):
-    names = [alert.name for _, alert in every_alert()]
-    assert len(names) == len(set(names))
-    for table in (PROMETHEUS, LOKI):
-        for group in groups(site("prod", EVERYTHING), table)["groups"]:
-            for rule in group["rules"]:
-                assert rule["labels"]["subsystem"] == "mail"
-                assert rule["annotations"]["runbook_url"] == f"docs/runbooks/alerts.md#{rule['alert'].lower()}"
-
-
-def test_a_site_without_a_part_has_no_alert_on_it(site):
-    bare = site(
-        "prod",
-        {"jobs/probe": None, "jobs/retention": None, "jobs/backup": None, "jobs/webmail_backup": None, "jobs/pushgateway": None}
-        | {"jobs/reports": None, "jobs/reputation": None},
-    )
-    text = rules_text(bare)
-    gone = (
-        "email_",
-        "backup_",
-        "mail_restore",
-        "spam_retention",
-        "push_time",
-        "mail_queue",
-        "cronjob=",
-        "dmarc_",
-        "tls_report",
-        "blocklist",
-    )
-    for metric in gone:
-        assert metric not in text.replace("backup-mx", ""), metric
-    assert "MailServerDown" in text
-
-
-def test_rules_are_plain_yaml(rules):
-    loaded = yaml.safe_load((rules / "log-rules.yaml").read_text("utf-8"))
-    assert [group["name"] for group in loaded["groups"]] == ["mail-logs"]
