@@ -17,13 +17,14 @@ PROMETHEUS: dict[str, Sequence[Alert]] = {
 LOKI: dict[str, Sequence[Alert]] = {"mail-logs": log_alerts.ALERTS}
 PAGE = "docs/runbooks/alerts.md"
 
-# Where the doctor looks for what a group of alerts is about; all over for a group that is not listed.
+# Where the doctor looks for what a group of alerts is about.
 DOCTOR = {
     "mail-server": "cluster,mail",
     "mail-probe": "mail,edge,jobs",
     "mail-backup": "cluster,jobs",
-    "mail-logs": "mail",
+    "mail-reports": "dns,jobs,reputation",
     "mail-bans": "edge",
+    "mail-logs": "mail",
 }
 
 # A cause to the alerts that say nothing new beside it. The first four are the cluster's own.
@@ -55,8 +56,7 @@ def groups(site: Site, table: dict[str, Sequence[Alert]]) -> dict[str, Any]:
 
 def what_to_do(group: str, alert: Alert) -> str:
     """Markdown in one paragraph: the doctor first, then the alert's own remedy."""
-    only = f" ONLY={DOCTOR[group]}" if group in DOCTOR else ""
-    return f"`make doctor STACK=<stack>{only}` says what is broken, and why. {alert.remedy}"
+    return f"`make doctor STACK=<stack> ONLY={DOCTOR[group]}` says what is broken, and why. {alert.remedy}"
 
 
 def _rule(site: Site, group: str, alert: Alert, query: str) -> dict[str, Any]:
