@@ -133,8 +133,8 @@ def server(served: Served, options: argparse.Namespace) -> http.server.Threading
             elif not served.checked:
                 self._answer(503, "no list yet\n")  # the firewall keeps its own
             else:
-                self._answer(200, served.text(options.sign))
                 served.taken = int(time.time())
+                self._answer(200, served.text(options.sign))
 
         def _answer(self, status: int, text: str) -> None:
             body = text.encode()
