@@ -25,6 +25,7 @@ def main_cf(site: Site) -> str:
         "# Limits per client and minute. The edge's checks come from its own addresses, twice in two seconds and node.",
         "anvil_rate_time_unit = 60s",
         "smtpd_client_connection_rate_limit = 10",
+        "smtpd_client_auth_rate_limit = 10",
         "smtpd_client_message_rate_limit = 30",
         f"smtpd_client_event_limit_exceptions = {' '.join(map(_match_pattern, (*edge_networks(site), *relays)))}",
         "",

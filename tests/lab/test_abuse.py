@@ -46,7 +46,7 @@ def test_an_account_over_its_limit_is_deferred_and_named(lab: Lab, log: Log, lim
     log.expect(r"milter-reject")
     assert _send(lab, _some(limit))[0] == 250
     code, text = _send(lab, _some(1))
-    assert (code, text.partition(";")[0]) == (451, f"4.7.1 {BUSY} has reached the sending limit of 60 recipients an hour and 200 a day")
+    assert (code, text.partition(";")[0]) == (451, f"4.7.1 {BUSY} has reached the sending limit of 150 recipients an hour and 200 a day")
     (query,) = (alert.query(lab.site) for alert in ALERTS if alert.name == "AccountOverSendingLimit")
     assert query
     words, account = re.findall(r"`(.+?)`", query)
@@ -86,16 +86,17 @@ def test_neither_others_nor_mail_to_the_account_are_limited(lab: Lab, known: Kno
 def test_the_runbook_s_line_deletes_a_sender_s_mail_and_no_other(lab: Lab, limit: int) -> None:
     page = (ROOT / "docs/runbooks/accounts.md").read_text("utf-8")
     (line,) = re.findall(r"-- (sh -c 'postqueue .+')$", page, re.MULTILINE)
-    pod, bob = lab.pod.host, "bob@example.org"
+    pod = lab.pod.host
+    thief, other = "press@example.net", "sales@example.net"  # senders that no other test leaves anything of in the queue
     lab.relay.stop()
     try:
-        for sender in (BUSY, bob, BUSY):
-            Client(lab).send(message(sender), ["friend@sender.example"], port=SUBMISSION.port, login=sender)
-        wait_for("the queue", lambda: _queued(lab, bob) == 1 and _queued(lab, BUSY) == 2)
-        pod.run("sh", "-c", line.replace("me@example.org", BUSY))
-        assert (_queued(lab, BUSY), _queued(lab, bob)) == (0, 1)
+        for sender in (thief, other, thief):
+            Client(lab).send(message(sender), ["friend@sender.example"], port=SUBMISSION.port, login="alice@example.org")
+        wait_for("the queue", lambda: _queued(lab, other) == 1 and _queued(lab, thief) == 2)
+        pod.run("sh", "-c", line.replace("me@example.org", thief))
+        assert (_queued(lab, thief), _queued(lab, other)) == (0, 1)
     finally:
-        pod.run("postsuper", "-d", "ALL", "deferred")
+        pod.run("postsuper", "-d", "ALL")
         lab.relay.start()
 
 
@@ -156,10 +157,11 @@ class TestFromHeader:
 
     def test_mail_from_elsewhere_has_any_address(self, lab: Lab, known: Known) -> None:
         mail = message()
-        mail.replace_header("From", "friend@clients.example, joe@sender.example")
-        known().send(mail, ["alice@example.org"], sender="friend@clients.example")
+        known().send(mail, ["alice@example.org"], sender="bounces@clients.example")
         assert arrives(lab, "alice@example.org", mail)["From"] == mail["From"]
 
 
 def _queued(lab: Lab, sender: str) -> int:
-    return sum(json.loads(row)["sender"] == sender for row in lab.pod.host.run("postqueue", "-j").stdout.splitlines())
+    """Messages that have been tried: one on its way between two queues may be missed by postsuper(1)."""
+    rows = map(json.loads, lab.pod.host.run("postqueue", "-j").stdout.splitlines())
+    return sum(row["sender"] == sender and row["queue_name"] == "deferred" for row in rows)

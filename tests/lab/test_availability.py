@@ -15,7 +15,7 @@ from tools.lab import haproxy
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.failover import during
-from tools.lab.hosts import wait_for
+from tools.lab.hosts import slowness, wait_for
 
 TEN_TIMES = ("inter 2000", "inter 200")
 
@@ -61,7 +61,7 @@ def test_a_dead_node_fails_no_connection(lab: Lab, log: Log, edge, fault: str) -
     node = lab.nodes.names[1]
     seen = during(lab, lambda: getattr(lab.nodes, fault)(node), seconds=12)
     assert seen.failed == 0
-    assert seen.slowest <= 1.5
+    assert seen.slowest <= 1.5 * slowness()
     assert lab.haproxy.states()[f"{backend_name(SUBMISSION.pool)}/{node}"].startswith("DOWN")
 
 

@@ -1,9 +1,12 @@
 """No one sends through us without a password or under another's name."""
 
+import base64
+import contextlib
 import imaplib
 import smtplib
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -174,6 +177,20 @@ def test_a_client_may_send_thirty_messages_a_minute(lab: Lab, log: Log) -> None:
             codes.append(smtp.mail("alice@example.org")[0])
             smtp.rset()
     assert codes == [250] * 30 + [450] * 2
+
+
+def test_a_client_may_try_ten_passwords_a_minute(lab: Lab, log: Log) -> None:
+    """Five seconds for each wrong one limit a connection, and this its ten connections together."""
+    log.expect(r"SASL PLAIN authentication failed", r"AUTH command rate limit exceeded")
+    client, wrong = Client(lab), base64.b64encode(b"\0alice@example.org\0wrong").decode()
+
+    def tries(connection: smtplib.SMTP) -> list[int]:
+        return [connection.docmd("AUTH", f"PLAIN {wrong}")[0] for _ in range(3)]
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        connections = [stack.enter_context(client.smtp(SUBMISSION.port)) for _ in range(4)]
+        codes = sorted(code for codes in pool.map(tries, connections) for code in codes)
+    assert codes == [450] * 2 + [535] * 10
 
 
 def test_a_user_has_fifty_imap_sessions_from_one_address(lab: Lab) -> None:
