@@ -140,7 +140,7 @@ def tests_for(file: str) -> Iterator[list[str]]:
     path = Path(file)
     if file.startswith("scripts/"):
         suite, units = ("tests/contract", []) if path.suffix == ".php" else ("tests/lab/jobs", ["tests/unit/pod"])
-        own = sorted(str(test.relative_to(ROOT)) for test in (ROOT / suite).glob(f"test_{path.stem}*.py"))
+        own = sorted(str(test.relative_to(ROOT)) for test in (ROOT / suite.removesuffix("/jobs")).rglob(f"test_{path.stem}*.py"))
         yield [*units, *own, suite]
         if path.stem in {"assemble", "common", "repository"}:
             yield ["tests/lab/test_set_up.py"]

@@ -15,16 +15,20 @@ _DOMAINS = (".example.org", ".example.com", ".example.net")
 
 def _addresses(site: Site) -> Iterator[tuple[str, object]]:
     yield from ((f"cluster.nodes.{name}.address", node.address) for name, node in site.cluster.nodes.items())
-    yield from (("edge.address", site.edge.address), ("edge.ipv6_address", site.edge.ipv6_address))
-    for name, host in site.dns.hosts.items() if site.dns else ():
-        yield from ((f"dns.hosts.{name}", address) for address in host.addresses)
+    edge = site.edge
+    yield from (("edge.address", edge.address), ("edge.wan_address", edge.wan_address), ("edge.ipv6_address", edge.ipv6_address))
+    if edge.legacy:
+        yield "edge.legacy.address", edge.legacy.address
+    if site.dns:
+        yield from ((f"dns.hosts.{name}", address) for name, host in site.dns.hosts.items() for address in host.addresses)
+        yield from (("dns.web.addresses", address) for address in (site.dns.web.addresses if site.dns.web else ()))
 
 
 @AREA.warning("address", remedy="replace it with your own", source="RFC 5737, RFC 3849")
 def address(site: Site) -> Found:
     """An address that is reserved for documentation, in a production stack."""
     for setting, found in _addresses(site) if site.production else ():
-        if any(found in network for network in _NETWORKS if found):
+        if not isinstance(found, str) and any(found in network for network in _NETWORKS if found):
             yield setting, f"{found} is reserved for documentation and never reachable"
 
 

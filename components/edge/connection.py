@@ -7,8 +7,6 @@ from typing import Self
 from components.settings.edge import Ssh
 from components.settings.site import Site
 
-SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
-
 
 @dataclass(frozen=True)
 class Connection:

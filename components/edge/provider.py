@@ -22,8 +22,9 @@ from pulumi.dynamic import (
 
 from components.checks.edge import MOVES, NodePortMove
 from components.checks.finding import run
-from components.edge.connection import SSH_KEY, Connection
+from components.edge.connection import Connection
 from components.errors import UserError
+from components.settings.edge import SSH_KEY
 
 _keys: dict[str, str | None] = {}
 

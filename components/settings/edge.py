@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from components.settings.types import Address, Model, Port, text
 
+SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
 _KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
 
 

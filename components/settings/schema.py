@@ -8,6 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import to_jsonable_python
 from pydantic_core.core_schema import DictSchema, ModelSchema
 
+from components.settings.edge import SSH_KEY
 from components.settings.site import KEY, Site
 from components.settings.types import Model
 
@@ -64,8 +65,7 @@ def stack_schema() -> Schema:
                 "required": [KEY],
                 "properties": {
                     KEY: site,
-                    "mailserver:edgeSshKey": secret
-                    | {"description": "private key for edge.ssh: `pulumi config set --secret edgeSshKey < key`"},
+                    SSH_KEY: secret | {"description": "private key for edge.ssh: `pulumi config set --secret edgeSshKey < key`"},
                 },
             }
         },

@@ -14,9 +14,10 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components.edge.agent import agent_digest
-from components.edge.connection import SSH_KEY, Connection
+from components.edge.connection import Connection
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.provider import HaproxySetProvider, RuleSetProvider
+from components.settings.edge import SSH_KEY
 from tests.contract.test_rules import nat
 from tools.offline.stackfile import ROOT
 

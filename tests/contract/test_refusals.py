@@ -123,6 +123,13 @@ def test_a_file_that_cannot_be_written_is_reported(firewall, wanted):
     assert "full disk" in refused(firewall, wanted, "write")
 
 
+def test_without_a_journal_nothing_is_changed(firewall, wanted):
+    (firewall.config_file.parent / "mailserver-edge-haproxy.json.new").mkdir()
+    before = firewall.config_file.read_bytes()
+    assert "journal" in refused(firewall, wanted, "write")
+    assert firewall.config_file.read_bytes() == before
+
+
 def test_a_port_that_another_program_holds_is_rolled_back(firewall, applied):
     """`haproxy -c` does not bind: only the start shows it, and then everything is as before."""
     with socket.create_server((firewall.address, 2526)), pytest.raises(AgentError) as error:

@@ -245,7 +245,17 @@ def test_the_alias_goes_when_nothing_refers_to_it(through, legacy_site, edge_sit
     assert nat(through)["25"] == through.address
 
 
-@pytest.mark.parametrize("user", ["filter", "haproxy", "a frontend of that name", "alias", "outbound"])
+# Where else an administrator may name an alias: the list that holds the entries, and the entry's field.
+ELSEWHERE = {
+    "outbound": ("nat/outbound", "rule", "target"),
+    "1:1": ("nat", "onetoone", "destination"),
+    "static route": ("staticroutes", "route", "network"),
+    "OpenVPN server": ("openvpn", "openvpn-server", "local_network"),
+    "OpenVPN client": ("openvpn", "openvpn-client", "remote_network"),
+}
+
+
+@pytest.mark.parametrize("user", ["filter", "haproxy", "a frontend of that name", "alias", *ELSEWHERE])
 def test_an_alias_in_use_is_not_removed(through, legacy_site, edge_site, user):
     through.client().call("apply", "rules", rule_set(legacy_site))
 
@@ -258,7 +268,11 @@ def test_an_alias_in_use_is_not_removed(through, legacy_site, edge_site, user):
         elif user == "alias":
             root.find("aliases/alias/address").text += " mailserver"
         else:
-            root.find("nat/outbound").append(ET.fromstring("<rule><target>mailserver</target><descr/></rule>"))
+            path, entry, field = ELSEWHERE[user]
+            place = root
+            for name in path.split("/"):
+                place = ET.SubElement(place, name) if place.find(name) is None else place.find(name)
+            ET.SubElement(ET.SubElement(place, entry), field).text = "mailserver"
 
     through.edit(refer)
     message = refused(through, rule_set(edge_site({"edge/remove_legacy_alias": True})), "conflict", kind="rules")

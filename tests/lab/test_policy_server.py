@@ -6,7 +6,6 @@ import os
 import plistlib
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from components.dns.web_pages import HEALTH_PATH, PORT
 from components.dns.web_server import NAME
 from components.settings.site import Site
 from tools.lab.certificates import Authority
+from tools.lab.hosts import wait_for
 from tools.offline.program import Recording
 
 NOBODY = 65534
@@ -104,24 +104,17 @@ def _certificates(folder: Path) -> None:
 
 def _settle(pod: subprocess.Popen) -> None:
     """Until the namespaces are ready, which is when the shell has become the sleeper."""
-    for _ in range(50):
-        if Path(f"/proc/{pod.pid}/comm").read_text().strip() == "sleep":
-            return
-        if pod.poll() is not None:
-            pytest.skip("this machine allows no namespaces")
-        time.sleep(0.1)
-    pytest.fail("the namespaces are not ready")
+    wait_for("namespaces", lambda: pod.poll() is not None or Path(f"/proc/{pod.pid}/comm").read_text().strip() == "sleep")
+    if pod.poll() is not None:
+        pytest.skip("this machine allows no namespaces")
 
 
-def _wait(server: Server, until: str, process: subprocess.Popen) -> None:
-    for _ in range(50):
-        if process.poll() is not None:
-            pytest.fail(f"nginx ended: {(server.folder / 'log').read_text()}")
-        listening = subprocess.run(server.enter("ss", "-Hltn"), capture_output=True, text=True, check=True).stdout
-        if f":{until} " in listening:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"nothing listens on {until}")
+def _wait(server: Server, port: int, process: subprocess.Popen) -> None:
+    def listening() -> bool:
+        return f":{port} " in subprocess.run(server.enter("ss", "-Hltn"), capture_output=True, text=True, check=True).stdout
+
+    wait_for(f"a listener on {port}", lambda: process.poll() is not None or listening())
+    assert process.poll() is None, (server.folder / "log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +151,9 @@ def server(objects: dict[str, dict], tmp_path_factory: pytest.TempPathFactory) -
             # As in the pod: not root, and nothing but /tmp to write to.
             drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
             running.append(subprocess.Popen(server.enter(*drop, *command), stdout=log, stderr=log))
-        _wait(server, str(PORT), running[-1])
+        _wait(server, PORT, running[-1])
         running.append(subprocess.Popen(server.enter("nginx", "-c", "/mnt/ingress/ingress.conf", "-e", "/mnt/ingress/ingress.log")))
-        _wait(server, "443", running[-1])
+        _wait(server, 443, running[-1])
         yield server
     finally:
         for process in reversed(running):

@@ -9,10 +9,11 @@ import click
 from rich.console import Console
 
 from components.edge.client import Firewall, Kind
-from components.edge.connection import SSH_KEY, Connection
+from components.edge.connection import Connection
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.differences import differences
 from components.errors import UserError
+from components.settings.edge import SSH_KEY
 from components.settings.site import KEY, Site
 from tools.commands.shared import CONSOLE, stack_option
 from tools.offline.stackfile import ROOT, Stack, load_stack, site_of

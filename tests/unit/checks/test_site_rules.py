@@ -231,6 +231,20 @@ def test_what_always_holds_is_said():
     assert {code for code, _ in found("prod", {})} >= ALWAYS
 
 
+@pytest.mark.parametrize(
+    ("setting", "changes"),
+    [
+        ("edge.wan_address", {"edge/wan_address": "203.0.113.9"}),
+        ("edge.ipv6_address", {"edge/ipv6_address": "2001:db8::9"}),
+        ("edge.legacy.address", {"edge/legacy": {"address": "203.0.113.9"}}),
+        ("dns.web.addresses", {"dns/web/addresses": ["203.0.113.9"]}),
+        ("dns.hosts.mail.viktorbarzin.me", {"dns/hosts/mail.viktorbarzin.me/addresses": ["203.0.113.9"]}),
+    ],
+)
+def test_an_example_is_seen_wherever_an_address_is_set(setting, changes):
+    assert ("placeholders.address", setting) in found("prod", changes)
+
+
 def test_a_domain_that_only_ends_like_an_example_is_accepted():
     own = {"domains/myexample.org": {}, "primary_domain": "viktorbarzin.me", "tls/names": ["*.viktorbarzin.me", "mail.myexample.org"]}
     assert not any(code.startswith("placeholders.") for code, _ in found("prod", own))
