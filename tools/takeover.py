@@ -1,5 +1,6 @@
 """What taking a live system over does to each object, and what it must not do: lose mail, replace, or upset another controller."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def refusals(site: Site, live: LiveSite, declared: Sequence[Mapping[str, Any]]) 
             for part, why in live.missing.items()
             if part in {"aliases", "accounts", "files"}
         ]
-    found += [*lost_aliases(site, live), *lost_accounts(site, live), *lost_files(site, live)]
+    found += [*lost_aliases(site, live), *lost_accounts(site, live), *lost_files(site, live), *another_major(site, live)]
     for fate in taken:
         found += [
             Refusal(text) for text in (*mail_elsewhere(fate.reference, fate.live, fate.wanted), *replaced(fate), *foreign(site, fate))
@@ -178,6 +179,18 @@ def lost_files(site: Site, live: LiveSite) -> Iterator[Refusal]:
             yield Refusal(
                 f"{file} decides what becomes of mail today, and no source of ours writes it; put what it does into {setting}",
                 f"{'sieve' if sieve else 'file'}/{file}",
+            )
+
+
+def another_major(site: Site, live: LiveSite) -> Iterator[Refusal]:
+    """Two changes at once, of which only one can be taken back."""
+    server = live.find("Deployment", MAIL_SERVER) or {"spec": {"template": {"spec": {"containers": []}}}}
+    for container in server["spec"]["template"]["spec"]["containers"]:
+        runs = re.search(r"docker-mailserver:v?(\d+)", container["image"])
+        if runs and runs[1] != site.mail.image_major:
+            yield Refusal(
+                f"mail.image: {container['image']} runs, and the settings name version {site.mail.image_major}; "
+                f"take it over with a release of {runs[1]}, and upgrade afterwards (docs/runbooks/upgrade-docker-mailserver.md)"
             )
 
 

@@ -11,8 +11,13 @@ def virtual(site: Site) -> str:
 
 
 def quotas(site: Site) -> str:
-    """dovecot-quotas.cf: `mailbox:bytes`, one line for each mailbox with a limit."""
-    return "".join(f"{address}:{in_bytes(box.quota)}\n" for address, box in site.mail.mailboxes.items() if box.quota)
+    """dovecot-quotas.cf: `mailbox:<bytes>B`, 0 without a limit.
+
+    The image takes the first line with the address anywhere in it, so each mailbox has its own, the shortest first. Without a unit
+    docker-mailserver 16 would leave the grace at 10M instead of a tenth.
+    """
+    boxes = sorted(site.mail.mailboxes.items(), key=lambda item: len(item[0]))
+    return "".join(f"{address}:{f'{in_bytes(box.quota)}B' if box.quota else 0}\n" for address, box in boxes)
 
 
 def sieve_scripts(site: Site) -> dict[str, str]:

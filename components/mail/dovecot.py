@@ -22,6 +22,15 @@ sieve_script declared {{
 }}
 """,
 }
+# The image's answers to Postfix, which 16 leaves out: by Dovecot's own, no alias of an external address and no catch-all would get mail.
+_QUOTA = {
+    "2.3": "",
+    "2.4": """
+quota_status_success = DUNNO
+quota_status_nouser = DUNNO
+quota_status_overquota = "552 5.2.2 Mailbox is full"
+""",
+}
 
 # Lines that only the other version can read; with most of them Dovecot does not start, the rest it misreads (doc.dovecot.org,
 # "Upgrading Dovecot CE from 2.3 to 2.4"). Each with what it is called in the version at hand.
@@ -70,7 +79,7 @@ service imap-login {{
 }}
 
 # What the settings declare for a mailbox comes first, then the script that its user wrote.
-{_DECLARED_SIEVE[site.mail.dovecot]}"""
+{_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}"""
 
 
 def foreign_lines(site: Site) -> Iterator[tuple[str, str, str]]:

@@ -182,7 +182,7 @@ class Mail(Model):
     """The docker-mailserver Deployment and everything in it."""
 
     image: Image = Field(
-        default="docker.io/mailserver/docker-mailserver:15.1.0",
+        default="docker.io/mailserver/docker-mailserver:16.0.1",
         description=f"docker-mailserver of a tested major version ({', '.join(TESTED_IMAGE_MAJORS)}), best pinned by digest",
     )
     message_size_limit: Annotated[Bytes, AfterValidator(_a_mebibyte)] = Field(

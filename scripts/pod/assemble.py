@@ -185,9 +185,11 @@ def aliases(declared: str, stored: str | None, addresses: set[str], domains: lis
     if quotas:
         # The image adds a user for such an alias, and Dovecot refuses a user list with a name in it twice.
         problems += [
-            f"aliases: with quotas on, {alias} -> {targets[0]} between two mailboxes breaks Dovecot's user list"
-            for alias, targets in merged.items()
-            if alias in addresses and len(targets) == 1 and any(targets[0] in other for other in addresses - {alias})
+            f"aliases: with quotas on, {alias} -> {first} between two mailboxes breaks Dovecot's user list; name {alias} itself first"
+            for alias in merged
+            if alias in addresses
+            for first in [target for target in merged[alias] if any(target in address for address in addresses)][:1]
+            if any(first in other for other in addresses - {alias})
         ]
     if problems:
         raise ProblemError("\n".join(problems))

@@ -1,11 +1,13 @@
 """What pulse and probe push of the real mail server, before a real Prometheus and Alertmanager: one fault, and what a person is told."""
 
+import pytest
+
 from tests.lab.observed import Observed
 from tests.lab.support import Log, certify
 from tests.lab.watch import needs_prometheus
 from tools.lab.edge import Lab
 
-pytestmark = needs_prometheus
+pytestmark = [needs_prometheus, pytest.mark.once("from outside, both look alike")]
 
 
 def test_of_dovecot_that_has_ended_and_of_an_expired_certificate_a_person_is_told_once(lab: Lab, observed: Observed, log: Log) -> None:

@@ -17,6 +17,7 @@ from tools.lab.edge import Lab
 from tools.lab.failover import during
 from tools.lab.hosts import slowness, wait_for
 
+ONCE = pytest.mark.once("nodes and HAProxy decide it")
 TEN_TIMES = ("inter 2000", "inter 200")
 
 
@@ -42,6 +43,7 @@ def test_health_checks_kill_nothing_even_at_ten_times_their_rate(lab: Lab, log: 
     assert Client(lab).smtp(SUBMISSION.port).quit()[0] == 221
 
 
+@ONCE
 def test_the_predecessors_checks_on_the_proxy_listeners_killed_submission(lab: Lab, log: Log, edge) -> None:
     """A canary: it shows that the test above would see the fault."""
     log.expect(r"fatal|throttling|warning|reset by peer")
@@ -54,6 +56,7 @@ def test_the_predecessors_checks_on_the_proxy_listeners_killed_submission(lab: L
     lab.pod.wait_until_ready()
 
 
+@ONCE
 @pytest.mark.parametrize("fault", ["refuse", "black_hole"])
 def test_a_dead_node_fails_no_connection(lab: Lab, log: Log, edge, fault: str) -> None:
     """The measured table's best row: no connection fails, and none takes longer than the second that a connection may take."""
@@ -65,6 +68,7 @@ def test_a_dead_node_fails_no_connection(lab: Lab, log: Log, edge, fault: str) -
     assert lab.haproxy.states()[f"{backend_name(SUBMISSION.pool)}/{node}"].startswith("DOWN")
 
 
+@ONCE
 def test_a_node_that_hangs_costs_no_more_than_its_own_share(lab: Lab, log: Log, edge) -> None:
     """It takes connections and says nothing, which no check on a port can see: the round-trip probe has to."""
     log.expect(r"haproxy read: EOF")
@@ -72,6 +76,7 @@ def test_a_node_that_hangs_costs_no_more_than_its_own_share(lab: Lab, log: Log, 
     assert 0 < seen.failed <= len(seen.times) / 2
 
 
+@ONCE
 def test_without_redispatch_a_dead_node_fails_many(lab: Lab, log: Log, edge) -> None:
     """A canary for the test above."""
     log.expect(r"haproxy read: EOF")
@@ -79,6 +84,7 @@ def test_without_redispatch_a_dead_node_fails_many(lab: Lab, log: Log, edge) -> 
     assert during(lab, lambda: lab.nodes.refuse(lab.nodes.names[1]), seconds=4).failed > 0
 
 
+@ONCE
 def test_a_reload_of_haproxy_drops_no_connection(lab: Lab) -> None:
     session = Client(lab).imap("alice@example.org")
 

@@ -27,6 +27,7 @@ from tools.lab.paths import SENDER, SENDER_DOMAIN
 from tools.lab.patient import patient_of_lab
 from tools.new_site import dkim_key
 
+pytestmark = pytest.mark.once("it asks the same programs of both, and those of the newest are the strictest")
 # What needs a cluster, and the image's supervisor; recorded answers take their place in tests/tools/test_doctor.py.
 # The log holds what other tests provoked.
 ELSEWHERE = {"mail.programs", "mail.log", "mail.reverse-names", "edge.drift", "edge.servers"}

@@ -15,6 +15,7 @@ from tools.lab.paths import NAMESERVER, POD
 from tools.lab.pod import objects
 from tools.offline.stackfile import ROOT
 
+pytestmark = pytest.mark.once("a client of its own asks, by what every mail server speaks")
 ADDRESS = "10.244.2.9"
 VOLUME = "/volumes/mail-backup"
 SMTP = {"smtp", "submissions", "submission"}

@@ -3,11 +3,15 @@
 import json
 import threading
 
+import pytest
+
 from components.listeners import LISTENERS
 from tests.lab.probe import BOX, JOB, Edge
 from tests.lab.support import Log
 from tools.lab.edge import Lab
 from tools.lab.paths import POD
+
+pytestmark = pytest.mark.once("a client of its own asks, by what every mail server speaks")
 
 
 def test_a_message_from_a_public_client_goes_round_and_the_edge_is_seen_by_both_families(lab: Lab, edge: Edge, log: Log) -> None:

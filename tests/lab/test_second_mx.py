@@ -19,7 +19,10 @@ from tools.lab.paths import SENDER
 from tools.lab.servers import free_port
 
 EXPORTER = "prometheus-blackbox-exporter"
-pytestmark = pytest.mark.skipif(shutil.which(EXPORTER) is None, reason=f"needs {EXPORTER}")
+pytestmark = [
+    pytest.mark.skipif(shutil.which(EXPORTER) is None, reason=f"needs {EXPORTER}"),
+    pytest.mark.once("a second MX is another machine"),
+]
 
 
 Probe = Callable[..., bool]

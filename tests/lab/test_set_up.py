@@ -4,6 +4,7 @@ import json
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -11,42 +12,31 @@ import pytest
 from components.errors import UserError
 from components.mail.image import CONFIG_DIR, DKIM_DIR
 from components.settings.mail import OutboundModule
-from components.settings.site import Site
-from tests.lab.support import lab_site
-from tools.lab.certificates import Authority
+from tests.lab.alone import pod_alone, secrets_for
+from tests.lab.support import image, lab_site
 from tools.lab.compare import differences
-from tools.lab.hosts import Host
-from tools.lab.image import MailServer, Secrets
-from tools.lab.paths import NAMESERVER
-from tools.new_site import dkim_key
+from tools.lab.image import MailServer
 
 READY_HASH = "{SHA512-CRYPT}$6$rounds=5000$saltsalt$" + "x" * 86
 ODD = {
     "alice@example.org": "sp ace 'quote' \"double\" $HOME `id` \\back\\ {brace} |pipe| #hash ünïcödé",
     "bob@example.org": "-leading-dash",
     "both@example.org": READY_HASH,
+    "busy@example.org": "=equals: and a colon",
     "spam@example.org": "{not a hash} but in braces",
     "o'neil&co+x@example.org": "an address that shells and tables could trip over",
 }
-RELAY = "[smtp.relay.example]:587 user@login:pass:word with spaces\n"
 
 
 @pytest.fixture(scope="module")
-def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
-    host = Host("mailserver", tmp_path_factory.mktemp("set-up") / "pod")
-    site = lab_site()
-    yield MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
-    host.close()
-
-
-def secrets_for(site: Site) -> Secrets:
-    keys = {key.secret_key(name): dkim_key()[0] for name, domain in site.domains.items() for key in domain.dkim}
-    return Secrets(accounts=dict(ODD), dkim=keys, relay=RELAY, aliases=None)
+def pod(major: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer]:
+    with pod_alone(tmp_path_factory.mktemp("set-up") / "pod", lab_site(image(major))) as pod:
+        yield pod
 
 
 @pytest.fixture
 def fresh(pod: MailServer) -> MailServer:
-    pod.secrets = secrets_for(pod.site)
+    pod.secrets = replace(secrets_for(pod.site), accounts=dict(ODD))
     return pod
 
 
@@ -135,9 +125,10 @@ def test_a_changed_password_opens_its_mailbox_at_the_next_start(fresh: MailServe
 
 def test_aliases_of_the_store_join_those_of_the_settings(fresh: MailServer) -> None:
     fresh.secrets.aliases = json.dumps("# third persons\nclub@example.org me@elsewhere.example, you@elsewhere.example\n")
-    fresh.render(lab_site({"mail/stored_aliases": {"name": "mailserver-aliases"}}))
+    before = fresh.site
+    fresh.render(lab_site(image(before.mail.image_major) | {"mail/stored_aliases": {"name": "mailserver-aliases"}}))
     fresh.assemble()
-    fresh.render(lab_site())
+    fresh.render(before)
     lines = fresh.host.path(f"{CONFIG_DIR}/postfix-virtual.cf").read_text().splitlines()
     assert "club@example.org me@elsewhere.example,you@elsewhere.example" in lines
     assert "alice@example.org alice@example.org" in lines
@@ -189,10 +180,11 @@ class TestUserPatches:
         assert [path.name for path in fresh.host.path(home).glob(".dovecot*")] == []
 
     def test_a_declared_sieve_script_with_a_mistake_stops_nothing(self, fresh: MailServer) -> None:
-        fresh.render(lab_site({"mail/mailboxes/bob@example.org/sieve": "no such command;"}))
+        before = fresh.site
+        fresh.render(lab_site(image(before.mail.image_major) | {"mail/mailboxes/bob@example.org/sieve": "no such command;"}))
         fresh.assemble()
         fresh.set_up()
-        fresh.render(lab_site())
+        fresh.render(before)
         assert fresh.host.path("/run/user-patches.ended").exists()
 
     def test_a_sieve_script_of_another_origin_stays(self, fresh: MailServer) -> None:
@@ -222,20 +214,15 @@ def test_what_the_image_sets_holds_but_for_what_the_stack_overrides(fresh: MailS
     assert "dovecot auth_verbose: 'yes', but 'no'" in found
 
 
-def test_a_module_that_the_settings_turn_off_is_off(tmp_path) -> None:
+def test_a_module_that_the_settings_turn_off_is_off(major: str, tmp_path) -> None:
     every = list(get_args(OutboundModule))
     states = {}
     for off in ([], every):
-        site = lab_site({"mail/rspamd/disabled_modules": off})
-        host = Host("mailserver", tmp_path / f"pod{len(off)}")
-        try:
-            pod = MailServer(host, site, secrets_for(site), Authority().issue("mail.example.org"), NAMESERVER)
+        with pod_alone(tmp_path / f"pod{len(off)}", lab_site(image(major) | {"mail/rspamd/disabled_modules": off})) as pod:
             pod.assemble()
             pod.set_up()
-            lines = host.run("rspamadm", "configdump", "-m").stdout.splitlines()
+            lines = pod.host.run("rspamadm", "configdump", "-m").stdout.splitlines()
             (enabled,) = [line for line in lines if line.startswith("Modules enabled:")]
             states[len(off)] = set(enabled.partition(": ")[2].split(", "))
-        finally:
-            host.close()
     assert states[0] >= set(every) - {"asn"}  # Debian's Rspamd starts `asn` with Redis only
     assert not states[len(every)] & set(every)

@@ -4,8 +4,6 @@ import contextlib
 import imaplib
 import re
 import shutil
-import smtplib
-import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +11,13 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
+from tests.lab.alone import deliver, imap, pod_alone
 from tests.lab.support import image, lab_site, lessons
-from tests.lab.test_set_up import secrets_for
-from tools.lab.certificates import Authority
 from tools.lab.debian import below
-from tools.lab.hosts import Host, wait_for
+from tools.lab.hosts import wait_for
 from tools.lab.image import MailServer
-from tools.lab.paths import NAMESERVER
 
 VOLUME = ("/var/mail", "/var/lib/redis", "/state")
-ALICE = "alice@example.org"
-PASSWORD = "a password"
 SIEVE = 'require "fileinto";\nif header :contains "Subject" "sorted" { fileinto "Lists"; }\n'
 DAEMONS = ("rsyslog", "dovecot", "rspamd-redis", "rspamd")
 
@@ -31,12 +25,8 @@ DAEMONS = ("rsyslog", "dovecot", "rspamd-redis", "rspamd")
 @contextlib.contextmanager
 def server(major: str, folder: Path, volume: Path) -> Iterator[MailServer]:
     """The pod of a major version on the volume, which it leaves as it was when its daemons had ended."""
-    host = Host("mailserver", folder, below(major))
-    try:
-        site = lab_site(image(major))
-        secrets = secrets_for(site)
-        secrets.accounts[ALICE] = PASSWORD
-        pod = MailServer(host, site, secrets, Authority().issue("mail.example.org"), NAMESERVER)
+    with pod_alone(folder, lab_site(image(major) | {"mail/mailboxes/alice@example.org/quota": "1Mi"})) as pod:
+        host = pod.host
         for path in VOLUME:
             if (volume / path.lstrip("/")).exists():
                 host.run("rm", "-rf", path)
@@ -52,8 +42,6 @@ def server(major: str, folder: Path, volume: Path) -> Iterator[MailServer]:
         for path in VOLUME:
             shutil.rmtree(volume / path.lstrip("/"), ignore_errors=True)
             _copy(host.path(path), volume / path.lstrip("/"))
-    finally:
-        host.close()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -61,28 +49,19 @@ def _copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
-@contextlib.contextmanager
-def imap(pod: MailServer) -> Iterator[imaplib.IMAP4_SSL]:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with pod.host.network(), imaplib.IMAP4_SSL("127.0.0.1", 993, ssl_context=context) as session:
-        session.login(ALICE, PASSWORD)
-        yield session
-
-
-def deliver(pod: MailServer, subject: str) -> None:
-    with smtplib.LMTP(str(pod.host.path("/run/dovecot/lmtp"))) as lmtp:
-        lmtp.sendmail("friend@sender.example", [ALICE], f"From: friend@sender.example\r\nSubject: {subject}\r\n\r\nbody\r\n")
-
-
 def _names(rows: list) -> list[str]:
     return [row.decode().rpartition(' "." ')[2].strip('"') for row in rows]
 
 
 def state(pod: MailServer) -> dict[str, tuple[str, dict[str, tuple[str, str]]]]:
-    """UIDVALIDITY, and each message's flags and subject by UID, of every folder; under `subscribed` the names of those."""
+    """UIDVALIDITY, and each message's flags and subject by UID, of every folder.
+
+    Under `subscribed` the names of those, under `quota` use and limit.
+    """
     found = {}
     with imap(pod) as session:
+        (rows,) = session.getquotaroot("INBOX")[1][1:]
+        found["quota"] = (re.sub(rb"^.* \(", b"(", rows[0]).decode(), {})
         found["subscribed"] = (" ".join(sorted(_names(session.lsub()[1]))), {})
         for folder in _names(session.list()[1]):
             session.select(folder, readonly=True)

@@ -30,6 +30,7 @@ DRIVER, CHROMIUM = shutil.which("chromedriver"), shutil.which("chromium")
 pytestmark = [
     pytest.mark.skipif(not (DRIVER and CHROMIUM), reason="needs chromium and chromium-driver (tools/packages.sh)"),
     pytest.mark.xdist_group("webmail"),
+    pytest.mark.once("a browser sees what IMAP, submission and ManageSieve do, which have tests of their own"),
 ]
 PICTURES = ROOT / ".tools" / "lab" / "webmail"
 PATIENCE = 60

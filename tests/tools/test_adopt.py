@@ -221,6 +221,11 @@ def test_mail_in_another_claim_is_refused(tool):
     assert any("the mail is in PersistentVolumeClaim/mailserver-data-encrypted /data" in line for line in refused(done))
 
 
+def test_another_major_version_than_the_one_that_runs_is_refused(tool):
+    done = tool(settings=KEPT | {"mail/image": "docker.io/mailserver/docker-mailserver:16.0.1"})
+    assert any("take it over with a release of 15, and upgrade afterwards" in line for line in refused(done))
+
+
 def test_labels_that_other_controllers_read_are_named_with_the_setting_that_keeps_them(tool):
     found = names(tool())
     assert "Namespace/mailserver/tier" in found and "Deployment/mailserver/tier" in found

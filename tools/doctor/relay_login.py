@@ -18,9 +18,11 @@ def main(host: str, port: int) -> tuple[str, str]:
     entry = next((line.split(maxsplit=1)[1].strip() for line in PASSWORDS.read_text("utf-8").splitlines() if line.startswith(hop)), None)
     if entry is None:
         return "broken", f"{PASSWORDS} has no login for {hop}"
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Python 3.13 is stricter than Postfix, which is what counts
     try:
         with smtplib.SMTP(host, port, timeout=SECONDS) as session:
-            session.starttls(context=ssl.create_default_context())
+            session.starttls(context=context)
             session.login(*entry.split(":", 1))
     except smtplib.SMTPResponseException as error:
         said = error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else error.smtp_error

@@ -21,7 +21,7 @@ def differences(run: Run, major: Major) -> Iterator[str]:
     options = {f"{service}/{fact.name}": fact.value for service, rows in facts.POSTFIX_SERVICE_OPTIONS.items() for fact in rows}
     yield from _compare("master.cf ", options, _assignments(run("postconf", "-P")))
 
-    yield from _compare("dovecot ", _dovecot_facts(major), _blocks(run("doveconf")))
+    yield from _compare("dovecot ", _dovecot_facts(major), _blocks(run("doveconf", "-a")))
 
 
 def _dovecot_facts(major: Major) -> dict[str, str]:
@@ -30,7 +30,10 @@ def _dovecot_facts(major: Major) -> dict[str, str]:
 
 
 def _blocks(text: str) -> dict[str, str]:
-    """What doveconf prints, by the paths that the facts use: `service auth > unix_listener auth-userdb > mode`."""
+    """What doveconf prints, by the paths that the facts use: `service auth > unix_listener auth-userdb > mode`.
+
+    Dovecot 2.4 prints names with a common beginning as a block, lists without commas, and texts in quotes.
+    """
     path: list[str] = []
     flat = {}
     for line in map(str.strip, text.splitlines()):
@@ -40,7 +43,10 @@ def _blocks(text: str) -> dict[str, str]:
             path.pop()
         elif " =" in line and not line.startswith("#") and "# hidden" not in line:
             name, _, value = line.partition(" =")
-            flat[" > ".join((*path, name))] = value.strip()
+            value = value.strip()
+            if value.startswith('"'):
+                value = value.strip('"').replace(r"\\", "\\")
+            flat[" > ".join((*path, name))] = flat["_".join((*path, name))] = value
     return flat
 
 
@@ -50,5 +56,5 @@ def _assignments(text: str) -> dict[str, str]:
 
 def _compare(place: str, wanted: dict[str, str], live: dict[str, str]) -> Iterator[str]:
     for name, value in wanted.items():
-        if " ".join(live.get(name, "").split()) != " ".join(value.split()):
+        if live.get(name, "").replace(",", " ").split() != value.replace(",", " ").split():
             yield f"{place}{name}: {value!r}, but {live.get(name, 'not set')!r}"

@@ -13,7 +13,7 @@ from components.errors import UserError
 CACHE = Path("/var/cache/mail-lab")
 SUITES = {"15": "bookworm", "16": "trixie"}
 PACKAGES = (
-    *("ca-certificates", "hostname", "iproute2", "openssl", "procps", "python3", "util-linux"),
+    *("ca-certificates", "curl", "hostname", "iproute2", "openssl", "procps", "python3", "util-linux"),
     *("dovecot-imapd", "dovecot-lmtpd", "dovecot-managesieved", "dovecot-sieve", "postfix", "postfix-pcre", "postsrsd"),
     *("libsasl2-modules", "redis-server", "rspamd", "rsyslog"),
 )

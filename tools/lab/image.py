@@ -14,7 +14,7 @@ from components.errors import UserError
 from components.listeners import MANAGESIEVE_PORT
 from components.mail.image import CONFIG_DIR, VMAIL
 from components.settings.site import Site
-from tools.lab import facts
+from tools.lab import facts, quotas
 from tools.lab.facts import Fact, nested
 from tools.lab.hosts import PATH, Daemon, Host, set_back, wait_for
 from tools.lab.majors import MAJORS
@@ -49,8 +49,6 @@ class MailServer:
     """The pod on a host. A test may change what is `rendered`, to see what breaks."""
 
     def __init__(self, host: Host, site: Site, secrets: Secrets, certificate: tuple[str, str], nameserver: str) -> None:
-        if site.mail.quotas:
-            raise UserError("mail.mailboxes.*.quota: the lab does not know the image's quota set-up")
         self.host, self.secrets = host, secrets
         self.render(site)
         self.domain = site.hostname.partition(".")[2]
@@ -64,7 +62,7 @@ class MailServer:
         """Another site's pod on the same machine; its init container runs by `assemble`."""
         self.site, self.rendered = site, RenderedPod(site)
         self.environment = self.rendered.environment
-        self.major = MAJORS[site.mail.image_major]
+        self.major, self.quotas = MAJORS[site.mail.image_major], quotas.BY_MAJOR[site.mail.image_major]
 
     def on(self, variable: str) -> bool:
         return self.environment[variable] == "1"
@@ -126,9 +124,12 @@ class MailServer:
     def _dovecot(self) -> None:
         learn = self.major.dovecot_learn if self.on("RSPAMD_LEARN") else ()
         sieve_port = facts.DOVECOT_MANAGESIEVE if self.on("ENABLE_MANAGESIEVE") else ()
-        text = nested((*self.major.dovecot, *sieve_port, *learn, *self.major.dovecot_tls)).replace("$HOSTNAME", self.site.hostname)
-        text = text.replace("$POSTMASTER_ADDRESS", self.environment["POSTMASTER_ADDRESS"])
+        limits = self.quotas.dovecot if self.on("ENABLE_QUOTAS") else ()
+        text = nested((*self.major.dovecot, *sieve_port, *learn, *limits, *self.major.dovecot_tls))
+        text = text.replace("$HOSTNAME", self.site.hostname).replace("$POSTMASTER_ADDRESS", self.environment["POSTMASTER_ADDRESS"])
+        text = text.replace("$LARGEST", f"{int(self.environment['POSTFIX_MESSAGE_SIZE_LIMIT']) // quotas.MEGABYTE}M")
         host = self.host
+        host.write(quotas.WARNING_SCRIPT, quotas.WARNING.format(no_limit=self.quotas.no_limit), 0o755)
         host.write("/etc/dovecot/dovecot.conf", f"{text}!include_try local.conf\n")
         host.write("/etc/dovecot/local.conf", host.path(f"{CONFIG_DIR}/dovecot.cf").read_text())
         host.run("openssl", "genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe4096", "-out", "/etc/dovecot/dh.pem")
@@ -146,20 +147,20 @@ class MailServer:
 
     def _accounts(self) -> None:
         """Users, their mailboxes and their Sieve scripts from postfix-accounts.cf."""
-        host = self.host
-        boxes, users = "", ""
-        for line in host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text().splitlines():
-            login, password = line.split("|")[:2]
+        host, boxes = self.host, ""
+        accounts, aliases = (host.path(f"{CONFIG_DIR}/postfix-{name}.cf").read_text().splitlines() for name in ("accounts", "virtual"))
+        limits = host.path(f"{CONFIG_DIR}/dovecot-quotas.cf").read_text().splitlines() if self.on("ENABLE_QUOTAS") else None
+        for login in (line.partition("|")[0] for line in accounts):
             name, domain = login.split("@")[:2]
             home = f"/var/mail/{domain}/{name}/home"
             boxes += f"{login} {domain}/{name}/\n"
-            users += f"{login}:{password}:{VMAIL}:{VMAIL}::{home}::\n"
             host.run("mkdir", "-p", home)
             script = host.path(f"{CONFIG_DIR}/{login}.dovecot.sieve")
             if script.exists():
                 host.write(f"{home}/.dovecot.sieve", script.read_text())
         host.write("/etc/postfix/vmailbox", boxes)
-        host.write("/etc/dovecot/userdb", users, 0o640)
+        users = quotas.user_list(accounts, aliases, limits, self.quotas)
+        host.write("/etc/dovecot/userdb", "".join(f"{user}\n" for user in users), 0o640)
         host.run("chown", "dovecot:dovecot", "/etc/dovecot/userdb")
 
     def _postfix_base(self) -> None:
@@ -175,7 +176,7 @@ class MailServer:
                 host.run("postconf", "-F", service.replace(" = y", " = n"))  # Debian's chroots are off in the image
         for service, options in facts.POSTFIX_SERVICE_OPTIONS.items():
             host.run("postconf", "-P", *(f"{service}/{option.name}={option.value}" for option in options))
-        self._postconf(self.major.postfix_main)
+        self._postconf((*self.major.postfix_main, *([quotas.POLICY] if self.on("ENABLE_QUOTAS") else [])))
         host.write("/etc/postfix/maps/header_checks.pcre", "")
         host.write("/etc/postfix/maps/sender_header_filter.pcre", "".join(f"{row.name} {row.value}\n" for row in facts.HEADER_FILTER))
         host.write("/etc/postfix/maps/sender_login_maps.pcre", f"{facts.SENDER_LOGIN.name} {facts.SENDER_LOGIN.value}\n")

@@ -8,12 +8,16 @@ import shutil
 import ssl
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from components.mail.image import VMAIL
+from components.settings.mail import TESTED_IMAGE_MAJORS
 from tests.lab.jobs.world import ALICE, JOB, SPAM, fill, state_of
+from tools.lab.debian import below
 from tools.lab.servers import NAME, PASSWORD, dovecot
+from tools.offline.stackfile import ROOT
 
 
 def mailbox_view(port: int, authority, address: str) -> dict:
@@ -257,13 +261,36 @@ def test_a_message_that_was_moved_aside_is_not_there_already(world):
 # --- the drill ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_drill_counts_with_dovecot_and_leaves_nothing_behind(world):
+# A job in another Debian: its own files with a layer in memory above, and of this one the folders that a job of the tests reads.
+IN_DEBIAN = """
+set -e
+debian=$1 checkout=$2
+shift 3  # the interpreter, too, which is this Debian's
+layer=/mnt  # in a mount namespace of its own
+mount -t tmpfs tmpfs "$layer"
+mkdir "$layer/upper" "$layer/work" "$layer/root"
+mount -t overlay -o "lowerdir=$debian,upperdir=$layer/upper,workdir=$layer/work" overlay "$layer/root"
+for path in /dev /proc /tmp "$checkout"; do mkdir -p "$layer/root$path"; mount --bind "$path" "$layer/root$path"; done
+cp "$(command -v restic)" "$layer/root/usr/bin/"
+exec chroot "$layer/root" python3 "$@"
+"""
+
+
+def in_debian_of(major: str) -> tuple[str, ...]:
+    debian = below(major)
+    if debian == Path("/"):
+        return ()
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", IN_DEBIAN, "debian", str(debian), str(ROOT))
+
+
+def test_the_drill_counts_with_dovecot_and_leaves_nothing_behind(world, major):
     fill(world.root / "mail", ALICE, 12)
     fill(world.root / "mail", ALICE, 3, folder=".Sent")
     fill(world.root / "mail", SPAM, 7)
     assert world.backup().returncode == 0
     began = time.time()
-    done = world.drill()
+    world.within = in_debian_of(major)
+    done = world.drill("--dovecot", TESTED_IMAGE_MAJORS[major])
     assert done.returncode == 0, done.stderr
     assert f"{ALICE}: fetched its newest message" in done.stdout
     group = world.gateway.groups["mail-restore-drill"]

@@ -105,9 +105,11 @@ def test_an_alias_keeps_all_its_targets(site):
 
 def test_quotas_are_off_until_a_mailbox_has_one(site):
     assert environment(site("dev"))["ENABLE_QUOTAS"] == "0"
-    limited = site("dev", {"mail/mailboxes/bob@example.org/quota": "2Gi"})
+    limited = site("dev", {"mail/mailboxes/slim.jim@example.org": {}, "mail/mailboxes/jim@example.org": {"quota": "2Gi"}})
     assert environment(limited)["ENABLE_QUOTAS"] == "1"
-    assert quotas(limited) == "bob@example.org:2147483648\n"
+    lines = quotas(limited).splitlines()
+    assert "slim.jim@example.org:0" in lines, "without a line of its own it gets Jim's"
+    assert next(line for line in lines if "jim@example.org:" in line) == "jim@example.org:2147483648B"
     assert "dovecot-quotas.cf" in config_files(limited)
 
 

@@ -158,6 +158,7 @@ def test_without_the_secret_the_settings_alone_count():
         ("a@a.org b@a.org", True),
         ("a@a.org a@a.org", False),
         ("a@a.org a@a.org,b@a.org", False),
+        ("a@a.org x@example.com,b@a.org,a@a.org", True),
         ("a@a.org x@example.com", False),
         ("alias@a.org b@a.org", False),
     ],
