@@ -2,6 +2,7 @@
 
 import pulumi
 
+from components.bans.component import Bans
 from components.base import Context, cluster_provider
 from components.checks import adoption
 from components.checks.finding import run
@@ -28,6 +29,8 @@ def main() -> None:
     with Declaring(site):
         context = Context(site, cluster_provider(site))
         mail = MailServer("mail", context)
+        if site.edge.bans:
+            Bans("bans", context, site.edge.bans, mail)
         if site.edge.access:
             Edge("edge", context, site.edge.access, ready=[mail.deployment, mail.proxy_service], legacy=mail.legacy_service)
         Jobs("jobs", context, mail)

@@ -74,12 +74,6 @@ def not_managed(site: Site) -> Found:
         yield "edge.ssh", "is not set, so the firewall is left alone"
 
 
-@AREA.note("no-bans")
-def no_bans(_site: Site) -> Found:
-    """Fail2ban is off, because behind HAProxy it would ban the firewall, and no list of attackers reaches the firewall yet."""
-    yield "edge", "nothing bans attackers yet: Fail2ban is off, and CrowdSec's decisions do not reach the firewall"
-
-
 @dataclass(frozen=True)
 class NodePortMove:
     """NodePorts by service name, as declared last and now: the pair in use (mail, checks), then a previous pair if any."""

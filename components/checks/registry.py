@@ -11,6 +11,7 @@ from pathlib import Path
 from components.checks import (
     acknowledged,
     adoption,
+    bans,
     cluster,
     credentials,
     domains,
@@ -36,6 +37,7 @@ SITE_AREAS: tuple[Area[Site], ...] = (
     domains.AREA,
     mail.AREA,
     edge.AREA,
+    bans.AREA,
     jobs.AREA,
     monitoring.AREA,
     webmail.AREA,

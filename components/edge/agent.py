@@ -6,7 +6,9 @@ from pathlib import Path
 
 AGENT_DIR = Path(__file__).parents[2] / "scripts" / "pfsense"
 # The entry last.
-AGENT_FILES = tuple(f"{name}.php" for name in ("core", "system", "haproxy", "haproxy_run", "pf", "filters", "redirects", "rules", "agent"))
+AGENT_FILES = tuple(
+    f"{name}.php" for name in ("core", "system", "haproxy", "haproxy_run", "pf", "filters", "redirects", "bans", "rules", "agent")
+)
 
 
 @functools.cache

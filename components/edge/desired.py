@@ -1,4 +1,4 @@
-"""What the firewall should hold, from the table and the settings: HAProxy's pools and frontends, redirects, pass rules, the alias.
+"""What the firewall should hold, from the table and the settings: HAProxy's pools and frontends, redirects, pass rules, bans, aliases.
 
 Shapes are those of the agent (scripts/pfsense/agent.php), keyed by the names that an administrator sees in the firewall's web
 interface. Every value is text, as in its config.xml; times are milliseconds.
@@ -7,6 +7,7 @@ interface. Every value is text, as in its config.xml; times are milliseconds.
 from dataclasses import dataclass
 from typing import TypedDict
 
+from components.edge.bans import ALIASES, LOAD, Alias, Ban, CronJob, ban_aliases, ban_jobs, ban_rule_names, ban_rules
 from components.listeners import LISTENERS, SMTP, TEST_FRONTEND, TEST_POOL, TEST_PORT, Listener
 from components.settings.cluster import Node
 from components.settings.site import Site
@@ -110,17 +111,13 @@ class Gate(Service):
     pool: str
 
 
-class Alias(TypedDict):
-    type: str
-    address: str
-    descr: str
-
-
 class RuleSet(TypedDict):
-    """`gates` by frontend; `legacy` are the services that should answer at the legacy address, while there is one."""
+    """`gates` by frontend; `legacy` are the services that should answer at the legacy address, while there is one; `cron` by command."""
 
     redirects: dict[str, Redirect]
     passes: dict[str, PassRule]
+    bans: dict[str, Ban]
+    cron: dict[str, CronJob]
     aliases: dict[str, Alias]
     absent_aliases: list[str]
     gates: dict[str, Gate]
@@ -162,19 +159,24 @@ def rule_set(site: Site) -> RuleSet:
     passes: dict[str, PassRule] = {}
     if edge.ipv6_address is not None:
         passes = {_pass_name(listener): _pass(site, listener, str(edge.ipv6_address)) for listener in site.listeners}
-    aliases: dict[str, Alias] = {}
+    aliases = ban_aliases(site)
     if edge.legacy is not None:
-        aliases[ALIAS] = {"type": "host", "address": str(edge.legacy.address), "descr": "mail server, legacy LoadBalancer"}
+        address, descr = str(edge.legacy.address), "mail server, legacy LoadBalancer"
+        aliases[ALIAS] = {"type": "host", "address": address, "url": "", "updatefreq": "", "descr": descr}
     return {
         "redirects": redirects,
         "passes": passes,
+        "bans": ban_rules(site, target),
+        "cron": ban_jobs(site),
         "aliases": aliases,
-        "absent_aliases": [ALIAS] if edge.remove_legacy_alias else [],
+        "absent_aliases": [*([ALIAS] if edge.remove_legacy_alias else []), *(name for name in ALIASES if name not in aliases)],
         "gates": {listener.frontend: _gate(str(edge.address), listener) for listener in site.listeners} if to_haproxy else {},
         "legacy": {listener.name: _service(str(edge.legacy.address), listener) for listener in site.listeners} if edge.legacy else {},
         "owned": {
             "redirects": [_redirect_name(listener) for listener in LISTENERS],
             "passes": [_pass_name(listener) for listener in LISTENERS],
+            "bans": ban_rule_names(),
+            "cron": [LOAD],
         },
     }
 

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # Part of a state => what one of its entries is called.
-THINGS = {"pools": "pool", "frontends": "frontend", "redirects": "redirect", "passes": "rule", "aliases": "alias"}
+THINGS = {
+    "pools": "pool",
+    "frontends": "frontend",
+    "redirects": "redirect",
+    "passes": "rule",
+    "bans": "rule",
+    "aliases": "alias",
+    "cron": "cron job",
+}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

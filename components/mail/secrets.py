@@ -37,7 +37,7 @@ def handmade_secrets(site: Site) -> dict[str, list[str]]:
         needed[site.tls.secret] = ["tls.crt", "tls.key"]
     if site.webmail and site.webmail.ingress.secret and site.webmail.ingress.cluster_issuer is None:
         needed[site.webmail.ingress.secret] = ["tls.crt", "tls.key"]
-    others = [area.pod for area in (site.dns and site.dns.policy_server, site.webmail) if area]
+    others = [area.pod for area in (site.dns and site.dns.policy_server, site.webmail, site.edge.bans) if area]
     for pod in (site.mail.pod, site.jobs.pod, *others):
         needed |= {name: [".dockerconfigjson"] for name in pod.image_pull_secrets}
     return needed
@@ -51,6 +51,7 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
         (mail.stored_aliases, ALIASES_KEY),
         (mail.relay and mail.relay.credentials, RELAY_KEY),
         (jobs.backup and jobs.backup.key, "password"),
+        (site.edge.bans and site.edge.bans.crowdsec and site.edge.bans.crowdsec.api_key, "api_key"),
         (site.webmail and site.webmail.session_key, "des_key"),
         (site.webmail and site.webmail.extra_secret, "extra.php"),
         (site.webmail.database.password if site.webmail and site.webmail.database.type != "sqlite" else None, "password"),

@@ -1,10 +1,9 @@
 """Values of CrowdSec's chart: which lines are the mail server's, what they mean to the hub's parsers, and who is never banned."""
 
-from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import Any
 
+from components.mail.trust import own_networks
 from components.names import CONTAINER, SELECTOR
 from components.settings.crowdsec import Crowdsec
 from components.settings.site import Site
@@ -35,10 +34,7 @@ def acquisition(site: Site, settings: Crowdsec) -> dict[str, Any]:
 
 def allow_list(site: Site, settings: Crowdsec) -> str:
     """A parser that drops lines about our own networks before a scenario counts them."""
-    networks = [ip_network(str(network)) for network in _own(site, settings)]
-    ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
-    ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
-    cidrs = [str(network) for network in (*ipv4, *ipv6)]
+    cidrs = own_networks(site, *settings.allow)
     return "".join(
         (
             "name: mailserver/own-networks\n",
@@ -48,15 +44,3 @@ def allow_list(site: Site, settings: Crowdsec) -> str:
             *(f"    - {cidr}\n" for cidr in cidrs),
         )
     )
-
-
-def _own(site: Site, settings: Crowdsec) -> Iterator[object]:
-    edge = site.edge
-    yield from settings.allow
-    yield from site.cluster.pod_networks
-    for node in site.cluster.nodes.values():
-        yield node.address
-    yield from (address for address in (edge.address, edge.wan_address, edge.ipv6_address) if address and not isinstance(address, str))
-    yield from site.public_addresses
-    for relay in site.mail.trusted_relays:
-        yield from relay.addresses

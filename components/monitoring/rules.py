@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.monitoring import backup_alerts, log_alerts, probe_alerts, report_alerts, server_alerts
+from components.monitoring import backup_alerts, ban_alerts, log_alerts, probe_alerts, report_alerts, server_alerts
 from components.monitoring.alert import Alert
 from components.settings.site import Site
 
@@ -12,6 +12,7 @@ PROMETHEUS: dict[str, Sequence[Alert]] = {
     "mail-probe": probe_alerts.ALERTS,
     "mail-backup": backup_alerts.ALERTS,
     "mail-reports": report_alerts.ALERTS,
+    "mail-bans": ban_alerts.ALERTS,
 }
 LOKI: dict[str, Sequence[Alert]] = {"mail-logs": log_alerts.ALERTS}
 PAGE = "docs/runbooks/alerts.md"
@@ -22,6 +23,7 @@ DOCTOR = {
     "mail-probe": "mail,edge,jobs",
     "mail-backup": "cluster,jobs",
     "mail-reports": "dns,jobs,reputation",
+    "mail-bans": "edge",
     "mail-logs": "mail",
 }
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from components.settings.bans import Bans
 from components.settings.types import Address, Model, Port, text
 
 SSH_KEY = "mailserver:edgeSshKey"  # config secret with the private key's text
@@ -88,6 +89,7 @@ class Edge(Model):
         default="haproxy", description="where the redirects point: HAProxy on the firewall, or the LoadBalancer Service of `legacy`"
     )
     legacy: Legacy | None = Field(default=None, description="the LoadBalancer Service to roll back to; null: none is created")
+    bans: Bans | None = Field(default=None, description="addresses that are refused on the mail ports; null: none")
     test_frontend: bool = Field(
         default=False, description="keeps a test frontend on the firewall, to try the PROXY path while mail still uses the legacy path"
     )

@@ -11,6 +11,8 @@ function edge_main(string $request): never
         if (!is_array($request) || !isset($request['wanted']['owned'])) {
             throw new EdgeRefusal('request', 'the agent does not understand the request');
         }
+        $request['wanted'] += ['bans' => [], 'cron' => []];  // a state that was written before there were bans
+        $request['wanted']['owned'] += ['bans' => [], 'cron' => []];
         edge_sort($request['wanted']);
         $_SESSION['Username'] = 'pulumi';  // the name in the configuration's history
         edge_answer(['ok' => true, 'step' => 'done'] + edge_verb($request), 0);
@@ -34,7 +36,7 @@ function edge_verb(array $request): array
         case 'apply':
             return $haproxy ? edge_haproxy_apply($wanted) : edge_rules_apply($wanted);
         case 'delete':
-            $none = array_fill_keys(['pools', 'frontends', 'redirects', 'passes', 'aliases', 'absent_aliases', 'gates', 'legacy'], []);
+            $none = array_fill_keys(['pools', 'frontends', 'redirects', 'passes', 'bans', 'cron', 'aliases', 'absent_aliases', 'gates', 'legacy'], []);
             // An alias of ours is removed with the rules, unless something else uses it by now.
             $aliases = array_values(array_filter(array_keys($wanted['aliases'] ?? []), fn($alias) => edge_only_ours($alias, $wanted)));
             $wanted = ['absent_aliases' => $aliases, 'owned' => $wanted['owned']] + $none;
@@ -44,7 +46,7 @@ function edge_verb(array $request): array
             $servers = $haproxy ? edge_health($wanted) : [];
             $problem = edge_problem($haproxy, $wanted);
             $warnings = $haproxy ? edge_haproxy_warnings($wanted) : edge_rules_warnings($wanted);
-            return ['servers' => $servers, 'warnings' => [...($problem === null ? [] : [$problem]), ...$warnings]];
+            return ['servers' => $servers, 'bans' => $haproxy ? null : edge_bans_health($wanted), 'warnings' => [...($problem === null ? [] : [$problem]), ...$warnings]];
     }
     throw new EdgeRefusal('request', 'the agent does not know the verb of the request');
 }
@@ -75,10 +77,11 @@ function edge_sort(array &$value): void
 /** Whether only our own rules use an alias. */
 function edge_only_ours(string $alias, array $wanted): bool
 {
+    $names = array_merge($wanted['owned']['redirects'], $wanted['owned']['bans']);
     foreach (['nat/rule', 'filter/rule'] as $path) {
         foreach (edge_items($path) as $rule) {
-            $ours = in_array(preg_replace('/^NAT /', '', (string) ($rule['descr'] ?? '')), $wanted['owned']['redirects'], true);
-            if (!$ours && (edge_side($rule['destination'] ?? null) === $alias || ($rule['target'] ?? '') === $alias)) {
+            $words = [edge_side($rule['source'] ?? null), edge_side($rule['destination'] ?? null), $rule['destination']['port'] ?? '', $rule['target'] ?? ''];
+            if (!in_array(preg_replace('/^NAT /', '', (string) ($rule['descr'] ?? '')), $names, true) && in_array($alias, $words, true)) {
                 return false;
             }
         }

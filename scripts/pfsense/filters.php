@@ -35,28 +35,33 @@ function edge_filter_read(array $filters, int $index): array
 /** Where the first rule that decides on all of what `$pass` lets in blocks it, of the floating rules or of its own interface's; or null. */
 function edge_first_block(array $filters, array $pass, bool $floating): ?int
 {
-    $interface = (string) ($pass['interface'] ?? '');
     $destination = is_array($pass['destination'] ?? null) ? $pass['destination'] : [];
+    [$interface, $family, $port] = [(string) ($pass['interface'] ?? ''), (string) ($pass['ipprotocol'] ?? 'inet'), (string) ($destination['port'] ?? '')];
     foreach ($filters as $index => $rule) {
-        $interfaces = (string) ($rule['interface'] ?? '');
-        $on = $floating
-            ? isset($rule['quick']) && ($rule['direction'] ?? 'any') !== 'out' && ($interfaces === '' || in_array($interface, explode(',', $interfaces), true))
-            : $interfaces === $interface;
-        $to = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
-        $decides = $on && isset($rule['floating']) === $floating && !isset($rule['disabled'])
-            && in_array($rule['type'] ?? 'pass', ['pass', 'block', 'reject'], true)
-            && in_array($rule['ipprotocol'] ?? 'inet', [$pass['ipprotocol'] ?? 'inet', 'inet46'], true)
-            && (($rule['protocol'] ?? '') === '' || str_contains($rule['protocol'], 'tcp')) && edge_side($rule['source'] ?? null) === 'any'
-            && (($to['port'] ?? '') === '' || edge_covers((string) $to['port'], (string) ($destination['port'] ?? '')))
-            && edge_blocks_destination($to, edge_side($destination));
-        if ($decides) {
+        if (edge_decides($rule, $interface, $family, edge_side($destination), $port, $floating)) {
             return ($rule['type'] ?? 'pass') === 'pass' ? null : $index;
         }
     }
     return null;
 }
 
-function edge_blocks_destination(array $to, string $destination): bool
+/** Whether a rule decides on TCP from anywhere to a destination and port; `$floating`: whether a floating rule is asked for. */
+function edge_decides(array $rule, string $interface, string $family, string $destination, string $port, bool $floating): bool
+{
+    $interfaces = (string) ($rule['interface'] ?? '');
+    $on = $floating
+        ? isset($rule['quick']) && ($rule['direction'] ?? 'any') !== 'out' && ($interfaces === '' || in_array($interface, explode(',', $interfaces), true))
+        : $interfaces === $interface;
+    $to = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
+    return $on && isset($rule['floating']) === $floating && !isset($rule['disabled'])
+        && in_array($rule['type'] ?? 'pass', ['pass', 'block', 'reject'], true)
+        && in_array($rule['ipprotocol'] ?? 'inet', [$family, 'inet46'], true)
+        && (($rule['protocol'] ?? '') === '' || str_contains($rule['protocol'], 'tcp')) && edge_side($rule['source'] ?? null) === 'any'
+        && (($to['port'] ?? '') === '' || edge_covers((string) $to['port'], $port))
+        && edge_covers_destination($to, $destination);
+}
+
+function edge_covers_destination(array $to, string $destination): bool
 {
     $network = (string) ($to['network'] ?? '');
     $addresses = array_column(edge_items('aliases/alias'), 'address', 'name');
@@ -82,10 +87,7 @@ function edge_blocked_by(array $filters, int $index): string
 /** Write our pass rule, new or at `$index`, in front of the first rule of its interface that blocks it. `$extra` are fields of a new one. */
 function edge_pass_write(array &$filters, ?int $index, array $want, array $extra = []): void
 {
-    $rule = $index === null ? edge_new_filter($want) + $extra : $filters[$index];
-    if ($index !== null) {
-        edge_filter_write($rule, $want);
-    }
+    $rule = $index === null ? edge_new_filter($want) + $extra : edge_filter_write($filters[$index], $want);
     $floating = edge_first_block($filters, $rule, true);
     if ($floating !== null) {
         throw new EdgeRefusal('conflict', "the floating rule `{$filters[$floating]['descr']}` blocks {$want['descr']} before any rule of its interface; "
@@ -138,11 +140,11 @@ function edge_new_filter(array $want): array
     static $last = 0;
     $last = max(time(), $last + 1, ...array_map(fn($tracker) => $tracker + 1, array_filter($trackers, fn($tracker) => $tracker >= time())));
     return [
-        'type' => 'pass',
+        'type' => $want['type'] ?? 'pass',
         'interface' => $want['interface'],
         'ipprotocol' => $want['ipprotocol'],
         'protocol' => $want['protocol'],
-        'source' => ['any' => ''],
+        'source' => edge_source($want['source']),
         'destination' => ['address' => $want['destination'], 'port' => $want['port']],
         'descr' => $want['descr'],
         'tracker' => (string) $last,
@@ -150,15 +152,20 @@ function edge_new_filter(array $want): array
     ];
 }
 
-function edge_filter_write(array &$rule, array $want): void
+function edge_source(string $source): array
+{
+    return $source === 'any' ? ['any' => ''] : ['address' => $source];
+}
+
+function edge_filter_write(array $rule, array $want): array
 {
     $before = $rule;
-    edge_set($rule, 'type', 'pass');
+    edge_set($rule, 'type', $want['type'] ?? 'pass');
     foreach (['interface', 'ipprotocol', 'protocol', 'descr'] as $field) {
         edge_set($rule, $field, $want[$field]);
     }
-    if (edge_side($rule['source'] ?? null) !== 'any') {
-        $rule['source'] = ['any' => ''];
+    if (edge_side($rule['source'] ?? null) !== $want['source']) {
+        $rule['source'] = edge_source($want['source']);
     }
     $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
     if (edge_side($destination) !== $want['destination'] || ($destination['port'] ?? '') !== $want['port']) {
@@ -168,4 +175,5 @@ function edge_filter_write(array &$rule, array $want): void
     if ($rule != $before) {
         $rule['updated'] = edge_stamp();
     }
+    return $rule;
 }

@@ -2,8 +2,8 @@
 /* pf's own rules: the only verdict on a reload, which is asynchronous and reports nothing. */
 
 /**
- * One rule of `pfctl -P -sr`, or null for what cannot concern new inbound TCP from anywhere.
- * @return ?array{pass: bool, quick: bool, on: string, family: string, to: string, port: string, label: string}
+ * One rule of `pfctl -P -sr`, or null for what cannot concern new inbound TCP from any port.
+ * @return ?array{pass: bool, quick: bool, on: string, family: string, from: string, to: string, port: string, label: string}
  */
 function edge_pf_rule(string $line): ?array
 {
@@ -16,23 +16,33 @@ function edge_pf_rule(string $line): ?array
     preg_match('/ on ((?:! )?\S+)/', $front, $on);
     preg_match('/ (inet6?)\b/', $front, $family);
     preg_match('/ proto (\S+)/', $front, $protocol);
-    if (preg_match('/ out\b/', $front) || ($protocol[1] ?? 'tcp') !== 'tcp' || ($from ?: 'any') !== 'any' || $from_port !== '' || str_contains($head, ' tagged ')) {
+    if (preg_match('/ out\b/', $front) || ($protocol[1] ?? 'tcp') !== 'tcp' || $from_port !== '' || str_contains($head, ' tagged ')) {
         return null;
     }
     preg_match('/"(?:USER_RULE: |descr=)([^"]*)"/', $labels, $label) || preg_match('/"([^"]*)"/', $labels, $label);
     return [
         'pass' => $action === 'pass', 'quick' => str_contains($front, ' quick'), 'on' => $on[1] ?? '', 'family' => $family[1] ?? '',
-        'to' => $to ?: 'any', 'port' => $port, 'label' => $label[1] ?? '',
+        'from' => $from ?: 'any', 'to' => $to ?: 'any', 'port' => $port, 'label' => $label[1] ?? '',
     ];
 }
 
 /** Why pf does not let new TCP from anywhere through to any of `$targets`, or null. `$targets` are addresses, and `<table>` for an alias. */
 function edge_pf_verdict(array $rules, string $interface, string $family, array $targets, string $port): ?string
 {
+    $last = edge_pf_decides($rules, $interface, $family, $targets, $port, ['any']);
+    if ($last !== null && $last['pass']) {
+        return null;
+    }
+    return $last !== null && $last['quick'] ? "the rule `{$last['label']}` blocks it first" : 'no rule passes it';
+}
+
+/** The rule that decides on new TCP from `$sources`, as rules name them, to any of `$targets`: the first quick one, else the last; or null. */
+function edge_pf_decides(array $rules, string $interface, string $family, array $targets, string $port, array $sources): ?array
+{
     $last = null;
     foreach ($rules as $rule) {
         $covers = edge_pf_on($rule['on'], $interface) && in_array($rule['family'], ['', $family], true) && edge_pf_to_port($rule['port'], $port)
-            && edge_pf_to($rule['to'], $targets);
+            && in_array($rule['from'], $sources, true) && edge_pf_to($rule['to'], $targets);
         if ($covers) {
             $last = $rule;
             if ($rule['quick']) {
@@ -40,10 +50,7 @@ function edge_pf_verdict(array $rules, string $interface, string $family, array 
             }
         }
     }
-    if ($last !== null && $last['pass']) {
-        return null;
-    }
-    return $last !== null && $last['quick'] ? "the rule `{$last['label']}` blocks it first" : 'no rule passes it';
+    return $last;
 }
 
 function edge_pf_on(string $on, string $interface): bool
@@ -117,7 +124,7 @@ function edge_pf_problem(array $wanted): ?string
             return "pf does not let port {$want['port']} through to {$want['destination']} ({$name}): {$verdict}";
         }
     }
-    return null;
+    return edge_bans_problem($wanted, $rules);
 }
 
 /** The rules of ours that pf still has though they should be gone, or null. `$before` is the state before the change. */
@@ -131,7 +138,8 @@ function edge_pf_leftover(array $before, array $wanted): ?string
             return "pf still redirects port {$gone['port']} to {$gone['target']} ({$name})";
         }
     }
-    foreach (array_intersect(array_keys(array_diff_key($before['passes'], $wanted['passes'])), $labels) as $name) {
+    $gone = array_diff_key($before['passes'] + $before['bans'], $wanted['passes'] + $wanted['bans']);
+    foreach (array_intersect(array_keys($gone), $labels) as $name) {
         return "pf still has the rule {$name}";
     }
     return null;

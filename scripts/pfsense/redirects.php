@@ -103,15 +103,18 @@ function edge_linked(array $filters, array $redirect): ?int
     return null;
 }
 
-/** A redirect in the shape of the request; `pass_rule` is what its pass rule lets through, `blocked_by` the rule in front of that. */
-function edge_redirect_read(array $rule, array $filters): array
+/**
+ * A redirect in the shape of the request; `pass_rule` is what its pass rule lets through, `blocked_by` the rule in front of that.
+ * `$bans`: whether there are bans, which pf does not ask about what `rdr pass` redirects.
+ */
+function edge_redirect_read(array $rule, array $filters, bool $bans): array
 {
     $destination = is_array($rule['destination'] ?? null) ? $rule['destination'] : [];
     $port = (string) ($destination['port'] ?? '');
     $local = (string) ($rule['local-port'] ?? '');
     $linked = edge_linked($filters, $rule);
     if (($rule['associated-rule-id'] ?? '') === 'pass') {
-        $pass = edge_write_endpoint((string) $rule['target'], $local);  // `rdr pass` lets through what it redirects
+        $pass = edge_write_endpoint((string) $rule['target'], $local) . ($bans ? ' (past the bans)' : '');  // `rdr pass` lets through what it redirects
     } elseif ($linked === null) {
         $pass = 'missing';
     } else {
@@ -147,7 +150,7 @@ function edge_redirect_conflict(array $nat, string $name, array $want, ?int $our
     }
 }
 
-function edge_redirect_write(array &$nat, array &$filters, ?int $index, string $name, array $want): void
+function edge_redirect_write(array &$nat, array &$filters, ?int $index, string $name, array $want, bool $bans): void
 {
     $rule = $index === null
         ? ['source' => ['any' => ''], 'destination' => [], 'associated-rule-id' => '', 'created' => edge_stamp()]
@@ -167,6 +170,9 @@ function edge_redirect_write(array &$nat, array &$filters, ?int $index, string $
         $rule['local-port'] = $want['local_port'];
     }
     unset($rule['disabled'], $rule['nordr']);
+    if ($bans && ($rule['associated-rule-id'] ?? '') === 'pass') {
+        $rule['associated-rule-id'] = '';
+    }
     if (($rule['associated-rule-id'] ?? '') !== 'pass') {
         $linked = edge_linked($filters, $rule);
         if ($linked === null) {

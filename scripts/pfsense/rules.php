@@ -1,5 +1,5 @@
 <?php
-/* Redirects with their pass rules, IPv6 pass rules, the alias: one transaction, so that a redirect and its pass rule always match. */
+/* Redirects with their pass rules, IPv6 pass rules, bans, aliases: one transaction, so that a redirect and its pass rule always match. */
 
 function edge_rules_unapplied(): void
 {
@@ -16,11 +16,11 @@ function edge_rules_state(array $wanted): array
 {
     $nat = edge_items('nat/rule');
     $filters = edge_items('filter/rule');
-    $state = ['redirects' => [], 'passes' => [], 'aliases' => []];
+    $state = ['redirects' => [], 'passes' => [], 'bans' => [], 'aliases' => [], 'cron' => []];
     foreach ($wanted['owned']['redirects'] as $name) {
         $index = edge_find_redirect($nat, $name, $wanted['redirects'][$name] ?? null);
         if ($index !== null) {
-            $state['redirects'][$name] = edge_redirect_read($nat[$index], $filters);
+            $state['redirects'][$name] = edge_redirect_read($nat[$index], $filters, $wanted['bans'] !== []);
         }
     }
     foreach ($wanted['owned']['passes'] as $name) {
@@ -29,11 +29,21 @@ function edge_rules_state(array $wanted): array
             $state['passes'][$name] = edge_filter_read($filters, $index);
         }
     }
+    foreach ($wanted['owned']['bans'] as $name) {
+        $index = edge_find_ban($filters, $name);
+        if ($index !== null) {
+            $state['bans'][$name] = edge_ban_read($filters, $index);
+        }
+    }
     foreach (edge_items('aliases/alias') as $alias) {
         $name = (string) ($alias['name'] ?? '');
         if (isset($wanted['aliases'][$name]) || in_array($name, $wanted['absent_aliases'], true)) {
-            $state['aliases'][$name] = ['type' => $alias['type'] ?? '', 'address' => $alias['address'] ?? '', 'descr' => $alias['descr'] ?? ''];
+            $fields = ['type' => '', 'address' => '', 'url' => '', 'updatefreq' => '', 'descr' => ''];
+            $state['aliases'][$name] = array_map('strval', array_intersect_key($alias, $fields) + $fields);
         }
+    }
+    foreach (array_filter(edge_cron_items($wanted['owned']['cron'])) as $command => $item) {
+        $state['cron'][$command] = array_diff_key($item, ['command' => 1]);
     }
     return $state;
 }
@@ -49,7 +59,7 @@ function edge_rules_change(array $wanted): void
         $index = edge_find_redirect($nat, $name, $want);
         if ($want !== null) {
             edge_redirect_conflict($nat, $name, $want, $index);
-            edge_redirect_write($nat, $filters, $index, $name, $want);
+            edge_redirect_write($nat, $filters, $index, $name, $want, $wanted['bans'] !== []);
         } elseif ($index !== null) {
             $linked = edge_linked($filters, $nat[$index]);
             if ($linked !== null) {
@@ -68,6 +78,8 @@ function edge_rules_change(array $wanted): void
             edge_filter_remove($filters, $index);
         }
     }
+    edge_bans_change($filters, $wanted);
+    edge_cron_change($wanted['cron'] + array_fill_keys($wanted['owned']['cron'], null));
     config_set_path('nat/rule', $nat);
     config_set_path('filter/rule', $filters);
     foreach ($wanted['absent_aliases'] as $alias) {
@@ -244,7 +256,7 @@ function edge_rules_own(array $wanted): array
 {
     $nat = edge_items('nat/rule');
     $filters = edge_items('filter/rule');
-    $own = ['nat' => [], 'filter' => [], 'aliases' => []];
+    $own = ['nat' => [], 'filter' => [], 'aliases' => [], 'cron' => edge_cron_items($wanted['owned']['cron'])];
     foreach ($wanted['owned']['redirects'] as $name) {
         $index = edge_find_redirect($nat, $name, $wanted['redirects'][$name] ?? null);
         $own['nat'][$name] = $index === null ? null : $nat[$index];
@@ -253,6 +265,10 @@ function edge_rules_own(array $wanted): array
     }
     foreach ($wanted['owned']['passes'] as $name) {
         $index = edge_find_pass($filters, $name, $wanted['passes'][$name] ?? null);
+        $own['filter'][$name] = $index === null ? null : $filters[$index];
+    }
+    foreach ($wanted['owned']['bans'] as $name) {
+        $index = edge_find_ban($filters, $name);
         $own['filter'][$name] = $index === null ? null : $filters[$index];
     }
     $aliases = array_column(edge_items('aliases/alias'), null, 'name');
@@ -291,12 +307,15 @@ function edge_rules_undo(array $previous, array $wanted): void
             $aliases[$index === false ? count($aliases) : $index] = $alias;
         }
     }
+    config_set_path('aliases/alias', $aliases);  // the place of a ban depends on the alias of its ports
+    edge_bans_put_back($filters, $wanted['owned']['bans'], $previous['filter']);
+    edge_cron_change($previous['cron'] ?? []);
     config_set_path('nat/rule', $nat);
     config_set_path('filter/rule', $filters);
-    config_set_path('aliases/alias', $aliases);
     if (edge_without_empty($own()) != edge_without_empty($now)) {
         edge_commit('mailserver: back to the redirects and rules before the failed change', $own);
     }
+    configure_cron();
     filter_configure();
     edge_journal_clear('rules');
 }
@@ -350,7 +369,13 @@ function edge_rules_apply(array $wanted): array
     $description = $changed ? 'mailserver: redirects, pass rules and alias' : null;
     edge_journaled_commit('rules', $previous, fn() => edge_rules_own($wanted), $description);
     $problem = fn() => edge_pf_problem($wanted) ?? edge_pf_leftover($before, $wanted);
-    edge_or_roll_back(fn() => edge_filter_reload($problem), $undo);
+    edge_or_roll_back(function () use ($problem, $wanted) {
+        edge_bans_prepare($wanted);
+        edge_filter_reload($problem);
+    }, $undo);
     edge_journal_clear('rules');
+    edge_run()->undo = null;
+    edge_bans_clean($before, $wanted);
+    $warnings = [...$warnings, ...edge_bans_load($wanted)];
     return ['changed' => true, 'before' => $before, 'after' => $after, 'warnings' => $warnings];
 }

@@ -22,7 +22,7 @@ from components.edge.client import COMMAND, Firewall, program
 from components.edge.connection import Connection
 from components.listeners import LISTENERS
 from tools.lab.certificates import Authority, server_context
-from tools.lab.hosts import PATH, Daemon, Host, wait_for
+from tools.lab.hosts import PATH, Daemon, Host, slowness, wait_for
 from tools.lab.names import NameServer
 
 TREE = Path(__file__).parent / "pfsense"
@@ -276,14 +276,15 @@ class StandIn:
 
     def answers(self, address: str, port: int) -> bool:
         try:
-            socket.create_connection((address, port), timeout=2).close()
+            socket.create_connection((address, port), timeout=2 * slowness()).close()
         except OSError:
             return False
         return True
 
     def banner(self, port: int, tls: bool = False, source: str | None = None, address: str | None = None) -> str:
         """The first line a client gets, through HAProxy."""
-        connection = socket.create_connection((address or self.address, port), timeout=5, source_address=(source, 0) if source else None)
+        local = (source, 0) if source else None
+        connection = socket.create_connection((address or self.address, port), timeout=5 * slowness(), source_address=local)
         with connection:
             if tls:
                 context = ssl.create_default_context()

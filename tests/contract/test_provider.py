@@ -19,6 +19,7 @@ from components.edge.desired import haproxy_set, rule_set
 from components.edge.provider import HaproxySetProvider, RuleSetProvider
 from components.settings.edge import SSH_KEY
 from tests.contract.test_rules import nat
+from tools.lab.hosts import slowness
 from tools.offline.stackfile import ROOT
 
 pytestmark = pytest.mark.contract
@@ -58,7 +59,7 @@ class Engine:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(10 * slowness())
 
     def check(self, news):
         return plain(self.stub.Check(provider_pb2.CheckRequest(urn=URN, news=struct(news))).inputs)

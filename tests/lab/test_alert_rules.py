@@ -13,7 +13,7 @@ from components.monitoring.texts import rules_text
 from tests.conftest import change, settings
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)")
-EVERYTHING = {"jobs/probe/outbound": {"recipient": "loop@example.com"}}
+EVERYTHING = {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "edge/bans": {"crowdsec": {"lapi": "http://crowdsec:8080"}}}
 
 SERVICES = ("smtp", "submissions", "submission", "imaps")
 LISTENERS = (
@@ -78,6 +78,8 @@ HEALTHY = {
     **{f'email_roundtrip_authenticated{{{PROBE}, method="{method}"}}': always(1) for method in ("spf", "dkim", "dmarc")},
     f"email_outbound_success{{{OUTBOUND}}}": always(1),
     **{f"email_edge_{what}{{{EDGE.format(service)}}}": always(1) for what in ("up", "tls") for service in SERVICES},
+    'mail_bans_refused{job="mail-bans"}': always(0),
+    'mail_bans_taken_timestamp_seconds{job="mail-bans"}': NOW,
     **{f"email_edge_certificate_days{{{EDGE.format(service)}}}": always(60) for service in SERVICES},
     **{f"kube_cronjob_created{{{cron}}}": always(-2000000) for cron in CRONS},
     **{f"kube_cronjob_status_last_successful_time{{{cron}}}": NOW for cron in CRONS},
@@ -133,6 +135,8 @@ def listener(name: str) -> Fault:
 DAY = 1440  # minutes; faults that take so long are looked at in steps of ten
 DAYS = DAY // 10
 FAULTS = {
+    "BanListRefused": Fault({'mail_bans_refused{job="mail-bans"}': always(1)}, at=20),
+    "BanListNotLoaded": Fault({'mail_bans_taken_timestamp_seconds{job="mail-bans"}': always(0)}, at=40),
     "MailServerDown": Fault({'kube_deployment_status_replicas_available{namespace="mailserver", deployment="mailserver"}': always(0)}),
     "MailPulseLost": Fault({'push_time_seconds{job="mailserver"}': always(0)}, at=15),
     "MailListenerMissing": listener("submission-proxy"),

@@ -18,7 +18,7 @@ from components.dns.web_pages import HEALTH_PATH, PORT
 from components.dns.web_server import NAME
 from components.settings.site import Site
 from tools.lab.certificates import Authority
-from tools.lab.hosts import wait_for
+from tools.lab.hosts import slowness, wait_for
 from tools.offline.program import Recording
 
 NOBODY = 65534
@@ -88,7 +88,7 @@ class Server:
 
     def ask(self, host: str, path: str, *, method: str = "GET", body: str = "", name: str | None = None, ca: str = "ca.pem") -> dict:
         command = self.enter("/usr/bin/python3", "-c", CLIENT, f"/mnt/ingress/{ca}", name or host, host, method, path, body)
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20 * slowness(), check=False)
         if result.returncode != 0:
             raise ConnectionError(result.stderr.strip().splitlines()[-1])
         return json.loads(result.stdout)
@@ -158,7 +158,7 @@ def server(objects: dict[str, dict], tmp_path_factory: pytest.TempPathFactory) -
     finally:
         for process in reversed(running):
             process.terminate()
-            process.wait(10)
+            process.wait(10 * slowness())
 
 
 def test_the_policy_is_fetched_as_a_sending_server_fetches_it(server: Server, site: Callable[..., Site]):

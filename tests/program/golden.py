@@ -16,7 +16,13 @@ from tools.offline.program import Recording
 FOLDER = Path(__file__).parent / "golden"
 
 ROLLED_BACK = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"}
-STACKS: dict[str, tuple[str, dict[str, Any]]] = {"dev": ("dev", {}), "prod": ("prod", {}), "prod-legacy": ("prod", ROLLED_BACK)}
+BANS = {"edge/bans": {"crowdsec": {"lapi": "http://crowdsec-service.crowdsec:8080"}, "allow": ["192.0.2.0/24"]}}
+VARIANTS = {"prod-legacy": ROLLED_BACK, "prod-bans": BANS}
+STACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dev": ("dev", {}),
+    "prod": ("prod", {}),
+    **{name: ("prod", changes) for name, changes in VARIANTS.items()},
+}
 
 # These change with every edit of a script or a text, which have tests of their own.
 DIGESTS = {"checksum/config", "agent"}
@@ -25,9 +31,9 @@ Outline = dict[str, Any]
 
 
 def texts() -> dict[str, str]:
-    """What each golden file has to hold, by file name. A roll-back is shown as what it changes."""
+    """What each golden file has to hold, by file name. A variant is shown as what it changes."""
     outlines = {name: outline(_record(stack, changes)) for name, (stack, changes) in STACKS.items()}
-    outlines["prod-legacy"] = difference(outlines["prod"], outlines["prod-legacy"])
+    outlines |= {name: difference(outlines["prod"], outlines[name]) for name in VARIANTS}
     return {f"{name}.yaml": yaml_text(content) for name, content in outlines.items()}
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from components.edge.bans import BANNED, MINUTES
 from components.edge.client import Verb
+from components.edge.desired import rule_set
 from components.edge.differences import differences
 from components.errors import UserError
 from components.listeners import LISTENERS, SMTP, SUBMISSION, Listener
@@ -26,6 +28,7 @@ from tools.pod import program
 AREA = Area("edge", "the inbound path, as the firewall and a client see it")
 SECONDS = 15.0  # postscreen keeps the greeting back for up to six
 NO_GREETING = 12.0  # twice that: no greeting by then is a refusal
+BANS_LATE = 3 * MINUTES  # two missed turns of the firewall's cron
 RENEWED = 14.0  # days; certificates of 90 days are renewed with 30 left
 NAME = "doctor.invalid"
 SERVED = ("A", "AAAA")
@@ -72,6 +75,30 @@ def servers(patient: Patient) -> Iterator[Seen]:
                 yield broken(pool, "every server is down")
             else:
                 yield degraded(pool, f"down: {', '.join(down)} of {len(states)}")
+
+
+@AREA.check(
+    "bans",
+    expects="the table of banned addresses in pf is recent",
+    remedy="`make edge-plan` first; then the alerts BanListRefused and BanListNotLoaded say which part stopped",
+    page="runbooks/bans.md",
+)
+def bans(patient: Patient) -> Iterator[Seen]:
+    """How many addresses the firewall refuses, and when their list was last found good, by the sign in pf's own table."""
+    firewall = patient.firewall
+    if isinstance(firewall, UserError):
+        raise firewall
+    if firewall is None or patient.site.edge.bans is None:
+        yield unused("edge.bans")
+        return
+    table = firewall.call("health", "rules", rule_set(patient.site))["bans"]
+    about, minutes = BANNED, (table["now"] - table["checked"]) / 60
+    if not table["checked"]:
+        yield degraded(about, "no list was ever loaded")
+    elif minutes > BANS_LATE:
+        yield degraded(about, f"{table['entries']} addresses, from a list of {minutes:.0f} minutes ago")
+    else:
+        yield ok(about, f"{table['entries']} addresses, checked {minutes:.0f} minutes ago")
 
 
 def _answers(patient: Patient, verb: Verb) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -117,7 +117,7 @@ class Daemon:
             self.process.wait(seconds * slowness())
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
-            self.process.wait(5)
+            self.process.wait()
 
 
 class Host:
@@ -217,7 +217,7 @@ class Host:
 
     def close(self) -> None:
         self._init.kill()
-        self._init.wait(10)
+        self._init.wait()
 
 
 def _no_delay(address: str) -> list[str]:

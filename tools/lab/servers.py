@@ -160,7 +160,7 @@ def dovecot(folder: Path, certificate: tuple[str, str], addresses: list[str]) ->
             process.wait(10 * slowness())
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait()
         shutil.rmtree(run, ignore_errors=True)
 
 

@@ -95,6 +95,7 @@ TITLES = {
     "mail-probe": "The round trip",
     "mail-backup": "Backup, restore drill, retention",
     "mail-reports": "What others say about us",
+    "mail-bans": "Bans at the firewall",
     "mail-logs": "Log lines (Loki)",
 }
 

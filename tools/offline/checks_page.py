@@ -14,7 +14,7 @@ An **error** must not be deployed: preview, render and `up` refuse it. A **warni
 A decision about a warning or a note is written into the stack file with its reason, and shown in one line from then on:
 
     acknowledged:
-      edge.no-bans: Fail2ban stays off
+      bans.none: Fail2ban stays off
 
 An error cannot be acknowledged, except where the table says so. An acknowledgement of something that no longer occurs is a warning.
 `make render JSON=1` prints all findings, the acknowledged ones too, as JSON.

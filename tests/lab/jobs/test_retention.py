@@ -13,6 +13,7 @@ import pytest
 
 from components.mail.image import VMAIL
 from tests.lab.jobs.world import SCRIPTS
+from tools.lab.hosts import slowness
 from tools.lab.servers import NAME, PASSWORD, dovecot, silent_server
 
 SPAM = "spam@example.org"
@@ -289,7 +290,7 @@ def test_what_cannot_be_done_is_reported_and_counted(imap, gateway, keep, passwo
         rules = ("--rule", f"{SPAM}|Nirgends|any|1")
     else:
         imap.process.terminate()
-        imap.process.wait(10)
+        imap.process.wait(10 * slowness())
     done = keep(rules=rules)
     assert done.returncode == 1
     assert words in done.stdout

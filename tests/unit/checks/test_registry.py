@@ -63,10 +63,10 @@ def test_many_warnings_of_a_kind_are_one_line_and_errors_are_not():
 
 
 def test_what_is_acknowledged_is_shown_in_one_line_with_its_reasons(site):
-    reasons = {"mail.no-relay": "port 25 is open", "edge.no-bans": "later"}
+    reasons = {"mail.no-relay": "port 25 is open", "bans.none": "later"}
     said = [line for _, line in lines(judge(site("dev", {"acknowledged": reasons})))]
-    assert [line for line in said if "mail.no-relay" in line or "edge.no-bans" in line] == [
-        "acknowledged: mail.no-relay (port 25 is open); edge.no-bans (later)"
+    assert [line for line in said if "mail.no-relay" in line or "bans.none" in line] == [
+        "acknowledged: mail.no-relay (port 25 is open); bans.none (later)"
     ]
 
 

@@ -12,6 +12,7 @@ from tests.conftest import Settings, change, settings
 ME = "me@viktorbarzin.me"
 PINNED = "@sha256:" + "0" * 64
 FORWARD = {"mail/aliases/x@viktorbarzin.me": ["x@example.com"]}
+BANS = {"url": "https://lists.example.org/banned.txt", "allow": ["192.0.2.0/24"]}
 LEGACY = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"}
 TUNNELS = {f"cluster/nodes/k8s-node{n}/tunnel_address": f"10.10.{n}.0" for n in range(1, 5)}
 SECOND = {"domains/example.org": {"host": "mail.viktorbarzin.me"}}
@@ -119,6 +120,12 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     ),
     "edge.interface-without-address": ("prod", {"edge/ipv6_address": None}, "edge.ipv6_interface"),
     "edge.target-legacy": ("prod", LEGACY, "edge.target"),
+    "bans.none": ("prod", {}, "edge.bans", {"edge/bans": BANS}),
+    "bans.plain-http": ("prod", {"edge/bans": {"url": "http://lists.example.org/banned.txt"}}, "edge.bans.url", {"edge/bans": BANS}),
+    "bans.allows-all": ("prod", {"edge/bans": BANS | {"allow": ["::/0"]}}, "edge.bans.allow", {"edge/bans": BANS}),
+    "bans.node-port": ("prod", {"edge/bans": BANS | {"node_port": 30145}}, "edge.bans.node_port", {"edge/bans": BANS}),
+    "bans.probe-may-be-banned": ("prod", {"edge/bans": {"url": BANS["url"]}}, "edge.bans.allow", {"edge/bans": BANS}),
+    "bans.not-watched": ("prod", {"edge/bans": BANS, "jobs/pushgateway": None}, "edge.bans", {"edge/bans": BANS}),
     "edge.not-managed": ("dev", {}, "edge.ssh", {"edge/ssh": {"host_key": settings("prod")["edge"]["ssh"]["host_key"]}}),
     "jobs.webmail-database-image": ("prod", {"jobs/webmail_backup/database_image": None}, "jobs.webmail_backup.database_image"),
     "jobs.webmail-backup-alone": ("prod", {"jobs/backup": None}, "jobs.webmail_backup"),
@@ -200,7 +207,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
     "placeholders.host-key": ("prod", {"edge/ssh/host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43}, "edge.ssh.host_key"),
     "placeholders.zone-id": ("prod", {"dns/zones/viktorbarzin.me/cloudflare": "0" * 32}, "dns.zones.viktorbarzin.me.cloudflare"),
 }
-ALWAYS = {"edge.no-bans", "credentials.made-by-hand"}
+ALWAYS = {"credentials.made-by-hand"}
 
 
 def found(stack: str, changes: Settings) -> set[tuple[str, str]]:

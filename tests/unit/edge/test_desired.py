@@ -128,9 +128,9 @@ def test_the_gate_speaks_tls_where_the_service_does(site):
 
 
 def test_the_alias_comes_with_legacy_and_goes_by_its_own_setting(site):
-    assert rule_set(site())["aliases"] == {} and rule_set(site())["absent_aliases"] == []
+    assert rule_set(site())["aliases"] == {} and "mailserver" not in rule_set(site())["absent_aliases"]
     assert rule_set(site(changes={"edge/legacy": LEGACY}))["aliases"]["mailserver"]["address"] == "10.0.20.210"
-    assert rule_set(site(changes={"edge/remove_legacy_alias": True}))["absent_aliases"] == ["mailserver"]
+    assert "mailserver" in rule_set(site(changes={"edge/remove_legacy_alias": True}))["absent_aliases"]
 
 
 def test_ipv6_comes_by_its_own_interface(site):

@@ -4,7 +4,11 @@ import pytest
 
 from tests.unit.monitoring.metrics import OTHERS, UNREAD, metrics_of, pushed, read
 
-EVERYTHING = {"jobs/probe/outbound": {"recipient": "loop@example.com"}, "monitoring/second_mx": {"probe_job": "mx2", "queue_node": "mx2"}}
+EVERYTHING = {
+    "jobs/probe/outbound": {"recipient": "loop@example.com"},
+    "monitoring/second_mx": {"probe_job": "mx2", "queue_node": "mx2"},
+    "edge/bans": {"crowdsec": {"lapi": "http://crowdsec:8080"}},
+}
 
 
 def test_every_metric_that_is_read_has_a_source(site):

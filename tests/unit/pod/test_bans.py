@@ -1,0 +1,175 @@
+"""scripts/pod/bans.py: what a list may ban, what it never may, and what the firewall is given meanwhile."""
+
+import http.server
+import sys
+import threading
+import urllib.error
+import urllib.request
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from components.edge.bans import SIGN
+from tools.pod import program
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "scripts/pod"))  # where its own import is found
+bans = program("bans")
+OWN = ("10.0.0.0/8", "203.0.113.25/32", "2001:db8:25::2/128")
+
+
+class Source:
+    """A list's origin on loopback."""
+
+    def __init__(self) -> None:
+        self.status, self.body = 200, b""
+        source = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(source.status)
+                self.send_header("Content-Length", str(len(source.body)))
+                self.end_headers()
+                self.wfile.write(source.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/list"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def say(self, text: str, status: int = 200) -> None:
+        self.status, self.body = status, text.encode()
+
+
+@pytest.fixture
+def source():
+    source = Source()
+    yield source
+    source.server.shutdown()
+    source.server.server_close()
+
+
+@pytest.fixture
+def options(source):
+    own = [word for network in OWN for word in ("--own", network)]
+    words = ["--url", source.url, "--limit", "3", "--port", "0", "--path", "/banned", "--sign", SIGN, "--job", "mail-bans", *own]
+    return bans.parse(words)
+
+
+@pytest.fixture
+def served(source, options):
+    """One that has a good list."""
+    served = bans.Served()
+    source.say("198.51.100.7\n")
+    served.look(options)
+    assert served.networks == ["198.51.100.7"]
+    return served
+
+
+def test_addresses_networks_and_comments_of_both_families(source, options):
+    served = bans.Served()
+    source.say("# a list\n198.51.100.7 ; since yesterday\n\n198.51.100.9/32\r\n2001:db9::/48 # a network\n198.51.100.7\n")
+    served.look(options)
+    assert served.networks == ["198.51.100.7", "198.51.100.9", "2001:db9::/48"]
+    assert served.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0.0.0.0/0", "too broad"),
+        ("::/0", "too broad"),
+        ("198.0.0.0/7", "too broad"),
+        ("10.1.2.3", "10.0.0.0/8, which must never be banned"),
+        ("203.0.113.0/24", "203.0.113.25/32, which must never be banned"),
+        ("2001:db8:25::/64", "2001:db8:25::2/128, which must never be banned"),
+        ("::ffff:10.1.2.3", "IPv4 address in IPv6 form"),
+        ("20.0.0.0/8\n30.0.0.0/8\n2001:db9::1\n40.0.0.0/8", "more than 3 entries"),
+        ("\n".join(f"{first}.0.0.0/8" for first in range(20, 37)), "sixteenth"),
+        ("198.51.100.8\nmail.example.org", "line 2 is not an address"),
+        ("<html><body>Log in</body></html>", "line 1 is not an address"),
+        ("198.51.100.8 198.51.100.9", "line 1 is not an address"),
+        ("", "is empty"),
+        ("# nothing but a remark\n", "is empty"),
+        ("198.51.100.8 " + "x" * 300, "longer than"),
+    ],
+)
+def test_a_list_that_must_not_be_loaded_leaves_the_last_one(source, options, served, text, why, capsys):
+    if "sixteenth" in why:
+        options.limit = 100
+    checked = served.checked
+    source.say(f"198.51.100.6\n{text}" if text and "broad" in why else text)
+    served.look(options)
+    assert why in served.problem
+    assert (served.networks, served.checked) == (["198.51.100.7"], checked)
+    assert "mail_bans_refused 1" in served.metrics().text()
+    assert "the last one stays: 1 entries" in capsys.readouterr().err
+    source.say("198.51.100.8\n")
+    served.look(options)
+    assert (served.networks, served.problem) == (["198.51.100.8"], "")
+
+
+def test_a_source_that_is_gone_leaves_the_last_list(source, options, served):
+    for status, text in ((500, "198.51.100.8"), (404, "not found"), (403, "access denied")):
+        source.say(text, status)
+        served.look(options)
+        assert f"status {status}" in served.problem
+    source.server.shutdown()
+    source.server.server_close()
+    served.look(options)
+    assert "cannot be fetched: Connection refused" in served.problem
+    assert served.networks == ["198.51.100.7"]
+
+
+def test_crowdsecs_mirror_says_that_no_address_is_banned_and_is_believed_the_second_time(source, options, served):
+    """It says so too in the seconds before it has heard of any decision."""
+    options.may_be_empty = True
+    source.say("no decisions available\n", 404)
+    served.look(options)
+    assert served.networks == ["198.51.100.7"]
+    served.look(options)
+    assert (served.networks, served.problem) == ([], "")
+    source.say("198.51.100.8\n")
+    served.look(options)
+    source.say("no decisions available\n", 404)
+    served.look(options)
+    assert served.networks == ["198.51.100.8"]
+
+
+def test_another_list_is_not_emptied_by_a_404_of_those_words(source, options, served):
+    source.say("no decisions available\n", 404)
+    served.look(options)
+    served.look(options)
+    assert served.networks == ["198.51.100.7"]
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_what_the_firewall_is_given(source, options):
+    served = bans.Served()
+    with bans.server(served, options) as listening:
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
+        port = listening.server_port
+        try:
+            assert ask(port, "/healthy")[0] == 200
+            assert ask(port, "/banned")[0] == 503, "an empty answer would be loaded"
+            assert served.taken == 0
+            source.say("198.51.100.7\n2001:db9::/48\n")
+            served.look(options)
+            status, text = ask(port, "/banned")
+            sign, *rest = text.splitlines()
+            assert (status, rest) == (200, ["198.51.100.7", "2001:db9::/48"])
+            assert int(ip_address(sign)) - int(ip_address(SIGN)) == served.checked
+            assert served.taken >= served.checked
+            assert ask(port, "/other")[0] == 404
+        finally:
+            listening.shutdown()
