@@ -6,7 +6,7 @@ from tests.load.test_faults import assert_kept
 from tools.lab.edge import Lab
 from tools.lab.traffic import Traffic
 
-CLIENTS = 40
+CLIENTS = 24
 SECONDS = 10
 
 
