@@ -90,7 +90,7 @@ lint: setup ## style, types, layers, shell, PHP, YAML and the links of the docum
 	@for file in $$(git ls-files '*.php' '*.inc' tests/contract/pfsense/etc/rc.bootup); do php -l $$file >/dev/null || exit 1; done
 	@$(MAKE) --no-print-directory docs-site
 
-bench: setup ## benchmarks, as ratios
+bench: setup ## benchmarks, as ratios; writes docs/bench.md
 	@$(RUN) bench
 	@$(VENV)/bin/python -m tests.contract.bench
 	@$(VENV)/bin/python -m tests.engine.bench_dns

@@ -144,7 +144,7 @@ class Resources(Model):
     cpu_request: Cpu = Field(default="25m", description="measured on an idle server")
     memory_request: Bytes = Field(default="512Mi", description="Postfix and Dovecot 150 MB, Rspamd 150-200 MB, Redis 50 MB")
     memory_limit: Bytes = Field(
-        default="1536Mi", description="0.4 GiB and five times mail.message_size_limit: Rspamd holds two of the largest messages at once"
+        default="3328Mi", description="0.4 GiB and 14 times mail.message_size_limit: Rspamd reads two of the largest messages at once"
     )
 
 

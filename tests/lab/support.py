@@ -90,7 +90,7 @@ def certify(lab: Lab, days: int) -> None:
     wanted = ssl.PEM_cert_to_DER_cert(certificate)
     for client in (Client(lab), Client(lab, inside=True)):
         for port in (SUBMISSIONS.port, SUBMISSION.port, IMAPS.port):
-            # Postfix pauses a service for a minute after one of its processes died, as its submission services do without Dovecot.
+            # Postfix pauses a service after one of its processes died, as its submission services do without Dovecot.
             wait_for(f"its certificate on {client.server} {port}", lambda client=client, port=port: _shown(client, port) == wanted, 90)
 
 

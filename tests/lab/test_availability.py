@@ -50,7 +50,7 @@ def test_the_predecessors_checks_on_the_proxy_listeners_killed_submission(lab: L
     edge(re.sub(r" port \d+", "", haproxy.configuration(lab.site).replace(*TEN_TIMES)))
     wait_for("the old fault", lambda: log.lines("smtpd.*fatal: .*"), 20)
     edge(haproxy.configuration(lab.site))
-    # Postfix's master keeps a service that dies at once shut for a minute; a new pod would be quicker than waiting.
+    # Postfix's master keeps a service that dies at once shut for a while; a new pod would be quicker than waiting.
     lab.pod.stop("postfix")
     lab.pod.start("postfix")
     lab.pod.wait_until_ready()

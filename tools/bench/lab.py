@@ -1,15 +1,22 @@
 """Measurements of the lab's edge: what the PROXY path costs, and what a dying node costs."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Iterator
 
+from components.errors import UserError
 from components.listeners import SUBMISSION
+from components.settings.quantity import in_bytes
 from tools.lab.client import Client
 from tools.lab.edge import Lab
 from tools.lab.failover import during
+from tools.lab.memory import peak_of_two, pod_memory
+from tools.lab.traffic import Traffic
 
 ROUNDS = 150
+CLIENTS = 500
+SECONDS = 60
 
 
 def proxy_latency(lab: Lab, rounds: int = ROUNDS) -> tuple[float, float]:
@@ -45,3 +52,23 @@ def measurements(lab: Lab) -> Iterator[tuple[str, float, float, str]]:
         yield f"a node {name}: failed of {len(seen.times)} connections", seen.failed, 0, ""
         # HAProxy gives a node one second (timeout connect); the rest is the machine's.
         yield f"a node {name}: slowest connection", seen.slowest, 1.1, " s"
+    yield from load(lab)
+    resources, largest = lab.site.mail.resources, lab.site.mail.message_size_limit
+    idle, limit = pod_memory(lab) >> 20, in_bytes(resources.memory_limit) >> 20
+    yield f"two messages of {largest} at once: memory of the pod ({idle} MiB before)", peak_of_two(lab) >> 20, limit, " MiB"
+
+
+def load(lab: Lab) -> Iterator[tuple[str, float, float, str]]:
+    """Half of the clients deliver on 25, a quarter submits on 465, a quarter logs in over IMAP, all through HAProxy."""
+    with Traffic(lab, CLIENTS, pause=2) as traffic:
+        time.sleep(SECONDS)
+    with contextlib.suppress(UserError):
+        traffic.wait_until_kept(300)
+    letters, sessions = traffic.letters, traffic.sessions
+    accepted = [letter for letter in letters if letter.accepted]
+    again = sum(bool(letter.deferred) for letter in accepted)
+    load = f"{CLIENTS} clients for {SECONDS} s"
+    yield f"{load}: lost of {len(accepted)} accepted messages ({again} of them at a later try)", len(traffic.lost()), 0, ""
+    yield f"{load}: messages kept twice though no connection broke", len(traffic.unexplained()), 0, ""
+    yield f"{load}: messages refused, or not accepted at all", len(letters) - len(accepted), 0, ""
+    yield f"{load}: failed of {len(sessions)} IMAP sessions", len(sessions) - sessions.count(""), 0, ""

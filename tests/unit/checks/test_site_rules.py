@@ -96,7 +96,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "prod",
         {"mail/resources": {"memory_limit": "1Gi"}},
         "mail.resources.memory_limit",
-        {"mail/resources": {"memory_limit": "1Gi"}, "mail/message_size_limit": "100Mi"},
+        {"mail/resources": {"memory_limit": "1Gi"}, "mail/message_size_limit": "40Mi"},
     ),
     "mail.srs-undecided": ("prod", {"mail/srs": None}, "mail.srs", {"mail/srs": None, "mail/stored_aliases": None}),
     "mail.memory-limit": ("prod", {"mail/resources": {"memory_limit": "256Mi"}}, "mail.resources.memory_limit"),
