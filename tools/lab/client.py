@@ -10,15 +10,16 @@ from email.message import EmailMessage
 
 from components.listeners import IMAPS, SMTP, SUBMISSION, SUBMISSIONS
 from tools.lab.edge import Lab, client_name
+from tools.lab.hosts import slowness
 from tools.lab.paths import CLIENT_DOMAIN, EDGE_IPV6, POD
 
-TIMEOUT = 20.0
+TIMEOUT = 20.0  # seconds of an idle machine
 
 
 class _Smtp(smtplib.SMTP):
     def __init__(self, name: str, source: str, context: ssl.SSLContext | None) -> None:
         self._wrap = context
-        super().__init__(local_hostname=client_name(source), timeout=TIMEOUT, source_address=(source, 0))
+        super().__init__(local_hostname=client_name(source), timeout=TIMEOUT * slowness(), source_address=(source, 0))
         self._host = name  # whose certificate is expected
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
@@ -29,7 +30,7 @@ class _Smtp(smtplib.SMTP):
 class _Imap(imaplib.IMAP4_SSL):
     def __init__(self, name: str, source: str, address: str, port: int, context: ssl.SSLContext) -> None:
         self._name, self._source = name, source
-        super().__init__(address, port, ssl_context=context, timeout=TIMEOUT)
+        super().__init__(address, port, ssl_context=context, timeout=TIMEOUT * slowness())
 
     def _create_socket(self, timeout: float | None) -> socket.socket:
         connection = socket.create_connection((self.host, self.port), timeout, (self._source, 0))
@@ -77,7 +78,7 @@ class Client:
 
     def raw(self, port: int, *, timeout: float = TIMEOUT) -> socket.socket:
         with self.lab.outside():
-            return socket.create_connection((self.server, port), timeout, (self.source, 0))
+            return socket.create_connection((self.server, port), timeout * slowness(), (self.source, 0))
 
 
 def message(sender: str = f"friend@{CLIENT_DOMAIN}", to: str = "alice@example.org", body: str = "Hello.\n", **headers: str) -> EmailMessage:
