@@ -151,7 +151,7 @@ def haproxy_set(site: Site) -> HaproxySet:
 
 
 def rule_set(site: Site) -> RuleSet:
-    """Redirects, pass rules and the alias of this site."""
+    """Redirects, pass rules, bans and aliases of this site."""
     edge = site.edge
     to_haproxy = edge.target == "haproxy"
     target = str(edge.address) if to_haproxy else ALIAS
