@@ -60,7 +60,13 @@ def at_once(number: int, attempt: Callable[[], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def attackers(lab: Lab, known: Known) -> dict[str, str]:
+def begun(lab: Lab) -> int:
+    """Where the log of the attacks begins: before it may be lines of other tests, with attackers of their own."""
+    return len(lab.pod.log())
+
+
+@pytest.fixture(scope="module")
+def attackers(lab: Lab, known: Known, begun: int) -> dict[str, str]:
     """What was done, by whom."""
     by: dict[str, str] = {}
     for listener in (SUBMISSIONS, SUBMISSION):
@@ -88,7 +94,7 @@ def attackers(lab: Lab, known: Known) -> dict[str, str]:
         connection.recv(200)  # the teaser; the greeting follows six seconds later
         time.sleep(0.2)  # Debian's hub does not read `PREGREET 28 after 0 from`
         connection.sendall(b"EHLO early.clients.example\r\n")
-        wait_for("its line", lambda: "PREGREET" in lab.pod.log())
+        wait_for("its line", lambda: "PREGREET" in lab.pod.log()[begun:])
     client = known()
     by["asks for a relay"] = client.source
     with client.smtp() as smtp:
@@ -101,14 +107,14 @@ def attackers(lab: Lab, known: Known) -> dict[str, str]:
         connection.recv(200)
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         connection.recv(200)
-    wait_for("the last attack's line", lambda: "non-SMTP command" in lab.pod.log())
+    wait_for("the last attack's line", lambda: "non-SMTP command" in lab.pod.log()[begun:])
     return by
 
 
 @pytest.fixture
-def lines(lab: Lab, attackers: dict[str, str]) -> list[str]:
+def lines(lab: Lab, begun: int, attackers: dict[str, str]) -> list[str]:
     """The container's output as containerd writes it to the node's file; the image shows mail.log there."""
-    return [f"{line.split()[0]} stdout F {line}" for line in lab.pod.log().splitlines()]
+    return [f"{line.split()[0]} stdout F {line}" for line in lab.pod.log()[begun:].splitlines()]
 
 
 class Crowdsec:
