@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.jobs import quick
 from tests.lab.jobs.world import SCRIPTS, World
 from tools.lab.certificates import Authority
 from tools.lab.servers import NAME, Dovecot, Gateway, dovecot, http_server
@@ -19,6 +20,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if shutil.which("restic") is None and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="needs restic"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_restic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("programs")
+    quick.install(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -531,8 +531,11 @@ def huge(world, size: int) -> None:
     os.chown(path, 5000, 5000)
 
 
+MANY = 50_000  # `make bench` measures with a million
+
+
 @pytest.mark.large
-def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the_pods_memory(world, memory_limit):
+def test_one_message_of_any_size_and_thousands_of_them_fit_into_the_pods_memory(world, memory_limit):
     volume = small_volume(world, "3g")  # in memory, where so many files are made in seconds
     try:
         fill(volume, ALICE, 3)
@@ -540,7 +543,7 @@ def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the
         many = box(world, SPAM) / "cur"
         many.mkdir(parents=True)
         (many.parent / "new").mkdir()
-        for number in range(250_000):
+        for number in range(MANY):
             (many / f"1700000000.M{number}P1.host,S=21:2,S").write_bytes(b"Subject: %08d\n\nx\n" % number)
         subprocess.run(["chown", "-R", "5000:5000", str(volume)], check=True)
         with memory_limit(512 << 20) as within:
@@ -548,7 +551,7 @@ def test_one_message_of_any_size_and_a_quarter_of_a_million_of_them_fit_into_the
             for run in (lambda: world.backup("--verify-parts", 50), world.drill):
                 done = run()
                 assert done.returncode == 0, done.stderr[-500:]
-        assert world.gateway.value(DRILL, "mail_restore_messages") == 250_004
+        assert world.gateway.value(DRILL, "mail_restore_messages") == MANY + 4
     finally:
         subprocess.run(["umount", "-l", str(volume)], check=True)
 

@@ -271,7 +271,7 @@ mount -t tmpfs tmpfs "$layer"
 mkdir "$layer/upper" "$layer/work" "$layer/root"
 mount -t overlay -o "lowerdir=$debian,upperdir=$layer/upper,workdir=$layer/work" overlay "$layer/root"
 for path in /dev /proc /tmp "$checkout"; do mkdir -p "$layer/root$path"; mount --bind "$path" "$layer/root$path"; done
-cp "$(command -v restic)" "$layer/root/usr/bin/"
+cp "$(command -pv restic)" "$layer/root/usr/bin/"
 exec chroot "$layer/root" python3 "$@"
 """
 
