@@ -68,9 +68,20 @@ def missing() -> str | None:
     return f"the lab needs Debian's packages (tools/packages.sh); not found: {', '.join(absent)}" if absent else None
 
 
+def _processor() -> tuple[int, int]:
+    """Ticks since the machine began: of work, and of work that waited because other machines had the processor (proc_stat(5))."""
+    user, nice, system, _, _, irq, softirq, stolen = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    return user + nice + system + irq + softirq, stolen
+
+
+_BEGAN = _processor()
+
+
 def slowness() -> float:
-    """How much longer things take than on an idle machine: the tasks of the last minute that wanted a core, over the cores."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """How much longer things take than on an idle machine: the tasks of the last minute that wanted a core, over the cores; times
+    what other machines on the same processor have cost this process so far."""
+    worked, stolen = (now - began for now, began in zip(_processor(), _BEGAN, strict=True))
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) * min(4.0, 1 + stolen / max(worked, 1))
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = 15) -> Any:
