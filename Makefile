@@ -4,6 +4,8 @@ OUT ?= build/$(STACK)
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 LAB_MINUTES ?= 60
+# More than cores: most of the time a test waits for a daemon.
+WORKERS ?= 4
 
 # Certificates of the system, so that a network with an authority of its own works too (two names: uv renamed it).
 export UV_SYSTEM_CERTS := 1
@@ -69,7 +71,7 @@ doctor: setup ## is it well, and if not, why and what now; ONLY=dns,edge,… JSO
 
 test: setup ## run every test; as root, installs the Debian packages they need
 	@tools/packages.sh
-	@$(VENV)/bin/pytest -n 2
+	@$(VENV)/bin/pytest -n $(WORKERS) --no-loadscope-reorder
 
 lab-compare: setup ## where the running mail server differs from what the lab expects of the image
 	@$(RUN) lab-compare --stack $(STACK)

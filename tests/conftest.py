@@ -5,6 +5,7 @@ import copy
 import functools
 import gc
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from components.checks.registry import read_site
 from components.settings.site import KEY, Site
@@ -30,6 +32,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """A temporary folder for each run: the start of another run would close the one that all share to Dovecot's processes."""
     if not hasattr(config, "workerinput") and config.option.basetemp is None:
         config.option.basetemp = config.stash[FOLDER] = tempfile.mkdtemp(prefix="test-")
+
+
+class Processes(LoadScopeScheduling):
+    """One process runs the tests of a file, or all that share a lab, which is slow to start and may be hurt by them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, name = nodeid.partition("::")
+        folder = str(Path(path).parent)
+        major = re.search(r"\[(\d+)[-\]]", name)
+        return "load" if folder == "tests/load" else f"lab {major[1]}" if folder == "tests/lab" and major else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Processes:
+    return Processes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is the first to begin."""
+    items.sort(key=lambda item: item.path.parent.name != "lab")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

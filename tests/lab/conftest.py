@@ -1,4 +1,4 @@
-"""One lab for each test process, known clients in it, and a look into every daemon's log after each test."""
+"""One lab for each major version of the image, known clients in it, and a look into every daemon's log after each test."""
 
 from collections.abc import Iterator
 from pathlib import Path

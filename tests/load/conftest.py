@@ -1,4 +1,4 @@
-"""A lab that may be hurt: of its own for each test process, and whole again after each test."""
+"""A lab that may be hurt: it is of these tests alone, and whole again after each."""
 
 from collections.abc import Iterator
 from pathlib import Path

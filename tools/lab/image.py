@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Iterable
@@ -18,11 +16,10 @@ from tools.lab import facts, quotas
 from tools.lab.facts import Fact, nested
 from tools.lab.hosts import PATH, Daemon, Host, set_back, wait_for
 from tools.lab.majors import MAJORS
+from tools.lab.patterns import patterns
 from tools.lab.pod import RenderedPod
-from tools.offline.stackfile import ROOT
 
 LOG = "/var/log/mail/mail.log"
-PATTERNS = ROOT / ".tools" / "lab" / "rspamd"
 
 
 @dataclass
@@ -303,29 +300,18 @@ class MailServer:
     # The image's daemons.
 
     def start(self, *names: str) -> None:
-        self._patterns(keep=False)
-        for name in names or self.expected_daemons():
-            if name == "postfix":
-                self.host.settle_postfix()
-            command = facts.COMMANDS[name]
-            self.daemons[name] = self.host.spawn(name, *command, env=self.environment | {"PATH": PATH})
-        if not names:
-            self.wait_until_ready()
+        with patterns(self.host.path("/var/lib/rspamd"), self.site.mail.image_major):
+            for name in names or self.expected_daemons():
+                if name == "postfix":
+                    self.host.settle_postfix()
+                command = facts.COMMANDS[name]
+                self.daemons[name] = self.host.spawn(name, *command, env=self.environment | {"PATH": PATH})
+            if not names:
+                self.wait_until_ready()
 
     def expected_daemons(self) -> list[str]:
         optional = {"rspamd-redis": "ENABLE_RSPAMD_REDIS", "rspamd": "ENABLE_RSPAMD", "postsrsd": "ENABLE_SRS"}
         return [name for name in facts.COMMANDS if name not in optional or self.on(optional[name])]
-
-    def _patterns(self, *, keep: bool) -> None:
-        """Rspamd's compiled patterns, which are in the state volume too: making them takes half a minute of processor."""
-        state, kept = self.host.path("/var/lib/rspamd"), PATTERNS / self.site.mail.image_major
-        source, target = (state, kept) if keep else (kept, state)
-        for compiled in source.glob("*.hs*"):
-            if not (target / compiled.name).exists():
-                target.mkdir(parents=True, exist_ok=True)
-                fresh = target / f".{compiled.name}.{os.getpid()}"
-                shutil.copy(compiled, fresh)
-                fresh.rename(target / compiled.name)
 
     def wait_until_ready(self) -> None:
         ports = [port for twin in self.site.listeners for port in (twin.port, twin.proxy_port)] + [11332]
@@ -333,7 +319,6 @@ class MailServer:
         wait_for(f"ports {ports} of the mail server", lambda: self._ended() or self.listening(*ports), 120)
         if ended := self._ended():
             raise UserError(f"{ended} ended: {self.daemons[ended].output.read_text(errors='replace')[-1000:]}")
-        self._patterns(keep=True)
 
     def _ended(self) -> str | None:
         """A daemon that is not running any more."""
