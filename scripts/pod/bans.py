@@ -125,9 +125,7 @@ class Served:
     def look(self, options: argparse.Namespace) -> None:
         """Fetch and check the list once."""
         try:
-            text = fetch(options.url, options.limit)
-            networks = entries(text, options.own, options.limit)
-            self._not_empty(networks, options)
+            networks = self._fetched(options)
         except ProblemError as problem:
             if str(problem) != self.problem:
                 print(f"the list {problem}; the last one stays: {len(self.networks)} entries", file=sys.stderr)
@@ -137,11 +135,14 @@ class Served:
             print(f"the list is good: {len(networks)} entries")
         self.networks, self.checked, self.problem = networks, int(time.time()), ""
 
-    def _not_empty(self, networks: list[str], options: argparse.Namespace) -> None:
-        """An empty list counts where it means something, and once it is seen twice: a mirror that has just started knows no decision."""
-        again, self.was_empty = self.was_empty, not networks
-        if not networks and not (options.may_be_empty and again):
+    def _fetched(self, options: argparse.Namespace) -> list[str]:
+        """An empty list counts where it means something, and seen twice in a row: a mirror that has just started knows no decision."""
+        was_empty, self.was_empty = self.was_empty, False
+        networks = entries(fetch(options.url, options.limit), options.own, options.limit)
+        self.was_empty = not networks
+        if not networks and not (options.may_be_empty and was_empty):
             raise ProblemError("is empty")
+        return networks
 
     def text(self, sign: str) -> str:
         return "".join(f"{line}\n" for line in (ipaddress.ip_address(sign) + self.checked, *self.networks))

@@ -145,9 +145,10 @@ def test_crowdsecs_mirror_says_that_no_address_is_banned_and_is_believed_the_sec
     assert (served.networks, served.problem) == ([], "")
     source.say("198.51.100.8\n")
     served.look(options)
-    source.say("no decisions available\n", 404)
-    served.look(options)
-    assert served.networks == ["198.51.100.8"]
+    for text, status in (("no decisions available\n", 404), ("", 503), ("no decisions available\n", 404)):
+        source.say(text, status)
+        served.look(options)
+        assert served.networks == ["198.51.100.8"], "not twice in a row"
 
 
 def test_another_list_is_not_emptied_by_a_404_of_those_words(source, options, served):
