@@ -76,15 +76,7 @@ class _AsItIs(urllib.request.HTTPErrorProcessor):
 
 def fetch(url: str, limit: int) -> str:
     """The list's text. Raises ProblemError when it cannot be had as a whole."""
-    signal.signal(signal.SIGALRM, _too_slow)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST)
-    try:
-        status, body = _answer(url, limit * LINE)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) else error
-        raise ProblemError(f"cannot be fetched: {reason(cause)}") from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    status, body = _answer(url, limit * LINE)
     if status == http.HTTPStatus.NOT_FOUND and body.startswith(NO_DECISIONS):
         return ""
     if status != http.HTTPStatus.OK:
@@ -96,15 +88,23 @@ def fetch(url: str, limit: int) -> str:
 
 
 def _answer(url: str, most: int) -> tuple[int, bytes]:
-    """Status and body, which is cut off somewhere behind `most` bytes."""
+    """Status and body, which is cut off somewhere behind `most` bytes. Raises ProblemError."""
     request = urllib.request.Request(url, headers={"User-Agent": "mailserver-bans"})  # noqa: S310 - the settings name it
     body = bytearray()
-    with urllib.request.build_opener(_AsItIs).open(request, timeout=TIMEOUT) as answer:
-        # A `read(most)` would take a transfer that broke off for the whole, and is unlimited where a chunk's size is negative.
-        while len(body) <= most and (piece := answer.read1(2**16)):
-            body += piece
-        if answer.length and len(body) <= most:
-            raise http.client.IncompleteRead(b"")
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        with urllib.request.build_opener(_AsItIs).open(request, timeout=TIMEOUT) as answer:
+            # A `read(most)` would take a transfer that broke off for the whole, and is unlimited where a chunk's size is negative.
+            while len(body) <= most and (piece := answer.read1(2**16)):
+                body += piece
+            if answer.length and len(body) <= most:
+                raise http.client.IncompleteRead(b"")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) else error
+        raise ProblemError(f"cannot be fetched: {reason(cause)}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return answer.status, bytes(body)
 
 
@@ -136,12 +136,17 @@ class Served:
         self.networks, self.checked, self.problem = networks, int(time.time()), ""
 
     def _fetched(self, options: argparse.Namespace) -> list[str]:
-        """An empty list counts where it means something, and seen twice in a row: a mirror that has just started knows no decision."""
+        """An empty list counts if it is CrowdSec's and seen twice in a row: its mirror has none before the first answer, however late."""
         was_empty, self.was_empty = self.was_empty, False
         networks = entries(fetch(options.url, options.limit), options.own, options.limit)
         self.was_empty = not networks
-        if not networks and not (options.may_be_empty and was_empty):
-            raise ProblemError("is empty")
+        if not networks:
+            if not (options.lapi and was_empty):
+                raise ProblemError("is empty")
+            try:
+                _answer(f"{options.lapi}/health", LINE)
+            except ProblemError as problem:
+                raise ProblemError(f"is empty, and CrowdSec's API {problem}") from None
         return networks
 
     def text(self, sign: str) -> str:
@@ -186,7 +191,7 @@ def server(served: Served, options: argparse.Namespace) -> http.server.Threading
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True, help="where the list is")
-    parser.add_argument("--may-be-empty", action="store_true", help="whether an empty list means that no address is banned")
+    parser.add_argument("--lapi", help="CrowdSec's local API; while it answers, an empty list means that no address is banned")
     parser.add_argument("--own", action="append", required=True, type=ipaddress.ip_network, help="a network that is never banned")
     parser.add_argument("--limit", type=int, required=True, help="entries that a list may have")
     parser.add_argument("--port", type=int, required=True)

@@ -135,9 +135,33 @@ def test_a_source_that_is_gone_leaves_the_last_list(source, options, served):
     assert served.networks == ["198.51.100.7"]
 
 
+@pytest.fixture
+def lapi(options):
+    """CrowdSec's own API, which answers."""
+    lapi = Source()
+    lapi.say("")
+    options.lapi = lapi.url
+    yield lapi
+    lapi.server.shutdown()
+    lapi.server.server_close()
+
+
+def test_a_mirror_that_waits_for_crowdsec_has_no_decisions_and_is_not_believed(source, options, served, lapi):
+    """The real one says so as long as its first request hangs."""
+    lapi.pieces = ()
+    source.say("no decisions available\n", 404)
+    for _ in range(3):
+        served.look(options)
+        assert served.networks == ["198.51.100.7"]
+    assert "is empty, and CrowdSec's API cannot be fetched" in served.problem
+    lapi.say("")
+    served.look(options)
+    assert (served.networks, served.problem) == ([], "")
+
+
+@pytest.mark.usefixtures("lapi")
 def test_crowdsecs_mirror_says_that_no_address_is_banned_and_is_believed_the_second_time(source, options, served):
     """It says so too in the seconds before it has heard of any decision."""
-    options.may_be_empty = True
     source.say("no decisions available\n", 404)
     served.look(options)
     assert served.networks == ["198.51.100.7"]
