@@ -18,14 +18,12 @@ def none(site: Site) -> Found:
         yield "edge.ssh", "the firewall is not managed, so it does not refuse the addresses on the list of edge.bans"
 
 
-@AREA.error("plain-http", remedy="write an https:// URL, or fetch the list within the cluster")
+@AREA.error("plain-http", remedy="write the list's https:// URL, or fetch it within the cluster")
 def plain_http(site: Site) -> Found:
     """A list that comes over plain HTTP from the Internet can be changed on its way: to ban others, or no one."""
-    bans = site.edge.bans
-    for name, text in (("url", bans.url), ("crowdsec.lapi", bans.crowdsec and bans.crowdsec.lapi)) if bans else ():
-        url = urlsplit(str(text or ""))
-        if url.scheme == "http" and not _within(url.hostname or ""):
-            yield f"edge.bans.{name}", f"fetches the list from {url.hostname} over plain HTTP"
+    url = urlsplit(str(site.edge.bans.url)) if site.edge.bans and site.edge.bans.url else None
+    if url and url.scheme == "http" and not _within(url.hostname or ""):
+        yield "edge.bans.url", f"fetches the list from {url.hostname} over plain HTTP"
 
 
 def _within(host: str) -> bool:

@@ -2,7 +2,7 @@
 """A stand-in for cs-blocklist-mirror 0.0.5: CrowdSec's stream of decisions in, a list in plain text out. It takes the same configuration.
 
 Its behaviour is that of cmd/root.go, pkg/registry, pkg/formatters and pkg/server: decisions by value, sorted, one a line; 404 and a
-sentence when there is none, also before the first answer of the stream. A file of its own, because it runs where the real one would.
+sentence without any, also before the first answer of the stream. A file of its own, because it runs where the real one would.
 """
 
 import http.server

@@ -252,16 +252,8 @@ def test_an_example_is_seen_wherever_an_address_is_set(setting, changes):
     assert ("placeholders.address", setting) in found("prod", changes)
 
 
-def test_bans_that_no_one_puts_on_the_firewall_are_none():
+def test_bans_do_not_count_where_no_one_puts_them_on_the_firewall():
     assert ("bans.none", "edge.ssh") in found("prod", {"edge/bans": BANS, "edge/ssh": ...})
-
-
-@pytest.mark.parametrize(
-    ("lapi", "refused"), [("http://lapi.example.org:8080", True), ("https://lapi.example.org", False), ("http://crowdsec:8080", False)]
-)
-def test_decisions_do_not_cross_the_internet_over_plain_http(lapi, refused):
-    finding = ("bans.plain-http", "edge.bans.crowdsec.lapi")
-    assert (finding in found("prod", {"edge/bans": {"crowdsec": {"lapi": lapi}}})) is refused
 
 
 def test_a_domain_that_only_ends_like_an_example_is_accepted():
