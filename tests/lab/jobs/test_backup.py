@@ -238,7 +238,7 @@ def test_a_full_disk_is_a_clear_failure_and_the_next_run_recovers(world):
 def test_a_killed_job_leaves_no_good_snapshot_and_the_next_run_recovers(world):
     fill(world.root / "mail", ALICE, 3000, size=20_000)
     process = world.start("--new-repository")
-    world.wait_for(lambda: any((world.repository / "locks").glob("*")), process)
+    world.wait_for(lambda: any((world.repository / "locks").glob("[0-9a-f]" * 64)), process)  # written out: by then it has its name
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert process.returncode != 0
