@@ -1,0 +1,143 @@
+"""A device with a password of its own: where it is accepted, whose it was, and what is left after it was revoked."""
+
+import base64
+import imaplib
+import smtplib
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import pytest
+
+from components.listeners import MANAGESIEVE_PORT, SUBMISSION, SUBMISSIONS
+from components.mail.files import config_files
+from tests.lab.support import Log, image, lab_site
+from tools.lab.client import Client
+from tools.lab.edge import Lab
+from tools.lab.hosts import wait_for
+from tools.lab.image import CONFIG_DIR
+
+ALICE = "alice@example.org"
+POD = "10.244.1.0"  # one of cluster.pod_networks that the lab's clients can have
+LISTED = f"{CONFIG_DIR}/app-passwords.txt"
+DATABASES = "/etc/dovecot/conf.d/05-app-passwords.conf"
+
+
+def _imap(client: Client, password: str) -> bool:
+    session = client.imap()
+    try:
+        session.login(ALICE, password)
+    except imaplib.IMAP4.error:
+        return False
+    finally:
+        session.logout()
+    return True
+
+
+def _submission(port: int) -> Callable[[Client, str], bool]:
+    def submission(client: Client, password: str) -> bool:
+        with client.smtp(port) as session:
+            try:
+                session.login(ALICE, password)
+            except smtplib.SMTPAuthenticationError:
+                return False
+            return True
+
+    return submission
+
+
+def _managesieve(client: Client, password: str) -> bool:
+    """RFC 5804: an answer is some lines, of which the last begins with OK, NO or BYE."""
+
+    def answer(stream: IO[bytes]) -> bytes:
+        while not (line := stream.readline()).startswith((b"OK", b"NO", b"BYE")):
+            assert line, "the connection ended"
+        return line
+
+    with client.raw(MANAGESIEVE_PORT) as plain, plain.makefile("rwb", 0) as before_tls:
+        answer(before_tls)
+        before_tls.write(b"STARTTLS\r\n")
+        answer(before_tls)
+        with client.context().wrap_socket(plain, server_hostname=client.site.hostname) as secure, secure.makefile("rwb", 0) as stream:
+            answer(stream)
+            word = base64.b64encode(f"\0{ALICE}\0{password}".encode()).decode()
+            stream.write(f'AUTHENTICATE "PLAIN" "{word}"\r\n'.encode())
+            return answer(stream).startswith(b"OK")
+
+
+LOG_INS = {"imaps": _imap, "submissions": _submission(SUBMISSIONS.port), "submission": _submission(SUBMISSION.port)}
+EXPECTED = r"SASL (PLAIN|LOGIN) authentication failed"
+
+
+@pytest.mark.parametrize("log_in", LOG_INS.values(), ids=LOG_INS)
+def test_an_app_password_logs_in_and_its_device_is_in_the_log(lab: Lab, log: Log, log_in: Callable[[Client, str], bool]) -> None:
+    for device, password in lab.app_passwords[ALICE].items():
+        client = Client(lab)
+        assert log_in(client, password)
+        wait_for(
+            f"{device} in the log", lambda client=client, device=device: log.lines(rf"{ALICE},{client.source}.* app password {device} acc")
+        )
+
+
+def test_managesieve_takes_the_mailbox_s_own_password_only(lab: Lab) -> None:
+    assert _managesieve(Client(lab, inside=True), lab.passwords[ALICE])
+    assert not _managesieve(Client(lab, inside=True), lab.app_passwords[ALICE]["phone"])
+
+
+def test_the_mailbox_s_own_password_is_no_mismatch_on_its_way(lab: Lab, log: Log) -> None:
+    """CrowdSec would count it."""
+    assert _imap(Client(lab), lab.passwords[ALICE])
+    log.settle()
+    assert log.lines(r"(?i)mismatch|auth failed") == []
+
+
+def test_an_app_password_opens_no_other_mailbox(lab: Lab) -> None:
+    session = Client(lab).imap()
+    with pytest.raises(session.error):
+        session.login("bob@example.org", lab.app_passwords[ALICE]["phone"])
+    session.logout()
+
+
+def test_a_revoked_app_password_is_refused_and_the_others_go_on(lab: Lab, log: Log) -> None:
+    log.expect(EXPECTED)
+    path = lab.pod.host.path(LISTED)
+    listed = path.read_text()
+    phone, tablet = lab.app_passwords[ALICE].values()
+    try:
+        path.write_text("".join(line for line in listed.splitlines(keepends=True) if "|phone|" not in line))
+        for log_in in (_imap, _submission(SUBMISSION.port)):
+            client = Client(lab)
+            assert not log_in(client, phone)
+            assert log_in(client, tablet)
+            assert log_in(client, lab.passwords[ALICE])
+    finally:
+        path.write_text(listed)
+
+
+def _restart(lab: Lab, databases: str) -> None:
+    lab.pod.stop("dovecot")
+    lab.pod.host.write(DATABASES, databases)
+    lab.pod.start("dovecot")
+    lab.pod.wait_until_ready()
+
+
+@pytest.fixture
+def required_outside(lab: Lab, major: str) -> Iterator[None]:
+    before = lab.pod.host.path(DATABASES).read_text()
+    site = lab_site(image(major) | {"mail/app_passwords": {"required_outside": True}})
+    try:
+        _restart(lab, config_files(site)["app-passwords.cf"])
+        yield
+    finally:
+        _restart(lab, before)
+
+
+@pytest.mark.usefixtures("required_outside")
+def test_where_app_passwords_are_required_the_mailbox_s_own_is_for_the_cluster(lab: Lab, log: Log) -> None:
+    log.expect(EXPECTED)
+    own, phone = lab.passwords[ALICE], lab.app_passwords[ALICE]["phone"]
+    for log_in in (_imap, _submission(SUBMISSION.port)):
+        outside, pod = Client(lab), Client(lab, POD, inside=True)
+        assert log_in(outside, phone)
+        assert not log_in(outside, own)
+        assert log_in(pod, own)
+        assert not log_in(pod, "wrong"), "what comes before the image's list must not verify anything"
