@@ -16,7 +16,7 @@ from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
 from tools.lab.image import CONFIG_DIR
 
-ALICE = "alice@example.org"
+OWNER = "busy@example.org"
 POD = "10.244.1.0"  # one of cluster.pod_networks that the lab's clients can have
 LISTED = f"{CONFIG_DIR}/app-passwords.txt"
 DATABASES = "/etc/dovecot/conf.d/05-app-passwords.conf"
@@ -25,7 +25,7 @@ DATABASES = "/etc/dovecot/conf.d/05-app-passwords.conf"
 def _imap(client: Client, password: str) -> bool:
     session = client.imap()
     try:
-        session.login(ALICE, password)
+        session.login(OWNER, password)
     except imaplib.IMAP4.error:
         return False
     finally:
@@ -37,7 +37,7 @@ def _submission(port: int) -> Callable[[Client, str], bool]:
     def submission(client: Client, password: str) -> bool:
         with client.smtp(port) as session:
             try:
-                session.login(ALICE, password)
+                session.login(OWNER, password)
             except smtplib.SMTPAuthenticationError:
                 return False
             return True
@@ -59,7 +59,7 @@ def _managesieve(client: Client, password: str) -> bool:
         answer(before_tls)
         with client.context().wrap_socket(plain, server_hostname=client.site.hostname) as secure, secure.makefile("rwb", 0) as stream:
             answer(stream)
-            word = base64.b64encode(f"\0{ALICE}\0{password}".encode()).decode()
+            word = base64.b64encode(f"\0{OWNER}\0{password}".encode()).decode()
             stream.write(f'AUTHENTICATE "PLAIN" "{word}"\r\n'.encode())
             return answer(stream).startswith(b"OK")
 
@@ -70,22 +70,22 @@ EXPECTED = r"SASL (PLAIN|LOGIN) authentication failed"
 
 @pytest.mark.parametrize("log_in", LOG_INS.values(), ids=LOG_INS)
 def test_an_app_password_logs_in_and_its_device_is_in_the_log(lab: Lab, log: Log, log_in: Callable[[Client, str], bool]) -> None:
-    for device, password in lab.app_passwords[ALICE].items():
+    for device, password in lab.app_passwords[OWNER].items():
         client = Client(lab)
         assert log_in(client, password)
         wait_for(
-            f"{device} in the log", lambda client=client, device=device: log.lines(rf"{ALICE},{client.source}.* app password {device} acc")
+            f"{device} in the log", lambda client=client, device=device: log.lines(rf"{OWNER},{client.source}.* app password {device} acc")
         )
 
 
 def test_managesieve_takes_the_mailbox_s_own_password_only(lab: Lab) -> None:
-    assert _managesieve(Client(lab, inside=True), lab.passwords[ALICE])
-    assert not _managesieve(Client(lab, inside=True), lab.app_passwords[ALICE]["phone"])
+    assert _managesieve(Client(lab, inside=True), lab.passwords[OWNER])
+    assert not _managesieve(Client(lab, inside=True), lab.app_passwords[OWNER]["phone"])
 
 
-def test_the_mailbox_s_own_password_is_no_mismatch_on_its_way(lab: Lab, log: Log) -> None:
+def test_the_mailbox_s_own_password_causes_no_mismatch(lab: Lab, log: Log) -> None:
     """CrowdSec would count it."""
-    assert _imap(Client(lab), lab.passwords[ALICE])
+    assert _imap(Client(lab), lab.passwords[OWNER])
     log.settle()
     assert log.lines(r"(?i)mismatch|auth failed") == []
 
@@ -93,7 +93,7 @@ def test_the_mailbox_s_own_password_is_no_mismatch_on_its_way(lab: Lab, log: Log
 def test_an_app_password_opens_no_other_mailbox(lab: Lab) -> None:
     session = Client(lab).imap()
     with pytest.raises(session.error):
-        session.login("bob@example.org", lab.app_passwords[ALICE]["phone"])
+        session.login("bob@example.org", lab.app_passwords[OWNER]["phone"])
     session.logout()
 
 
@@ -101,14 +101,14 @@ def test_a_revoked_app_password_is_refused_and_the_others_go_on(lab: Lab, log: L
     log.expect(EXPECTED)
     path = lab.pod.host.path(LISTED)
     listed = path.read_text()
-    phone, tablet = lab.app_passwords[ALICE].values()
+    phone, tablet = lab.app_passwords[OWNER].values()
     try:
         path.write_text("".join(line for line in listed.splitlines(keepends=True) if "|phone|" not in line))
         for log_in in (_imap, _submission(SUBMISSION.port)):
             client = Client(lab)
             assert not log_in(client, phone)
             assert log_in(client, tablet)
-            assert log_in(client, lab.passwords[ALICE])
+            assert log_in(client, lab.passwords[OWNER])
     finally:
         path.write_text(listed)
 
@@ -134,7 +134,7 @@ def required_outside(lab: Lab, major: str) -> Iterator[None]:
 @pytest.mark.usefixtures("required_outside")
 def test_where_app_passwords_are_required_the_mailbox_s_own_is_for_the_cluster(lab: Lab, log: Log) -> None:
     log.expect(EXPECTED)
-    own, phone = lab.passwords[ALICE], lab.app_passwords[ALICE]["phone"]
+    own, phone = lab.passwords[OWNER], lab.app_passwords[OWNER]["phone"]
     for log_in in (_imap, _submission(SUBMISSION.port)):
         outside, pod = Client(lab), Client(lab, POD, inside=True)
         assert log_in(outside, phone)

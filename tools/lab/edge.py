@@ -39,7 +39,7 @@ class Lab:
     def __init__(self, site: Site, edge: Callable[[Site], str] = haproxy.configuration, accounts: dict[str, str] | None = None) -> None:
         self.site, self._edge = site, edge
         self.passwords = {address: secrets.token_urlsafe(9) for address in site.mail.mailboxes} | (accounts or {})
-        self.app_passwords = {next(iter(site.mail.mailboxes)): {device: secrets.token_urlsafe(9) for device in ("phone", "tablet")}}
+        self.app_passwords = {list(site.mail.mailboxes)[-1]: {device: secrets.token_urlsafe(9) for device in ("phone", "tablet")}}
         self.relay_login = ("relay-user", secrets.token_urlsafe(9))
         self.authority = Authority()
         self._hosts = contextlib.ExitStack()
