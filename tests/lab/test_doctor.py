@@ -255,6 +255,11 @@ def test_an_account_that_is_listed_twice(lab: Lab, patient: Patient, log: Log):
     assert found == {"broken mail.accounts": {"alice@example.org"}}
 
 
+def test_an_app_password_that_was_left_out(lab: Lab, patient: Patient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lab.pod, "said", "assemble: app_passwords: the password of alice@example.org for phone is empty\n")
+    assert look(lab, patient) == {"degraded mail.accounts": {"accounts"}}
+
+
 def test_a_host_of_ones_own_whose_address_has_no_name_that_points_back(lab: Lab, patient: Patient):
     address, name = "192.168.1.127", "hypervisor.lan.example"
     lab.world.run("ip", "address", "replace", address, "dev", "lo")
