@@ -82,8 +82,7 @@ service imap-login {{
 {_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}"""
 
 
-# The static one never lets anyone in: after `continue-fail` the image's own list still wants the password. After a plain `continue`
-# Dovecot would take it for verified.
+# Not in the cache: by its default key, the user, an app password would then do for ManageSieve too. 2.3 cannot do without a key.
 _APP_PASSWORDS = {
     "2.3": """\
 passdb {{
@@ -102,6 +101,8 @@ passdb app_passwords {{
 }}
 """,
 }
+# It never lets anyone in: after `continue-fail` the image's own list still wants the password. After a plain `continue` Dovecot would
+# take it for verified.
 _INSIDE = {
     "2.3": """\
 passdb {{

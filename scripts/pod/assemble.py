@@ -342,6 +342,10 @@ def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: 
     part("dkim", lambda: dkim_keys(secrets / "dkim", names), lambda files: set(names) <= files.keys())
     if fatal:
         raise ProblemError("\n".join(said))
+    if (devices := secrets / "app-passwords").exists():
+        text, problems = app_passwords(devices / "app_passwords", addresses)
+        parts["app-passwords"] = {"app-passwords.txt": text}
+        said.extend(problems)
 
     for left_over in target.iterdir():
         shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
@@ -350,14 +354,10 @@ def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: 
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, target / source.name)
     shutil.copy(Path(__file__).with_name("user-patches.sh"), target)
-    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf"):
+    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf", "app-passwords.txt"):
         for files in parts.values():
             if name in files:
                 write(target / name, files[name], 0o644 if name == "postfix-virtual.cf" else 0o600)
-    if (devices := secrets / "app-passwords").exists():
-        text, problems = app_passwords(devices / "app_passwords", addresses)
-        said.extend(problems)
-        write(target / "app-passwords.txt", text, 0o600)
     for name in names:
         key = target / "rspamd" / "dkim" / name
         key.parent.mkdir(parents=True, exist_ok=True)
