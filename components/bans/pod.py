@@ -21,7 +21,7 @@ def command(site: Site, bans: Bans) -> tuple[str, ...]:
     return python(
         "bans.py",
         *("--url", url),
-        *(("--may-be-empty",) if bans.crowdsec else ()),
+        *option("lapi", bans.crowdsec and bans.crowdsec.lapi),
         *(word for network in never_banned(site, bans) for word in ("--own", network)),
         *("--limit", str(bans.max_entries)),
         *("--port", str(PORT)),

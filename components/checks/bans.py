@@ -9,11 +9,13 @@ from components.settings.site import Site
 AREA = Area[Site]("bans", "addresses that the firewall refuses")
 
 
-@AREA.note("none", remedy="set edge.bans")
+@AREA.note("none", remedy="set edge.bans, and edge.ssh so that the firewall is managed")
 def none(site: Site) -> Found:
     """Fail2ban is off, because behind HAProxy it would ban the firewall, and no list of attackers reaches the firewall."""
     if site.edge.bans is None:
         yield "edge.bans", "nothing bans attackers at the firewall: Fail2ban is off, and CrowdSec's decisions do not reach it"
+    elif site.edge.access is None:
+        yield "edge.ssh", "the firewall is not managed, so it does not refuse the addresses on the list of edge.bans"
 
 
 @AREA.error("plain-http", remedy="write the list's https:// URL, or fetch it within the cluster")

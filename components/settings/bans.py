@@ -39,7 +39,10 @@ class Bans(Model):
         examples=[["192.0.2.0/24"]],
     )
     max_entries: int = Field(
-        default=50_000, ge=1, le=1_000_000, description="a list with more entries is not loaded; pfSense's own limit is for all tables"
+        default=50_000,
+        ge=1,
+        le=200_000,  # each takes 0.8 KB of the 256 MiB that the pod may use
+        description="a list with more entries is not loaded; pfSense's own limit is for all tables",
     )
     node_port: Port = Field(default=30150, description="NodePort at which the firewall fetches the checked list from the first active node")
     pod: PodFields = Field(default=PodFields(), description="further fields of the pod that checks the list")

@@ -9,6 +9,7 @@ the firewall is never empty (pfSense would drop its rule), and shows its age.
 """
 
 import argparse
+import errno
 import http.client
 import http.server
 import ipaddress
@@ -24,11 +25,12 @@ from common import Metrics, ProblemError, push, reason, terminate_cleanly
 
 HEALTH = "/healthy"
 LINE = 64  # bytes; an address with a comment behind it is shorter
-# Broader networks than these are no attackers; and all together may hold no more than a sixteenth of IPv4.
+# Broader networks than these are no attackers; and all of a family may hold no more than a sixteenth of it (IPv6: of 2000::/3).
 BROADEST = {4: 8, 6: 19}
-SHARE = 2**32 // 16
+SHARE = {4: 2**32 // 16, 6: 2**125 // 16}
 NO_DECISIONS = b"no decisions available"  # what CrowdSec's mirror says with status 404 when no address is banned
-TIMEOUT = 20
+TIMEOUT = 20  # seconds without a byte
+LONGEST = 60  # seconds for a whole list: one that trickles in would hold up all later ones
 
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -42,14 +44,15 @@ def entries(text: str, own: list[Net], limit: int) -> list[str]:
             found[_entry(number, word, own)] = None
             if len(found) > limit:
                 raise ProblemError(f"has more than {limit} entries")
-    if sum(network.num_addresses for network in found if network.version == 4) > SHARE:
-        raise ProblemError("covers more than a sixteenth of all IPv4 addresses")
+    for version, share in SHARE.items():
+        if sum(network.num_addresses for network in found if network.version == version) > share:
+            raise ProblemError(f"covers more than a sixteenth of all IPv{version} addresses")
     return [str(network.network_address) if network.num_addresses == 1 else str(network) for network in found]
 
 
 def _entry(number: int, word: str, own: list[Net]) -> Net:
     try:
-        network = ipaddress.ip_network(word, strict=False)
+        network = ipaddress.ip_network(word.replace("%", " "), strict=False)  # behind a % a zone may be any text
     except ValueError:
         raise ProblemError(f"line {number} is not an address or a network: {word[:LINE]!r}") from None
     if isinstance(network, ipaddress.IPv6Network) and (inner := network.network_address.ipv4_mapped):
@@ -62,22 +65,51 @@ def _entry(number: int, word: str, own: list[Net]) -> Net:
     return network
 
 
+class _AsItIs(urllib.request.HTTPErrorProcessor):
+    """Every answer is returned: a redirect is not followed, because its target could be plain HTTP or a host inside the cluster."""
+
+    def http_response(self, request: urllib.request.Request, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+        return response
+
+    https_response = http_response
+
+
 def fetch(url: str, limit: int) -> str:
     """The list's text. Raises ProblemError when it cannot be had as a whole."""
-    request = urllib.request.Request(url, headers={"User-Agent": "mailserver-bans"})  # noqa: S310 - the settings name it
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-            body = answer.read(limit * LINE + 1)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.NOT_FOUND and error.read(len(NO_DECISIONS)) == NO_DECISIONS:
-            return ""
-        raise ProblemError(f"cannot be fetched: status {error.code}") from None
-    except (OSError, http.client.HTTPException) as error:
-        cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) else error
-        raise ProblemError(f"cannot be fetched: {reason(cause)}") from None
+    status, body = _answer(url, limit * LINE)
+    if status == http.HTTPStatus.NOT_FOUND and body.startswith(NO_DECISIONS):
+        return ""
+    if status != http.HTTPStatus.OK:
+        hint = "; redirects are not followed, name the list's own URL" if 300 <= status < 400 else ""
+        raise ProblemError(f"cannot be fetched: status {status}{hint}")
     if len(body) > limit * LINE:
         raise ProblemError(f"is longer than {limit} entries can be")
     return body.decode("ascii", "replace")
+
+
+def _answer(url: str, most: int) -> tuple[int, bytes]:
+    """Status and body, which is cut off somewhere behind `most` bytes. Raises ProblemError."""
+    request = urllib.request.Request(url, headers={"User-Agent": "mailserver-bans"})  # noqa: S310 - the settings name it
+    body = bytearray()
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        with urllib.request.build_opener(_AsItIs).open(request, timeout=TIMEOUT) as answer:
+            # A `read(most)` would take a transfer that broke off for the whole, and is unlimited where a chunk's size is negative.
+            while len(body) <= most and (piece := answer.read1(2**16)):
+                body += piece
+            if answer.length and len(body) <= most:
+                raise http.client.IncompleteRead(b"")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) else error
+        raise ProblemError(f"cannot be fetched: {reason(cause)}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return answer.status, bytes(body)
+
+
+def _too_slow(*_: object) -> None:
+    raise TimeoutError(errno.ETIMEDOUT, f"took more than {LONGEST} seconds")
 
 
 @dataclass
@@ -93,9 +125,7 @@ class Served:
     def look(self, options: argparse.Namespace) -> None:
         """Fetch and check the list once."""
         try:
-            text = fetch(options.url, options.limit)
-            networks = entries(text, options.own, options.limit)
-            self._not_empty(networks, options)
+            networks = self._fetched(options)
         except ProblemError as problem:
             if str(problem) != self.problem:
                 print(f"the list {problem}; the last one stays: {len(self.networks)} entries", file=sys.stderr)
@@ -105,11 +135,19 @@ class Served:
             print(f"the list is good: {len(networks)} entries")
         self.networks, self.checked, self.problem = networks, int(time.time()), ""
 
-    def _not_empty(self, networks: list[str], options: argparse.Namespace) -> None:
-        """An empty list counts where it means something, and once it is seen twice: a mirror that has just started knows no decision."""
-        again, self.was_empty = self.was_empty, not networks
-        if not networks and not (options.may_be_empty and again):
-            raise ProblemError("is empty")
+    def _fetched(self, options: argparse.Namespace) -> list[str]:
+        """An empty list counts if it is CrowdSec's and seen twice in a row: its mirror has none before the first answer, however late."""
+        was_empty, self.was_empty = self.was_empty, False
+        networks = entries(fetch(options.url, options.limit), options.own, options.limit)
+        self.was_empty = not networks
+        if not networks:
+            if not (options.lapi and was_empty):
+                raise ProblemError("is empty")
+            try:
+                _answer(f"{options.lapi}/health", LINE)
+            except ProblemError as problem:
+                raise ProblemError(f"is empty, and CrowdSec's API {problem}") from None
+        return networks
 
     def text(self, sign: str) -> str:
         return "".join(f"{line}\n" for line in (ipaddress.ip_address(sign) + self.checked, *self.networks))
@@ -153,7 +191,7 @@ def server(served: Served, options: argparse.Namespace) -> http.server.Threading
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True, help="where the list is")
-    parser.add_argument("--may-be-empty", action="store_true", help="whether an empty list means that no address is banned")
+    parser.add_argument("--lapi", help="CrowdSec's local API; while it answers, an empty list means that no address is banned")
     parser.add_argument("--own", action="append", required=True, type=ipaddress.ip_network, help="a network that is never banned")
     parser.add_argument("--limit", type=int, required=True, help="entries that a list may have")
     parser.add_argument("--port", type=int, required=True)
@@ -162,7 +200,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=60, help="seconds between two looks at the list")
     parser.add_argument("--job", required=True, help="group in the Pushgateway")
     parser.add_argument("--pushgateway")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.own.append(ipaddress.ip_network((options.sign, 96)))  # an entry there would be taken for a sign
+    return options
 
 
 def main() -> int:

@@ -114,8 +114,8 @@ class StandIn:
 
     def __init__(self, folder: Path, core: str = "2.8") -> None:
         self._entered = contextlib.ExitStack()
-        self._machine = Host("edge", folder)
-        self._entered.callback(self._machine.close)
+        self.machine = Host("edge", folder)
+        self._entered.callback(self.machine.close)
         try:
             self._set_up(core)
         except BaseException:
@@ -123,7 +123,7 @@ class StandIn:
             raise
 
     def _set_up(self, core: str) -> None:
-        machine = self._machine
+        machine = self.machine
         self.root = machine.path("/")
         (self.root / "var/run").unlink()  # Debian's link; followed from outside, it would point to this machine's own
         shutil.copytree(TREE, self.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
@@ -149,14 +149,14 @@ class StandIn:
         self._entered.close()
 
     def address_on(self, device: str, address: str) -> None:
-        self._machine.run("ip", "address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+        self.machine.run("ip", "address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
 
     def address_off(self, device: str, address: str) -> None:
-        self._machine.run("ip", "address", "del", f"{address}/{128 if ':' in address else 32}", "dev", device)
+        self.machine.run("ip", "address", "del", f"{address}/{128 if ':' in address else 32}", "dev", device)
 
     def name_server(self) -> NameServer:
         """One that answers on the firewall's address."""
-        return NameServer(self._machine, self.address)
+        return NameServer(self.machine, self.address)
 
     def new_configuration(self) -> None:
         """The committed configuration."""
@@ -195,7 +195,7 @@ class StandIn:
                 "PermitRootLogin prohibit-password\nPasswordAuthentication no\nPidFile none\n"
             )
         (self.root / "run/sshd").mkdir(exist_ok=True)
-        self._sshd = self._machine.spawn("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/ssh/sshd_config")
+        self._sshd = self.machine.spawn("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "/ssh/sshd_config")
         wait(lambda: self.answers(self.address, 22))
 
     def restart_sshd(self) -> None:
@@ -211,14 +211,14 @@ class StandIn:
 
     def feed(self, text: bytes) -> int:
         """Exit code of PHP, given a program without SSH in between."""
-        return self._machine.run("sh", "-c", COMMAND, stdin=text.decode(), check=False).returncode
+        return self.machine.run("sh", "-c", COMMAND, stdin=text.decode(), check=False).returncode
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """A command typed on the firewall."""
-        return self._machine.run("sh", "-c", command, check=False)
+        return self.machine.run("sh", "-c", command, check=False)
 
     def spawn(self, name: str, *command: str) -> Daemon:
-        return self._machine.spawn(name, *command)
+        return self.machine.spawn(name, *command)
 
     def boot(self) -> int:
         """A restart of the whole machine: nothing survives but /cf/conf."""

@@ -1,11 +1,9 @@
 """Bans on the stand-in: rules in front of ours, tables, the cron job that loads the list; pf's own listings are the verdict."""
 
 import http.server
-import re
 import threading
 import time
 import xml.etree.ElementTree as ET
-from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -13,6 +11,7 @@ from components.edge.client import AgentError
 from components.edge.desired import haproxy_set, rule_set
 from components.edge.differences import differences
 from tests.contract.helpers import refused
+from tests.contract.pf import PORTS, lets_in, table
 from tests.contract.standin import NODES, TUNNEL
 from tests.doctor import not_well
 from tools.doctor import edge
@@ -22,7 +21,6 @@ from tools.doctor.patient import Patient
 pytestmark = pytest.mark.contract
 
 ATTACKER, BYSTANDER, RELAY, ATTACKER6 = "198.51.100.7", "198.51.100.8", "203.0.113.10", "2001:db9::7"
-PORTS = ("25", "465", "587", "993")
 BANS = {"url": "https://lists.example.org/banned.txt", "allow": [f"{RELAY}/32"]}
 LEGACY = {"address": "10.0.20.210"}
 
@@ -75,23 +73,6 @@ def banned(firewall, edge_site, lists, banning):
     firewall.client().call("apply", "haproxy", haproxy_set(edge_site({"edge/ipv6_address": TUNNEL, "edge/ipv6_interface": "opt2"})))
     assert firewall.client().call("apply", "rules", banning())["warnings"] == []
     return firewall
-
-
-def table(firewall, name: str) -> list[str]:
-    return (firewall.root / f"var/run/pf.table.{name}").read_text().split()
-
-
-def lets_in(firewall, source: str, port: str, target: str | None = None) -> bool:
-    """Whether pf passes new TCP from an address: its first quick rule that matches decides."""
-    target = target or firewall.address
-    interface = "gif0" if ":" in source else "vtnet0"
-    rule = re.compile(r"(pass|block \w+) in (?:log )?quick on (\S+) .*?\b(inet6?) proto tcp from (\S+) to (\S+) port = (\d+)")
-    for line in (firewall.root / "var/run/pf.rules").read_text().splitlines():
-        if (match := rule.match(line)) and match[2] == interface and match[5] == target and match[6] == port:
-            listed = [ip_network(entry) for entry in table(firewall, match[4].strip("<>"))] if match[4] != "any" else [ip_network(source)]
-            if any(ip_address(source) in network for network in listed if network.version == ip_address(source).version):
-                return match[1] == "pass"
-    return False
 
 
 def names(firewall, path: str, field: str = "descr") -> list[str]:

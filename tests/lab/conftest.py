@@ -7,6 +7,7 @@ import pytest
 
 from components.errors import UserError
 from components.settings.mail import TESTED_IMAGE_MAJORS
+from tests.contract.conftest import edge_site, firewall, make_firewall  # noqa: F401 - fixtures
 from tests.lab.observed import Observed, observation
 from tests.lab.probe import Edge, around
 from tests.lab.support import Known, Log, image, lab_site

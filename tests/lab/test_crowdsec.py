@@ -1,25 +1,41 @@
-"""Attacks on the real daemons, their log lines as a node's log file has them, the real CrowdSec with the hub's parsers and scenarios."""
+"""Attacks on the real daemons, their log lines as a node's log file has them, the real CrowdSec with the hub's parsers and scenarios.
+
+Its decisions go on to a firewall that refuses the attackers: the mirror, the program that checks the list, the agent, pf's rules.
+"""
 
 import contextlib
 import imaplib
+import json
 import shutil
 import smtplib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from components.listeners import SMTP, SUBMISSION, SUBMISSIONS
+from components.bans.pod import KEY_VARIABLE, MIRROR_CONFIG, command, mirror_config
+from components.edge.bans import LOAD, PATH
+from components.edge.desired import haproxy_set, rule_set
+from components.listeners import IMAPS, LISTENERS, SMTP, SUBMISSION, SUBMISSIONS
+from components.mail.component import POD_SCRIPTS
 from components.monitoring.crowdsec import chart_values
 from components.settings.crowdsec import Crowdsec as Settings
+from components.settings.site import Site
+from tests.contract import pf
+from tests.contract.standin import NODES, TUNNEL, StandIn
+from tests.contract.standin import missing as firewall_missing
 from tests.lab.support import Known
 from tools.lab.client import Client
 from tools.lab.edge import Lab
-from tools.lab.hosts import Host, wait_for
+from tools.lab.hosts import Daemon, Host, wait_for
+from tools.lab.paths import EDGE_IPV6
+from tools.offline.stackfile import ROOT
 
 HUB = Path("/var/lib/crowdsec/hub")  # where Debian's package keeps it
 FOLDER = "/tmp/crowdsec"
@@ -122,12 +138,8 @@ class Crowdsec:
 
     def __init__(self, host: Host, values: dict) -> None:
         self.host = host
-        host.write(f"{FOLDER}/config.yaml", yaml.safe_dump(CONFIG))
-        host.run(
-            "sh",
-            "-c",
-            f"mkdir {FOLDER}/data {FOLDER}/scenarios; cp -r /etc/crowdsec/patterns /etc/crowdsec/*.yaml {FOLDER}/; : >{FOLDER}/acquis.yaml",
-        )
+        host.run("mkdir", "-p", f"{FOLDER}/data", f"{FOLDER}/scenarios")
+        host.run("sh", "-c", f"cp -r /etc/crowdsec/patterns /etc/crowdsec/*.yaml {FOLDER}/; : >{FOLDER}/acquis.yaml")
         host.write(f"{FOLDER}/config.yaml", yaml.safe_dump(CONFIG))
         for stage, names in PARSERS.items():
             host.run("mkdir", "-p", f"{FOLDER}/parsers/{stage}")
@@ -152,6 +164,15 @@ class Crowdsec:
         copy.write_bytes(self.host.path(f"{FOLDER}/data/crowdsec.db").read_bytes())
         with contextlib.closing(sqlite3.connect(copy)) as database:
             return {row[0] for row in database.execute("SELECT value FROM decisions WHERE type = 'ban'")}
+
+    def serve(self) -> str:
+        """Its local API from now on, with the decisions of the last lines; the key of a bouncer."""
+        self.host.spawn("crowdsec", "crowdsec", "-c", f"{FOLDER}/config.yaml", "-no-cs")
+        wait_for("CrowdSec's API", lambda: self.host.run("curl", "-s", "http://127.0.0.1:8080/health", check=False).stdout)
+        return self.cscli("bouncers", "add", "mail-firewall", "-o", "raw")
+
+    def cscli(self, *words: str) -> str:
+        return self.host.run("cscli", "-c", f"{FOLDER}/config.yaml", *words).stdout.strip()
 
 
 @pytest.fixture
@@ -187,3 +208,109 @@ def test_an_acquisition_that_names_one_program_for_all_lines_sees_no_attack_on_p
 def test_own_networks_are_not_banned(crowdsec, attackers, lines):
     own = Settings(allow=tuple(attackers.values()))
     assert crowdsec(own).bans(lines, type="mailserver") == set()
+
+
+# Decisions of which none may reach the firewall: everyone, an allowed network, a node, the firewall, pods, a public address.
+OWN = {"0.0.0.0/0": "range", "192.0.2.9": "ip", "10.0.20.101": "ip", "10.0.20.1": "ip", "10.10.3.0/24": "range", "2001:470:6e:43d::2": "ip"}
+ALL = [listener.port for listener in LISTENERS]
+MIRROR = "/usr/local/bin/crowdsec-blocklist-mirror"
+SYN = "tcp flags & (syn | ack) == syn"
+
+
+@pytest.fixture
+def banning(edge_site: Callable[..., Site]) -> Site:
+    bans = {"crowdsec": {"lapi": "http://127.0.0.1:8080"}, "allow": ["192.0.2.0/24"]}
+    ipv6 = {"edge/ipv6_address": TUNNEL, "edge/ipv6_interface": "opt2"}
+    return edge_site({"edge/bans": bans, "jobs/pushgateway": None} | ipv6)
+
+
+def pod(machine: Host, site: Site, key: str) -> Daemon:
+    """Both programs of the pod as they are rendered, only more often at work; the one that checks the list."""
+    machine.write(f"/config/{MIRROR_CONFIG}", mirror_config(site.edge.bans.crowdsec).replace('"10s"', '"0.2s"'))
+    shutil.copy(shutil.which("crowdsec-blocklist-mirror") or ROOT / "tests/standins/blocklist_mirror.py", machine.path(MIRROR))
+    machine.path(MIRROR).chmod(0o755)
+    machine.spawn("mirror", MIRROR, "-c", f"/config/{MIRROR_CONFIG}", env={KEY_VARIABLE: key})
+    for script in ("bans.py", "common.py"):
+        machine.write(f"/scripts/{script}", (POD_SCRIPTS / script).read_text())
+    return machine.spawn("bans", *command(site, site.edge.bans), "--interval", "0.2", "--port", str(site.edge.bans.node_port))
+
+
+def listed(site: Site) -> set[str]:
+    """What the firewall would be given now."""
+    url = f"http://{NODES[0]}:{site.edge.bans.node_port}{PATH}"
+    with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(url, timeout=10) as answer:
+        return set(answer.read().decode().split())
+    return set()
+
+
+@pytest.fixture
+def load(lab: Lab, firewall: StandIn) -> Iterator[Callable[[], None]]:
+    """The cron job's turn; from then on the lab's edge lets in what pf does: its rules and tables in the words of nftables."""
+    places = {firewall.address: str(lab.site.edge.address), TUNNEL: EDGE_IPV6}
+
+    def turn() -> None:
+        assert firewall.shell(LOAD).returncode == 0
+        lab.world.run("nft", "-f", "-", stdin="\n".join(("add table inet pf", "delete table inet pf", *lines())))
+
+    def lines() -> Iterable[str]:
+        yield "table inet pf { chain input { type filter hook input priority 0; policy accept;"
+        for rule in pf.rules(firewall):
+            if rule.target in places and rule.sources:
+                family = {"inet": "ip", "inet6": "ip6"}[rule.family]
+                sources, verdict = ", ".join(map(str, rule.sources)), "accept" if rule.passes else "reject with tcp reset"
+                yield f"{family} saddr {{ {sources} }} {family} daddr {places[rule.target]} tcp dport {rule.port} {SYN} {verdict}"
+        ports = ", ".join(pf.PORTS)
+        yield f"ip daddr {lab.site.edge.address} tcp dport {{ {ports} }} {SYN} reject with tcp reset"  # what no rule passes
+        yield f"ip6 daddr {EDGE_IPV6} tcp dport {{ {ports} }} {SYN} reject with tcp reset"
+        yield "}\n}"
+
+    yield turn
+    lab.world.run("nft", "delete", "table", "inet", "pf", check=False)
+
+
+def greeted(client: Client) -> list[int]:
+    """The ports on which the daemons greet a client; on the others its connection is refused."""
+    found = []
+    for listener in LISTENERS:
+        with contextlib.suppress(ConnectionRefusedError), client.raw(listener.port) as plain:
+            tls = listener in (SUBMISSIONS, IMAPS)
+            with client.context().wrap_socket(plain, server_hostname=client.site.hostname) if tls else plain as connection:
+                assert connection.recv(200).startswith(b"* OK" if listener is IMAPS else b"220")
+            found.append(listener.port)
+    return found
+
+
+@pytest.mark.once("CrowdSec's view of each major's lines is another test's")
+@pytest.mark.skipif(bool(firewall_missing()), reason=firewall_missing())
+def test_an_attacker_is_refused_at_the_edge_until_the_ban_ends(lab, attackers, lines, firewall, banning, load):
+    engine = Crowdsec(firewall.machine, chart_values(lab.site, Settings()))
+    banned = engine.bans(lines, type="mailserver")
+    guard = pod(firewall.machine, banning, engine.serve())
+    wait_for("the list", lambda: banned <= listed(banning))
+    firewall.client().call("apply", "haproxy", haproxy_set(banning))
+    assert firewall.client().call("apply", "rules", rule_set(banning))["warnings"] == []
+    load()
+    convicts = [Client(lab, attackers[name]) for name in ("passwords on submissions", "passwords on imaps")]
+    other = Client(lab)
+    assert [greeted(client) for client in (*convicts, other, Client(lab, ipv6=True))] == [[], [], ALL, ALL]
+
+    held = pf.table(firewall, "mailserver_banned")[1:]
+    more = {**OWN, other.source: "ip"}
+    decisions = [{"duration": "4h", "reason": "test", "scope": scope, "type": "ban", "value": value} for value, scope in more.items()]
+    firewall.machine.write(f"{FOLDER}/more.json", json.dumps(decisions))
+    engine.cscli("decisions", "import", "-i", f"{FOLDER}/more.json")
+    left = set(OWN)
+    while left:
+        own = wait_for("a refusal", lambda: next((own for own in left if f": {own} is " in guard.output.read_text()), None))
+        load()
+        assert pf.table(firewall, "mailserver_banned")[1:] == held, own
+        engine.cscli("decisions", "delete", f"--{OWN[own]}", own)
+        left.remove(own)
+    wait_for("a good list", lambda: other.source in listed(banning))
+    load()
+    assert [greeted(client) for client in (*convicts, other)] == [[]] * 3
+
+    engine.cscli("decisions", "delete", "--all")
+    wait_for("the end of the bans", lambda: len(listed(banning)) == 1)
+    load()
+    assert [greeted(client) for client in (*convicts, other)] == [ALL] * 3

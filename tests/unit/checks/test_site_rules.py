@@ -252,6 +252,10 @@ def test_an_example_is_seen_wherever_an_address_is_set(setting, changes):
     assert ("placeholders.address", setting) in found("prod", changes)
 
 
+def test_bans_do_not_count_where_no_one_puts_them_on_the_firewall():
+    assert ("bans.none", "edge.ssh") in found("prod", {"edge/bans": BANS, "edge/ssh": ...})
+
+
 def test_a_domain_that_only_ends_like_an_example_is_accepted():
     own = {"domains/myexample.org": {}, "primary_domain": "viktorbarzin.me", "tls/names": ["*.viktorbarzin.me", "mail.myexample.org"]}
     assert not any(code.startswith("placeholders.") for code, _ in found("prod", own))
