@@ -3,7 +3,7 @@
 set -eu
 
 # php-cgi keeps Apache from being installed with Roundcube.
-packages="bind9 bind9-utils busybox ca-certificates chromium chromium-driver composer crowdsec curl debootstrap dovecot-imapd
+packages="bind9 bind9-utils busybox ca-certificates chromium chromium-driver composer crowdsec curl debootstrap dovecot-auth-lua dovecot-imapd
   dovecot-lmtpd dovecot-managesieved dovecot-sieve haproxy iproute2 mariadb-server netcat-openbsd nftables nginx-light
   openssh-client openssh-server openssl php-cgi php-cli php-sqlite3 php-xml postfix postfix-pcre postgresql postsrsd procps
   prometheus prometheus-alertmanager prometheus-blackbox-exporter prometheus-pushgateway python3 redis-server restic roundcube-core

@@ -82,6 +82,61 @@ service imap-login {{
 {_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}"""
 
 
+# Not in the cache: by its default key, the user, an app password would then do for ManageSieve too. 2.3 cannot do without a key.
+_APP_PASSWORDS = {
+    "2.3": """\
+passdb {{
+  driver = lua
+  mechanisms = plain login
+  args = file={script} cache_key=%s/%u
+}}
+""",
+    "2.4": """\
+passdb app_passwords {{
+  driver = lua
+  mechanisms_filter = plain login
+  lua_file = {script}
+  use_worker = yes
+  use_cache = no
+}}
+""",
+}
+# It never lets anyone in: after `continue-fail` the image's own list still wants the password. After a plain `continue` Dovecot would
+# take it for verified.
+_INSIDE = {
+    "2.3": """\
+passdb {{
+  driver = static
+  mechanisms = plain login
+  args = nopassword=y allow_nets={networks}
+  result_success = continue-fail
+  result_failure = return-fail
+}}
+""",
+    "2.4": """\
+passdb inside {{
+  driver = static
+  mechanisms_filter = plain login
+  fields {{
+    nopassword = yes
+    allow_nets = {networks}
+  }}
+  result_success = continue-fail
+  result_failure = return-fail
+}}
+""",
+}
+
+
+def app_passwords_cf(site: Site, script: str) -> str:
+    """What comes before the image's own list of passwords, first the app passwords by the Lua `script`."""
+    version, app_passwords = site.mail.dovecot, site.mail.app_passwords
+    text = _APP_PASSWORDS[version].format(script=script)
+    if app_passwords and app_passwords.required_outside:
+        text += _INSIDE[version].format(networks=",".join(map(str, site.cluster.pod_networks)))
+    return text
+
+
 def foreign_lines(site: Site) -> Iterator[tuple[str, str, str]]:
     """Version, line and remedy for each of the site's own lines that the image's Dovecot cannot read."""
     version = site.mail.dovecot

@@ -7,6 +7,7 @@ from components.settings.secrets import StoreKey
 from components.settings.site import Site
 
 ACCOUNTS_KEY = "accounts"
+APP_PASSWORDS_KEY = "app_passwords"
 ALIASES_KEY = "aliases"
 RELAY_KEY = "sasl_passwd"
 API_KEY_TEMPLATES = {"plain": "{{ .api_key }}", "base64-json": '{{ .api_key | b64dec | fromJson | dig "api_key" "" }}'}
@@ -48,6 +49,7 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
     mail, jobs = site.mail, site.jobs
     for secret, key in (
         (mail.accounts, ACCOUNTS_KEY),
+        (mail.app_passwords, APP_PASSWORDS_KEY),
         (mail.stored_aliases, ALIASES_KEY),
         (mail.relay and mail.relay.credentials, RELAY_KEY),
         (jobs.backup and jobs.backup.key, "password"),
@@ -94,6 +96,8 @@ def mounted_secrets(site: Site) -> dict[str, str]:
     """The Secrets that the init container reads: its folder for each, and the Secret's name."""
     mail = site.mail
     mounts = {"accounts": mail.accounts.name}
+    if mail.app_passwords:
+        mounts["app-passwords"] = mail.app_passwords.name
     if mail.stored_aliases:
         mounts["aliases"] = mail.stored_aliases.name
     if mail.relay:

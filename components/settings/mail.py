@@ -45,6 +45,17 @@ class AccountsSecret(Secret):
     name: ObjectName = secret_name("mailserver-accounts")
 
 
+class AppPasswords(Secret):
+    """Key `app_passwords`: a JSON object of address to an object of device to password or hash."""
+
+    name: ObjectName = secret_name("mailserver-app-passwords")
+    required_outside: bool = Field(
+        default=False,
+        description="outside of cluster.pod_networks the mailbox's own password is refused, by the client's address: it is then for the "
+        "webmail, the jobs and other pods, and each device needs an app password",
+    )
+
+
 class AliasesSecret(Secret):
     """Key `aliases`: lines `alias target[,target…]`."""
 
@@ -200,6 +211,12 @@ class Mail(Model):
     )
     accounts: AccountsSecret = Field(
         default=AccountsSecret(), description="Secret with the key `accounts`: a JSON object of address to password or hash"
+    )
+    app_passwords: AppPasswords | None = Field(
+        default=None,
+        description="Secret with the key `app_passwords`: a JSON object of address to an object of device to password or hash, "
+        "for IMAP and submission; null: mailboxes have one password each",
+        examples=[{"source": {"key": "mail", "property": "app_passwords"}}],
     )
     stored_aliases: AliasesSecret | None = Field(
         default=None,

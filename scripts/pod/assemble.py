@@ -5,6 +5,7 @@ Hashing happens here and not in the secret store: a new salt at every refresh wo
 There are four parts: accounts, aliases, relay, dkim. A part that is missing, contradicts itself, or would make the server lose,
 refuse or leave unsigned any mail, is told in one line for each problem, and taken as it was at the last good start (kept on the
 state volume). Without one, this ends with 1 and the mail server does not start.
+App passwords are never taken from an earlier start, which would bring a revoked one back: what is wrong among them is left out.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import Any
 SCHEME = "SHA512-CRYPT"
 ROUNDS = "50000"  # ten times the scheme's default: about 30 ms a login on one core
 HASHED = re.compile(r"\{[A-Z0-9][A-Z0-9.-]*\}\S+")
+DEVICE = r"[a-z0-9][a-z0-9-]{0,31}"
 ADDRESS = r"[^\s|:/@,]+@[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"
 GROUPS = 16
 LAST_GOOD = "last-good"
@@ -37,7 +39,12 @@ class ProblemError(Exception):
 
 def read_text(path: Path) -> str:
     """A Secret's text. A store that was filled by Terraform may hold it as a JSON string; both forms are read."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ProblemError(f"{path.parent.name}/{path.name}: is missing") from None
+    except UnicodeDecodeError:
+        raise ProblemError(f"{path.parent.name}: not UTF-8") from None
     if text.lstrip().startswith('"'):
         try:
             decoded = json.loads(text)
@@ -83,36 +90,48 @@ def hash_password(password: str) -> str:
     return hashed
 
 
-def passwords(text: str, declared: list[str], domains: list[str]) -> dict[str, str]:
-    """The accounts Secret: a JSON map of address to password or ready hash."""
+def read_object(text: str, secret: str, shape: str) -> tuple[dict[str, Any], list[str]]:
+    """A Secret's JSON object, and a complaint for each name that is in it twice."""
+    problems: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
-        problems.extend(f"accounts: {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1}))
+        problems.extend(f"{secret}: {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1}))
         return dict(pairs)
 
-    problems: list[str] = []
     try:
         entries = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise ProblemError(f"accounts: not JSON ({error.msg} at line {error.lineno})") from None
+        raise ProblemError(f"{secret}: not JSON ({error.msg} at line {error.lineno})") from None
     if not isinstance(entries, dict):
-        raise ProblemError("accounts: must be a JSON object of address to password")
+        raise ProblemError(f"{secret}: must be a JSON object of {shape}")
+    return entries, problems
+
+
+def fault_of(password: Any) -> str | None:
+    """What makes a value unusable as a password or ready hash."""
+    if not isinstance(password, str) or not password:
+        return "is empty"
+    if "\n" in password or "\r" in password or "\0" in password:
+        return "has a line break in it"
+    try:
+        is_hash(password)
+    except ProblemError as problem:
+        return str(problem)
+    return None
+
+
+def passwords(text: str, declared: list[str], domains: list[str]) -> dict[str, str]:
+    """The accounts Secret: a JSON map of address to password or ready hash."""
+    entries, problems = read_object(text, "accounts", "address to password")
     problems += [f"accounts: {address} is declared in the settings but has no password" for address in declared if address not in entries]
     for address, password in sorted(entries.items()):
         if not re.fullmatch(ADDRESS, address) or address != address.lower():
             problems.append(f"accounts: {address!r} is not a lower-case mail address")
         elif address.rpartition("@")[2] not in domains:
             problems.append(f"accounts: the domain of {address} is not one of the settings'; mail to others there would bounce")
-        elif not isinstance(password, str) or not password:
-            problems.append(f"accounts: {address} has an empty password")
-        elif "\n" in password or "\r" in password or "\0" in password:
-            problems.append(f"accounts: the password of {address} has a line break in it")
-        else:
-            try:
-                is_hash(password)
-            except ProblemError as problem:
-                problems.append(f"accounts: the password of {address} {problem}")
+        elif fault := fault_of(password):
+            problems.append(f"accounts: the password of {address} {fault}")
     if problems:
         raise ProblemError("\n".join(problems))
     return entries
@@ -149,6 +168,30 @@ def accounts(entries: dict[str, str], known: Files) -> Files:
         hashed |= zip(missing, pool.map(lambda address: hash_password(entries[address]), missing), strict=True)
     text = "".join(f"{address}|{hashed[address]}\n" for address in sorted(entries))
     return {"postfix-accounts.cf": text, "passwords.json": json.dumps(fresh | {"accounts": _sha256(text)})}
+
+
+def app_passwords(path: Path, addresses: set[str]) -> tuple[str, list[str]]:
+    """`address|device|{SCHEME}hash` lines, sorted, and a complaint for each entry that is left out."""
+    try:
+        entries, problems = read_object(read_text(path), path.name, "address to {device: password}")
+    except ProblemError as problem:
+        return "", [str(problem)]
+    usable: dict[tuple[str, str], str] = {}
+    for address, devices in sorted(entries.items()):
+        if address not in addresses or not isinstance(devices, dict):
+            what = "must be a JSON object of device to password" if address in addresses else "is not an account"
+            problems.append(f"app_passwords: {address} {what}")
+            continue
+        for device, password in sorted(devices.items()):
+            if not re.fullmatch(DEVICE, device):
+                problems.append(f"app_passwords: {device!r} of {address} is not a device name; write up to 32 of a-z, 0-9 and -")
+            elif fault := fault_of(password):
+                problems.append(f"app_passwords: the password of {address} for {device} {fault}")
+            else:
+                usable[address, device] = password
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = pool.map(lambda password: password if is_hash(password) else hash_password(password), usable.values())
+    return "".join(f"{address}|{device}|{hashed}\n" for (address, device), hashed in zip(usable, hashes, strict=True)), problems
 
 
 def _sha256(text: str) -> str:
@@ -265,9 +308,8 @@ def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: 
         nonlocal fatal
         try:
             parts[name] = make()
-        except (ProblemError, FileNotFoundError, UnicodeDecodeError) as error:
-            missing = f"{Path(error.filename).relative_to(secrets)}: is missing" if isinstance(error, FileNotFoundError) else None
-            said.extend((missing or (str(error) if isinstance(error, ProblemError) else f"{name}: not UTF-8")).splitlines())
+        except ProblemError as problem:
+            said.extend(str(problem).splitlines())
             parts[name] = load(last_good / name)
             if not usable(parts[name]):
                 fatal = True
@@ -300,6 +342,10 @@ def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: 
     part("dkim", lambda: dkim_keys(secrets / "dkim", names), lambda files: set(names) <= files.keys())
     if fatal:
         raise ProblemError("\n".join(said))
+    if (devices := secrets / "app-passwords").exists():
+        text, problems = app_passwords(devices / "app_passwords", addresses)
+        parts["app-passwords"] = {"app-passwords.txt": text}
+        said.extend(problems)
 
     for left_over in target.iterdir():
         shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
@@ -308,7 +354,7 @@ def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: 
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, target / source.name)
     shutil.copy(Path(__file__).with_name("user-patches.sh"), target)
-    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf"):
+    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf", "app-passwords.txt"):
         for files in parts.values():
             if name in files:
                 write(target / name, files[name], 0o644 if name == "postfix-virtual.cf" else 0o600)
@@ -332,7 +378,7 @@ def write(path: Path, text: str, mode: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="the ConfigMap's files")
-    parser.add_argument("--secrets", type=Path, required=True, help="folder with accounts/, aliases/, relay/, dkim/")
+    parser.add_argument("--secrets", type=Path, required=True, help="folder with accounts/, aliases/, relay/, dkim/, app-passwords/")
     parser.add_argument("--target", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--state", type=Path, required=True, help="a folder that outlives the pod")
     parser.add_argument("--quotas", action="store_true", help="the image's quotas are on")

@@ -56,6 +56,11 @@ cat >"$syslog/alive.conf" <<'RULES'
 :msg, ereregex, "(CONNECT from|HANGUP after [0-9.]+ from|DISCONNECT) \\[127\\.0\\.0\\.1\\]:" stop
 RULES
 
+# Before the image's own list of passwords (10-auth.conf); its local.conf would come behind.
+if [[ -e $config/app-passwords.cf ]]; then
+  cp "$config/app-passwords.cf" "${DOVECOT_DIR:-/etc/dovecot}/conf.d/05-app-passwords.conf"
+fi
+
 if [[ -e $config/any-from.txt ]]; then
   cp "$scripts/own_from.lua" "${RSPAMD_DIR:-/etc/rspamd}/rspamd.local.lua"
 fi

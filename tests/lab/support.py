@@ -38,6 +38,7 @@ def lab_settings() -> dict[str, Any]:
     change(base, "mail/trusted_relays", [{"name": "mx2", "addresses": [MX2]}])
     change(base, "mail/message_size_limit", "1Mi")
     change(base, "mail/sending_limit", {"per_hour": 150, "per_day": 200})  # more than all tests send as one account
+    change(base, "mail/app_passwords", {})
     change(base, "mail/own_from", {"exempt": ["busy@example.org"]})
     change(base, "monitoring", {})
     change(base, "jobs/pushgateway", "http://127.0.0.1:9")  # nothing is there; the pulse goes on regardless

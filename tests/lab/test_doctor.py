@@ -243,8 +243,9 @@ def test_a_relay_that_refuses_the_log_in(lab: Lab, patient: Patient):
     assert found == {"broken mail.relay": {lab.site.mail.relay.next_hop if lab.site.mail.relay else None}}
 
 
-def test_an_account_that_is_listed_twice(lab: Lab, patient: Patient, log: Log):
+def test_accounts_one_listed_twice_and_one_without_its_app_password(lab: Lab, patient: Patient, log: Log, monkeypatch: pytest.MonkeyPatch):
     log.expect("exists more than once")
+    monkeypatch.setattr(lab.pod, "said", "assemble: app_passwords: the password of bob@example.org for phone is empty\n")
     users = lab.pod.host.path("/etc/dovecot/userdb")
     before = users.read_text()
     try:
@@ -252,7 +253,7 @@ def test_an_account_that_is_listed_twice(lab: Lab, patient: Patient, log: Log):
         found = look(lab, patient)
     finally:
         users.write_text(before)
-    assert found == {"broken mail.accounts": {"alice@example.org"}}
+    assert found == {"broken mail.accounts": {"alice@example.org"}, "degraded mail.accounts": {"accounts"}}
 
 
 def test_a_host_of_ones_own_whose_address_has_no_name_that_points_back(lab: Lab, patient: Patient):

@@ -80,7 +80,7 @@ def test_a_second_run_finds_the_first_ones_files_and_ends_the_same(fresh: MailSe
     ("spoil", "complaint"),
     [
         (lambda secrets: secrets.accounts.pop("bob@example.org"), "bob@example.org is declared in the settings but has no password"),
-        (lambda secrets: secrets.accounts.update({"bob@example.org": ""}), "bob@example.org has an empty password"),
+        (lambda secrets: secrets.accounts.update({"bob@example.org": ""}), "the password of bob@example.org is empty"),
         (lambda secrets: secrets.accounts.update({"bob@example.org": "two\nlines"}), "has a line break in it"),
         (lambda secrets: secrets.accounts.update({"Bob@example.org": "x"}), "is not a lower-case mail address"),
         (lambda secrets: secrets.dkim.clear(), "dkim: the key example.org.mail is missing"),
@@ -112,6 +112,20 @@ def test_a_fault_in_the_secrets_starts_with_the_last_good_ones_and_hashes_nothin
     assert fresh.host.path(f"{CONFIG_DIR}/postfix-accounts.cf").read_text() == before["postfix-accounts.cf"]  # the same salts
     for path in ("/state/last-good", "/state/last-good/dkim"):
         assert _mode(fresh, path) == (0o700, "root")
+
+
+def test_a_revoked_app_password_is_gone_at_the_next_start_though_another_is_faulty(fresh: MailServer) -> None:
+    fresh.secrets.app_passwords = {"bob@example.org": {"phone": "first", "tablet": READY_HASH}}
+    fresh.assemble()
+    path = f"{CONFIG_DIR}/app-passwords.txt"
+    phone, tablet = fresh.host.path(path).read_text().splitlines()
+    assert fresh.host.run("doveadm", "pw", "-t", phone.removeprefix("bob@example.org|phone|"), "-p", "first").returncode == 0
+    assert tablet == f"bob@example.org|tablet|{READY_HASH}"
+    assert _mode(fresh, path) == (0o600, "root")
+    fresh.secrets.app_passwords = {"bob@example.org": {"tablet": READY_HASH, "laptop": ""}}
+    fresh.assemble()
+    assert fresh.said == "assemble: app_passwords: the password of bob@example.org for laptop is empty\n"
+    assert fresh.host.path(path).read_text() == f"{tablet}\n"
 
 
 def test_a_changed_password_opens_its_mailbox_at_the_next_start(fresh: MailServer) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from components.mail.rspamd import CONTROLLER_PORT
+from components.mail.secrets import APP_PASSWORDS_KEY
 from components.names import MAIL_SERVER
 from components.settings.quantity import in_bytes
 from tools.cluster import answer
@@ -107,11 +108,11 @@ def disk(patient: Patient) -> Iterator[Seen]:
     page="runbooks/deploy.md",
 )
 def accounts(patient: Patient) -> Iterator[Seen]:
-    """Whether the pod started on the last good set, because a Secret was unusable, and whether an account is listed twice."""
+    """Whether the pod started on the last good set, or without some app password, and whether an account is listed twice."""
     site = patient.site
     said = patient.kubectl("logs", "--namespace", site.namespace, f"deployment/{MAIL_SERVER}", "--container", "assemble", "--tail", "100")
     for line in answer(said).splitlines():
-        if FALLEN_BACK in line:
+        if FALLEN_BACK in line or APP_PASSWORDS_KEY in line:
             yield degraded("accounts", line.strip())
     users = Counter(answer(patient.inside("doveadm", "user", "*")).split())
     for address, count in users.items():

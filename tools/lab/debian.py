@@ -14,7 +14,7 @@ CACHE = Path("/var/cache/mail-lab")
 SUITES = {"15": "bookworm", "16": "trixie"}
 PACKAGES = (
     *("ca-certificates", "curl", "hostname", "iproute2", "openssl", "procps", "python3", "util-linux"),
-    *("dovecot-imapd", "dovecot-lmtpd", "dovecot-managesieved", "dovecot-sieve", "postfix", "postfix-pcre", "postsrsd"),
+    *("dovecot-auth-lua", "dovecot-imapd", "dovecot-lmtpd", "dovecot-managesieved", "dovecot-sieve", "postfix", "postfix-pcre", "postsrsd"),
     *("libsasl2-modules", "redis-server", "rspamd", "rsyslog"),
 )
 

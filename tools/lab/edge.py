@@ -39,6 +39,7 @@ class Lab:
     def __init__(self, site: Site, edge: Callable[[Site], str] = haproxy.configuration, accounts: dict[str, str] | None = None) -> None:
         self.site, self._edge = site, edge
         self.passwords = {address: secrets.token_urlsafe(9) for address in site.mail.mailboxes} | (accounts or {})
+        self.app_passwords = {list(site.mail.mailboxes)[-1]: {device: secrets.token_urlsafe(9) for device in ("phone", "tablet")}}
         self.relay_login = ("relay-user", secrets.token_urlsafe(9))
         self.authority = Authority()
         self._hosts = contextlib.ExitStack()
@@ -62,6 +63,7 @@ class Lab:
             store = Secrets(
                 accounts=self.passwords,
                 dkim={name: private for name, (private, _) in self.dkim.items()},
+                app_passwords=self.app_passwords,
                 relay=f"{relay.next_hop} {':'.join(self.relay_login)}\n" if relay else None,
             )
             self.authority.trust_on(pod)

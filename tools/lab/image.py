@@ -30,16 +30,18 @@ class Secrets:
     dkim: dict[str, str] = field(default_factory=dict)
     relay: str | None = None
     aliases: str | None = None
+    app_passwords: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def by_name(self, site: Site) -> dict[str, dict[str, str]]:
         """Each Secret's keys (docs/settings.md says which), by its name in the settings."""
         mail = site.mail
         held = {mail.accounts.name: {"accounts": json.dumps(self.accounts)}, mail.dkim.name: self.dkim}
-        if mail.relay and self.relay is not None:
-            held[mail.relay.credentials.name] = {"sasl_passwd": self.relay}
-        if mail.stored_aliases and self.aliases is not None:
-            held[mail.stored_aliases.name] = {"aliases": self.aliases}
-        return held
+        optional = (
+            (mail.relay and mail.relay.credentials, "sasl_passwd", self.relay),
+            (mail.stored_aliases, "aliases", self.aliases),
+            (mail.app_passwords, "app_passwords", json.dumps(self.app_passwords)),
+        )
+        return held | {secret.name: {key: text} for secret, key, text in optional if secret and text is not None}
 
 
 class MailServer:
@@ -127,7 +129,9 @@ class MailServer:
         text = text.replace("$LARGEST", f"{int(self.environment['POSTFIX_MESSAGE_SIZE_LIMIT']) // quotas.MEGABYTE}M")
         host = self.host
         host.write(quotas.WARNING_SCRIPT, quotas.WARNING.format(no_limit=self.quotas.no_limit), 0o755)
-        host.write("/etc/dovecot/dovecot.conf", f"{text}!include_try local.conf\n")
+        host.run("sh", "-c", "rm -f /etc/dovecot/conf.d/*")  # the package's own
+        text = re.sub(r"\A(?:dovecot_.*\n)*", r"\g<0>!include_try conf.d/*.conf\n", text) + "!include_try local.conf\n"
+        host.write("/etc/dovecot/dovecot.conf", text)  # in the image most of it is in conf.d
         host.write("/etc/dovecot/local.conf", host.path(f"{CONFIG_DIR}/dovecot.cf").read_text())
         host.run("openssl", "genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe4096", "-out", "/etc/dovecot/dh.pem")
         sieve = "/usr/lib/dovecot/sieve-global"

@@ -4,12 +4,15 @@ import itertools
 import re
 from ipaddress import ip_network
 
+import pytest
+
 from components.mail import dovecot, postfix, rspamd
 from components.mail.accounts import quotas, sieve_scripts, virtual
 from components.mail.files import config_files, config_map_key
 from components.mail.image import environment
 from components.mail.secrets import mounted_secrets, secret_plans
 from components.mail.trust import edge_networks
+from components.settings.mail import TESTED_IMAGE_MAJORS
 
 
 def parameter(text: str, name: str) -> str:
@@ -70,6 +73,28 @@ def test_the_relays_certificate_is_checked_for_its_name(site):
     prod = site("prod")
     assert "secure match=smtp-relay.brevo.com" in parameter(postfix.main_cf(prod), "smtp_tls_policy_maps")
     assert environment(prod)["DEFAULT_RELAY_HOST"] == "[smtp-relay.brevo.com]:587"
+
+
+def test_without_app_passwords_there_is_the_image_s_list_of_passwords_alone(site):
+    prod = site("prod")
+    assert "app-passwords.cf" not in config_files(prod)
+    assert "app-passwords" not in mounted_secrets(prod)
+
+
+def test_app_passwords_come_from_their_secret_which_restarts_the_pod(site):
+    source = {"key": "mail", "property": "app_passwords"}
+    prod = site("prod", {"mail/app_passwords": {"source": source}})
+    assert mounted_secrets(prod)["app-passwords"] == "mailserver-app-passwords"
+    (plan,) = (plan for plan in secret_plans(prod) if plan.name == "mailserver-app-passwords")
+    assert {key: source.model_dump() for key, source in plan.keys.items()} == {"app_passwords": source}
+
+
+@pytest.mark.parametrize("major", TESTED_IMAGE_MAJORS)
+def test_only_where_app_passwords_are_required_outside_the_pod_networks_matter(site, major):
+    for required in (False, True):
+        image = f"docker.io/mailserver/docker-mailserver:{major}.0.0"
+        prod = site("prod", {"mail/image": image, "mail/app_passwords": {"required_outside": required}})
+        assert ("10.10.0.0/16" in config_files(prod)["app-passwords.cf"]) == required
 
 
 def test_without_a_relay_mail_goes_straight_out(site):

@@ -119,6 +119,37 @@ def test_a_set_that_a_crash_cut_short_is_made_anew(hashed, damage):
     assert hashed == ["secret", "secret"]
 
 
+def app_passwords(tmp_path, entries: object) -> tuple[str, list[str]]:
+    (tmp_path / "app_passwords").write_text(json.dumps(entries))
+    return assemble.app_passwords(tmp_path / "app_passwords", {"bob@a.org", "me@a.org"})
+
+
+def test_app_passwords_are_lines_of_account_device_and_hash(tmp_path):
+    entries = {"me@a.org": {"tablet-2": HASH, "phone": HASH}, "bob@a.org": {"phone": HASH}}
+    expected = "".join(f"{name}|{HASH}\n" for name in ("bob@a.org|phone", "me@a.org|phone", "me@a.org|tablet-2"))
+    assert app_passwords(tmp_path, entries) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"aunt@a.org": {"phone": HASH}}, "aunt@a.org is not an account"),
+        ({"bob@a.org": "hunter2"}, "bob@a.org must be a JSON object of device to password"),
+        ({"bob@a.org": {"My phone": "hunter2"}}, "'My phone' of bob@a.org is not a device name"),
+        ({"bob@a.org": {"a|b": "hunter2"}}, "'a|b' of bob@a.org is not a device name"),
+        ({"bob@a.org": {"phone": ""}}, "the password of bob@a.org for phone is empty"),
+        ({"bob@a.org": {"phone": ["hunter2"]}}, "the password of bob@a.org for phone is empty"),
+        ({"bob@a.org": {"phone": "{MY}hunter2"}}, "the password of bob@a.org for phone begins with {MY}"),
+    ],
+)
+def test_a_faulty_app_password_is_left_out_and_told_and_the_others_go_on(tmp_path, entries, words):
+    text, (said,) = app_passwords(tmp_path, entries | {"me@a.org": {"phone": HASH}})
+    assert text == f"me@a.org|phone|{HASH}\n"
+    assert said.startswith("app_passwords: ")
+    assert words in said
+    assert "hunter2" not in said
+
+
 def test_aliases_of_both_sources_are_merged_and_equal_ones_kept_once():
     stored = "# family\nFriend@a.org  friend@example.com\n\nteam@a.org you@a.org me@a.org # both\n@a.org spam@a.org\n"
     merged = aliases("@a.org spam@a.org\nteam@a.org me@a.org,you@a.org\n", stored)
@@ -295,6 +326,20 @@ def test_a_last_good_set_for_another_relay_is_of_no_use(pod):
     assert pod()[-1].startswith("LAST GOOD SET IN USE: relay")
     with pytest.raises(assemble.ProblemError):
         assemble.assemble(pod.config, pod.secrets, pod.target, pod.state, quotas=False, relay="[new.a.org]:587")
+
+
+def test_app_passwords_are_never_those_of_an_earlier_start(pod):
+    secret, listed = pod.secrets / "app-passwords" / "app_passwords", pod.target / "app-passwords.txt"
+    secret.parent.mkdir()
+    secret.write_text(json.dumps({"me@a.org": {"phone": HASH}}))
+    assert pod() == []
+    assert listed.read_text() == f"me@a.org|phone|{HASH}\n"
+    secret.write_text('{"me@a.org": {')
+    (said,) = pod()
+    assert said.startswith("app_passwords: not JSON")
+    assert listed.read_text() == ""
+    secret.unlink()
+    assert pod() == ["app-passwords/app_passwords: is missing"]
 
 
 def test_an_empty_file_of_a_crash_is_not_a_last_good_set(pod):
