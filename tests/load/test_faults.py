@@ -51,10 +51,21 @@ def family(pid: int) -> list[int]:
     return [pid, *(below for child in children for below in family(int(child)))]
 
 
+def called(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def processes(lab: Lab, name: str) -> list[int]:
-    """A daemon's main process and all below it, without the shell that started it."""
-    found = family(lab.pod.daemons[name].pid)
-    return found[next(place for place, pid in enumerate(found) if Path(f"/proc/{pid}/comm").read_text().strip() == DAEMONS[name]) :]
+    """A daemon's main process and all below it, without the shell that started it; the supervisor may be starting it this moment."""
+
+    def found() -> list[int] | None:
+        pids = family(lab.pod.daemons[name].pid)
+        return next((pids[place:] for place, pid in enumerate(pids) if called(pid) == DAEMONS[name]), None)
+
+    return wait_for(name, found)
 
 
 def signal_all(pids: list[int], number: int) -> None:
