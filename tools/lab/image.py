@@ -320,7 +320,7 @@ class MailServer:
     def wait_until_ready(self) -> None:
         ports = [port for twin in self.site.listeners for port in (twin.port, twin.proxy_port)] + [11332]
         ports += [MANAGESIEVE_PORT] if self.on("ENABLE_MANAGESIEVE") else []
-        wait_for(f"ports {ports} of the mail server", lambda: self._ended() or self.listening(*ports), 120)
+        wait_for(f"ports {ports} of the mail server", lambda: self._ended() or self.listening(*ports), 300)
         if ended := self._ended():
             raise UserError(f"{ended} ended: {self.daemons[ended].output.read_text(errors='replace')[-1000:]}")
 
