@@ -111,7 +111,8 @@ def raise_next_uids(restored: Path, before: Path | None, source: Path) -> None:
     the same UIDVALIDITY, and so has everything else that was moved aside in the source: `before` may be what a restore that
     broke off had brought back.
     """
-    for folder, _, names in os.walk(restored):
+    for folder, below, names in os.walk(restored):
+        below[:] = [name for name in below if not name.startswith(ASIDE)]  # stays as it was
         if UID_LIST not in names:
             continue
         path = Path(folder) / UID_LIST

@@ -735,6 +735,8 @@ def test_no_uid_is_given_out_twice_after_a_restore_that_broke_off(world, what):
     assert done.returncode == 0, done.stderr
     assert lists[0].read_text() == "3 V1 N900 G1\n"
     assert lists[1].read_text() == "3 V1 N100007 G1\n"
+    aside = [path.read_text() for path in (world.root / "mail").glob(".before-restore-*/example.org/alice/dovecot-uidlist")]
+    assert sorted(aside) == ["3 V1 N7 G1\n", "3 V1 N900 G1\n"]
 
 
 def test_a_message_that_was_marked_deleted_does_not_go_with_the_next_expunge(world):
