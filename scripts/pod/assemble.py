@@ -90,6 +90,12 @@ def hash_password(password: str) -> str:
     return hashed
 
 
+def hash_all(passwords: dict[Any, str]) -> dict[Any, str]:
+    """The same names with each password's hash; a ready hash stays as it is."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(passwords, pool.map(lambda one: one if is_hash(one) else hash_password(one), passwords.values()), strict=True))
+
+
 def read_object(text: str, secret: str, shape: str) -> tuple[dict[str, Any], list[str]]:
     """A Secret's JSON object, and a complaint for each name that is in it twice."""
     problems: list[str] = []
@@ -162,10 +168,7 @@ def accounts(entries: dict[str, str], known: Files) -> Files:
         if digest == digests.get(group, {}).get("digest"):
             hashed |= {address: old[address] for address in members if old.get(address, "").startswith(f"{{{SCHEME}}}$6$rounds={ROUNDS}$")}
         fresh[group] = {"salt": salt, "digest": digest}
-    hashed |= {address: password for address, password in entries.items() if is_hash(password)}
-    missing = [address for address in entries if address not in hashed]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashed |= zip(missing, pool.map(lambda address: hash_password(entries[address]), missing), strict=True)
+    hashed |= hash_all({address: password for address, password in entries.items() if address not in hashed or is_hash(password)})
     text = "".join(f"{address}|{hashed[address]}\n" for address in sorted(entries))
     return {"postfix-accounts.cf": text, "passwords.json": json.dumps(fresh | {"accounts": _sha256(text)})}
 
@@ -189,9 +192,7 @@ def app_passwords(path: Path, addresses: set[str]) -> tuple[str, list[str]]:
                 problems.append(f"app_passwords: the password of {address} for {device} {fault}")
             else:
                 usable[address, device] = password
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = pool.map(lambda password: password if is_hash(password) else hash_password(password), usable.values())
-    return "".join(f"{address}|{device}|{hashed}\n" for (address, device), hashed in zip(usable, hashes, strict=True)), problems
+    return "".join(f"{address}|{device}|{hashed}\n" for (address, device), hashed in hash_all(usable).items()), problems
 
 
 def _sha256(text: str) -> str:
