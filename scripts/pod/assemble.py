@@ -41,10 +41,9 @@ def read_text(path: Path) -> str:
     """A Secret's text. A store that was filled by Terraform may hold it as a JSON string; both forms are read."""
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ProblemError(f"{path.parent.name}/{path.name}: is missing") from None
-    except UnicodeDecodeError:
-        raise ProblemError(f"{path.parent.name}: not UTF-8") from None
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        fault = "is missing" if isinstance(error, FileNotFoundError) else "not UTF-8"
+        raise ProblemError(f"{path.parent.name}/{path.name}: {fault}") from None
     if text.lstrip().startswith('"'):
         try:
             decoded = json.loads(text)

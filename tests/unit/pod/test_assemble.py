@@ -338,6 +338,8 @@ def test_app_passwords_are_never_those_of_an_earlier_start(pod):
     (said,) = pod()
     assert said.startswith("app_passwords: not JSON")
     assert listed.read_text() == ""
+    secret.write_bytes(b"\xff")
+    assert pod() == ["app-passwords/app_passwords: not UTF-8"]
     secret.unlink()
     assert pod() == ["app-passwords/app_passwords: is missing"]
 
