@@ -71,7 +71,7 @@ doctor: setup ## is it well, and if not, why and what now; ONLY=dns,edge,… JSO
 
 test: setup ## run every test; as root, installs the Debian packages they need
 	@tools/packages.sh
-	@$(VENV)/bin/pytest -n $(WORKERS) --no-loadscope-reorder
+	@$(VENV)/bin/pytest -n $(WORKERS)
 
 lab-compare: setup ## where the running mail server differs from what the lab expects of the image
 	@$(RUN) lab-compare --stack $(STACK)

@@ -133,6 +133,10 @@ class Log:
     def lines(self, pattern: str) -> list[str]:
         return [line for line in self.text().splitlines() if re.search(pattern, line)]
 
+    def line(self, pattern: str, count: int = 1) -> str:
+        """The last of `count` lines that match, waited for: a daemon answers a client before it, or the log's own daemon, writes."""
+        return wait_for(f"{count} x {pattern}", lambda: self.lines(pattern)[count - 1 :], 30)[0]
+
     def settle(self) -> None:
         """Until nothing was written for a moment: daemons log the end of a connection after the client has gone."""
         size = -1

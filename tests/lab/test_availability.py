@@ -38,6 +38,7 @@ def edge(lab: Lab):
 def test_health_checks_kill_nothing_even_at_ten_times_their_rate(lab: Lab, log: Log, edge) -> None:
     edge(haproxy.configuration(lab.site).replace(*TEN_TIMES))
     time.sleep(20)
+    log.settle()
     assert log.lines("fatal|throttling") == []
     assert set(lab.haproxy.states().values()) == {"UP"}
     assert Client(lab).smtp(SUBMISSION.port).quit()[0] == 221
@@ -48,7 +49,7 @@ def test_the_predecessors_checks_on_the_proxy_listeners_killed_submission(lab: L
     """A canary: it shows that the test above would see the fault."""
     log.expect(r"fatal|throttling|warning|reset by peer")
     edge(re.sub(r" port \d+", "", haproxy.configuration(lab.site).replace(*TEN_TIMES)))
-    wait_for("the old fault", lambda: log.lines("smtpd.*fatal: .*"), 20)
+    log.line("smtpd.*fatal: .*")
     edge(haproxy.configuration(lab.site))
     # Postfix's master keeps a service that dies at once shut for a while; a new pod would be quicker than waiting.
     lab.pod.stop("postfix")
@@ -107,10 +108,10 @@ def test_both_postscreens_serve_at_once_and_remember_their_clients(lab: Lab, log
         thread.start()
     for thread in threads:
         thread.join()
-    wait_for("two first meetings", lambda: len(log.lines(rf"PASS NEW \[{source}\]")) == 2)
+    log.line(rf"PASS NEW \[{source}\]", 2)
     for client in pair:
         client.smtp().quit()
-    wait_for("two meetings again", lambda: len(log.lines(rf"PASS OLD \[{source}\]")) == 2)
+    log.line(rf"PASS OLD \[{source}\]", 2)
     assert len(log.lines(rf"smtpd-proxy25/postscreen.*PASS OLD \[{source}\]")) == 1
 
 

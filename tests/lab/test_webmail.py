@@ -194,7 +194,7 @@ def test_a_certificate_with_another_name_ends_in_a_clear_message(lab: Lab, log: 
         person.try_to_log_in("alice@example.org")
         said = person.find("#messagestack .alert").text
         assert "Connection to storage server failed" in said
-        assert "did not match expected" in webmail.log()
+        wait_for("why, in the log", lambda: "did not match expected" in webmail.log())
         assert not person.driver.find_elements(By.ID, "messagelist")
     person.log_in("alice@example.org")
 
