@@ -14,7 +14,7 @@ ALIVE_PORT = 10026  # where Postfix greets the probes, on loopback
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = ("alive.py", "app_passwords.lua", "assemble.py", "common.py", "own_from.lua", "pulse.py", "user-patches.sh")
+SCRIPTS = ("alive.py", "app_passwords.lua", "assemble.py", "common.py", "own_from.lua", "passwords.py", "pulse.py", "user-patches.sh")
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
