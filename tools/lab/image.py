@@ -340,8 +340,9 @@ class MailServer:
             self.daemons.pop(name).stop(signal.SIGTERM)
 
     def restart(self) -> None:
-        """A new pod on the same volumes: the container's files are made again, mail, queue and state stay."""
+        """A new pod on the same volumes: the container's files are made again, mail, queue and state stay. What still ran ends with it."""
         self.stop()
+        self.host.run("kill", "-KILL", "-1", check=False)
         self.assemble()
         self.set_up()
         self.start()
