@@ -5,6 +5,7 @@ There are four parts: accounts, aliases, relay, dkim. A part that is missing, co
 refuse or leave unsigned any mail, is told in one line for each problem, and taken as it was at the last good start (kept on the
 state volume). Without one, this ends with 1 and the mail server does not start.
 App passwords are never taken from an earlier start, which would bring a revoked one back: what is wrong among them is left out.
+A client secret that is unusable costs log-ins by token, and no one else anything.
 """
 
 import argparse
@@ -119,6 +120,13 @@ def dkim_keys(folder: Path, names: list[str]) -> Files:
     return keys
 
 
+def oauth(template: str, secret: str) -> str:
+    """oauth.cf with the client secret: as the empty password of its URL (Dovecot 2.4), or the empty setting (2.3)."""
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+", secret):  # none of them has to be quoted in either
+        raise ProblemError("oauth: client_secret must be of letters, digits and -._~; until then no one logs in by a token")
+    return re.sub(r"(?<=:)(?=@)|(?<=^client_secret=)$", secret, template, flags=re.MULTILINE)
+
+
 # --- The last good set --------------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +204,12 @@ def assemble(config: Path, secrets: Path, target: Path, state: Path, *, quotas: 
             text, problems = "", [str(problem)]
         parts["app-passwords"] = {"app-passwords.txt": text}
         said.extend(problems)
+    if (client := secrets / "oauth").exists():
+        try:
+            secret = read_text(client / "client_secret").strip()
+            parts["oauth"] = {"oauth.cf": oauth((config / "oauth.cf").read_text("utf-8"), secret)}
+        except ProblemError as problem:
+            said.append(str(problem))
     fill(target, config, names, parts)
     return said
 
@@ -209,7 +223,7 @@ def fill(target: Path, config: Path, keys: list[str], parts: dict[str, Files]) -
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, target / source.name)
     shutil.copy(Path(__file__).with_name("user-patches.sh"), target)
-    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf", "app-passwords.txt"):
+    for name in ("postfix-accounts.cf", "postfix-virtual.cf", "postfix-sasl-password.cf", "app-passwords.txt", "oauth.cf"):
         for files in parts.values():
             if name in files:
                 write(target / name, files[name], 0o644 if name == "postfix-virtual.cf" else 0o600)
@@ -232,7 +246,9 @@ def write(path: Path, text: str, mode: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="the ConfigMap's files")
-    parser.add_argument("--secrets", type=Path, required=True, help="folder with accounts/, aliases/, relay/, dkim/, app-passwords/")
+    parser.add_argument(
+        "--secrets", type=Path, required=True, help="folder with accounts/, aliases/, relay/, dkim/, app-passwords/, oauth/"
+    )
     parser.add_argument("--target", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--state", type=Path, required=True, help="a folder that outlives the pod")
     parser.add_argument("--quotas", action="store_true", help="the image's quotas are on")

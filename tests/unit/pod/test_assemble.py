@@ -222,6 +222,22 @@ def test_app_passwords_are_never_those_of_an_earlier_start(pod):
     assert pod() == ["app-passwords/app_passwords: is missing"]
 
 
+@pytest.mark.parametrize("text", ["", "two\nlines", "with a blank", 'a"b', "a#b", "a/b", "caf\u00e9"])
+def test_an_unusable_client_secret_is_told_and_costs_nothing_else(pod, text):
+    secret, written = pod.secrets / "oauth" / "client_secret", pod.target / "oauth.cf"
+    (pod.config / "oauth.cf").write_text("url = https://mail:@id.a.org/\n")
+    secret.parent.mkdir()
+    secret.write_text("s3cret-._~\n")
+    assert pod() == []
+    assert written.read_text() == "url = https://mail:s3cret-._~@id.a.org/\n"
+    assert written.stat().st_mode & 0o777 == 0o600
+    secret.write_text(text)
+    (said,) = pod()
+    assert said.startswith("oauth: client_secret must be of letters, digits and -._~")
+    assert written.read_text() == "url = https://mail:@id.a.org/\n"
+    assert (pod.target / "postfix-accounts.cf").exists()
+
+
 def test_an_empty_file_of_a_crash_is_not_a_last_good_set(pod):
     assert pod() == []
     (pod.state / "last-good" / "accounts" / "postfix-accounts.cf").write_text("")
