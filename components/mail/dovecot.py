@@ -34,6 +34,7 @@ quota_status_overquota = "552 5.2.2 Mailbox is full"
 """,
 }
 OAUTH_FILE = "oauth.cf"
+# The issuer has users without a mailbox here. Without the image's list behind the token, Postfix would send mail for them.
 _OAUTH = {
     "2.3": f"""
 auth_mechanisms = $auth_mechanisms oauthbearer xoauth2
@@ -41,6 +42,16 @@ passdb {{
   driver = oauth2
   mechanisms = oauthbearer xoauth2
   args = {CONFIG_DIR}/{OAUTH_FILE}
+  result_success = continue
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
+passdb {{
+  driver = passwd-file
+  mechanisms = oauthbearer xoauth2
+  args = username_format=%u /etc/dovecot/userdb
+  result_failure = return-fail
+  result_internalfail = return-fail
 }}
 """,
     "2.4": f"""
@@ -49,6 +60,14 @@ auth_mechanisms {{
   xoauth2 = yes
 }}
 !include {CONFIG_DIR}/{OAUTH_FILE}
+passdb accounts {{
+  driver = passwd-file
+  mechanisms_filter = oauthbearer xoauth2
+  passwd_file_path = /etc/dovecot/userdb
+  auth_username_format = %{{user}}
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
 """,
 }
 
