@@ -100,7 +100,7 @@ def test_a_token_logs_in_and_a_long_one_too(lab: Lab, log: Log, token: Callable[
 
 def test_no_other_token_does(lab: Lab, log: Log, issuer: Issuer, token: Callable[..., str]) -> None:
     log.expect(r"No username returned|falling back to .aud.")
-    stranger = "stranger@elsewhere.example"
+    visitor = "visitor@elsewhere.example"
     tokens = {
         "unknown": ("0" * 40, OWNER),
         "another user's": (token(GOOD | {"email": "alice@example.org"}), OWNER),
@@ -108,7 +108,7 @@ def test_no_other_token_does(lab: Lab, log: Log, issuer: Issuer, token: Callable
         "another scope": (token(GOOD | {"scope": "openid email mailing"}), OWNER),
         "without a scope": (token({"email": OWNER}), OWNER),
         "for another audience": (token({"email": OWNER, "aud": "wiki"}), OWNER),
-        "of a user without a mailbox": (token(GOOD | {"email": stranger}), stranger),
+        "of a user without a mailbox": (token(GOOD | {"email": visitor}), visitor),
     }
     with ThreadPoolExecutor() as pool:  # each that is refused takes five seconds
         done = {
