@@ -126,18 +126,19 @@ def test_a_token_is_not_a_password(lab: Lab, token: Callable[..., str]) -> None:
     session.logout()
 
 
-def test_while_the_issuer_hangs_passwords_log_in(lab: Lab, issuer: Issuer, token: Callable[..., str]) -> None:
+def test_while_the_issuer_hangs_passwords_log_in(lab: Lab, log: Log, issuer: Issuer, token: Callable[..., str]) -> None:
+    log.expect("oauth2 failed")  # where this machine takes longer than Dovecot waits
     issuer.asked.clear()
     issuer.answers.clear()
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(_imap, Client(lab), "XOAUTH2", token())
+        pool.submit(_imap, Client(lab), "XOAUTH2", token())
         try:
-            issuer.asked.wait()
+            assert issuer.asked.wait(120)
             Client(lab).imap(OWNER).logout()
             Client(lab).smtp(SUBMISSION.port, OWNER).quit()
         finally:
             issuer.answers.set()
-        assert waiting.result()
+    assert _imap(Client(lab), "XOAUTH2", token())
 
 
 def _unknown_client(lab: Lab, issuer: Issuer) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab.edge import Lab
-from tools.lab.hosts import wait_for
+from tools.lab.hosts import family, wait_for
 from tools.lab.traffic import Traffic
 
 CLIENTS = 8
@@ -40,15 +40,6 @@ def assert_kept(traffic: Traffic) -> None:
     assert [letter for letter in traffic.letters if letter.refused] == []
     assert [letter for letter in traffic.letters if not letter.accepted] == []
     traffic.wait_until_kept()
-
-
-def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return []
-    return [pid, *(below for child in children for below in family(int(child)))]
 
 
 def called(pid: int) -> str:

@@ -102,6 +102,15 @@ def set_back(path: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [pid, *(below for child in children for below in family(int(child)))]
+
+
 class Daemon:
     """A process in the foreground on a host; its output is in a file outside of the host."""
 
@@ -127,7 +136,9 @@ class Daemon:
         try:
             self.process.wait(seconds * slowness())
         except subprocess.TimeoutExpired:
-            self.send(signal.SIGKILL)
+            for pid in family(self.pid):  # workers that outlive their main process keep its ports
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
 
 
