@@ -49,8 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Processes:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest is the first to begin."""
-    items.sort(key=lambda item: item.path.parent.name != "lab")
+    """What takes longest is the first to begin, so that no process is alone with it in the end."""
+    longest = ("lab", "contract", "load")
+    items.sort(key=lambda item: [*longest, item.path.parent.name].index(item.path.parent.name))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
