@@ -339,6 +339,13 @@ class MailServer:
                 self.host.run("postfix", "stop", check=False)
             self.daemons.pop(name).stop(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Every process at the same moment, as when the node dies or the memory limit is hit; `restart` makes the next pod."""
+        self.host.run("kill", "-KILL", "-1")  # all but the caller and the host's first process
+        for daemon in self.daemons.values():
+            daemon.process.wait()
+        self.daemons.clear()
+
     def restart(self) -> None:
         """A new pod on the same volumes: the container's files are made again, mail, queue and state stay."""
         self.stop()
