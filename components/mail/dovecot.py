@@ -9,6 +9,7 @@ from components.mail.trust import edge_networks
 from components.settings.site import Site
 
 _SCRIPTS = f"{CONFIG_DIR}/{SIEVE_FOLDER}"
+_SERVES_MANY = {"2.3": "service_count = 0", "2.4": "restart_request_count = unlimited"}
 _DECLARED_SIEVE = {
     "2.3": f"""\
 plugin {{
@@ -71,6 +72,8 @@ mail_max_userip_connections = 50
 # Whose PROXY header is believed. A peer that is missing here gets nothing, while HAProxy's checks stay green.
 haproxy_trusted_networks = {trusted}
 service imap-login {{
+  # One process serves many sessions. By default each takes one, for its TLS, and there are 100: the next client gets no connection.
+  {_SERVES_MANY[site.mail.dovecot]}
   inet_listener {IMAPS.name}_proxy {{
     port = {IMAPS.proxy_port}
     ssl = yes

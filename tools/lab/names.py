@@ -64,9 +64,9 @@ class NameServer:
         while True:
             try:
                 wire, peer = self._udp.recvfrom(4096)
+                self._udp.sendto(self.answer(wire), peer)
             except OSError:
                 return
-            self._udp.sendto(self.answer(wire), peer)
 
     def _serve_tcp(self) -> None:
         while True:
