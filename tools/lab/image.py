@@ -341,7 +341,7 @@ class MailServer:
 
     def kill(self) -> None:
         """Every process at the same moment, as when the node dies or the memory limit is hit; `restart` makes the next pod."""
-        self.host.run("kill", "-KILL", "-1")  # all but the caller and the host's first process
+        self.host.run("bash", "-c", "kill -KILL -1")  # all but the caller and the host's first process
         for daemon in self.daemons.values():
             daemon.process.wait()
         self.daemons.clear()
