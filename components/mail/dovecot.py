@@ -10,6 +10,15 @@ from components.settings.site import Site
 
 _SCRIPTS = f"{CONFIG_DIR}/{SIEVE_FOLDER}"
 _SERVES_MANY = {"2.3": "service_count = 0", "2.4": "restart_request_count = unlimited"}
+# New with 2.4 is a bound of ten for each mailbox.
+_DELIVERIES = {
+    "2.3": "",
+    "2.4": """\
+# Postfix makes at most twenty deliveries at once. One that is refused waits in its queue for five minutes.
+lmtp_user_concurrency_limit = unlimited
+
+""",
+}
 _DECLARED_SIEVE = {
     "2.3": f"""\
 plugin {{
@@ -81,7 +90,7 @@ service imap-login {{
   }}
 }}
 
-# What the settings declare for a mailbox comes first, then the script that its user wrote.
+{_DELIVERIES[site.mail.dovecot]}# What the settings declare for a mailbox comes first, then the script that its user wrote.
 {_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}"""
 
 

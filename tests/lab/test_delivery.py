@@ -34,6 +34,20 @@ def test_mail_from_the_internet_reaches(lab: Lab, known: Known, to: str, mailbox
         assert lab.stored(other, mail["Subject"]) == []
 
 
+def test_a_burst_to_one_mailbox_waits_in_no_queue(lab: Lab, log: Log) -> None:
+    """As many deliveries at the same moment as Postfix makes: Dovecot's master cannot start any until it goes on."""
+    host, mails = lab.pod.host, [message() for _ in range(20)]
+    host.run("pkill", "-STOP", "-x", "dovecot")
+    try:
+        for mail in mails:
+            host.run("sendmail", "-i", "-f", mail["From"], "--", mail["To"], stdin=mail.as_string())
+        wait_for("deliveries", lambda: host.run("postqueue", "-j").stdout.count('"active"') > 10, 60)
+    finally:
+        host.run("pkill", "-CONT", "-x", "dovecot")
+    wait_for("all of them", lambda: all(lab.stored(mail["To"], mail["Subject"]) for mail in mails), 60)
+    assert log.lines("status=deferred") == []
+
+
 def test_an_unknown_address_without_a_catch_all_is_refused_at_once(lab: Lab, known: Known) -> None:
     with known().smtp() as smtp:
         smtp.mail("friend@clients.example")

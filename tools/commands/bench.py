@@ -218,7 +218,9 @@ def lab_rows() -> Iterator[Row]:
     """The mail edge of dev on real daemons, with a mailbox for each client; where the lab can run."""
     if missing() is None:
         site = json.loads(load_stack(ROOT, "dev").config[KEY])
-        site["mail"]["mailboxes"] |= {f"user{number}@example.org": {} for number in range(bench_lab.CLIENTS)}
+        for number in range(bench_lab.CLIENTS):
+            mailbox = f"user{number}@example.org"
+            site["mail"]["mailboxes"][mailbox], site["mail"]["aliases"][mailbox] = {}, [mailbox]
         with Lab(read_site(json.dumps(site))) as lab:
             yield from (Row(*measurement) for measurement in bench_lab.measurements(lab))
 
