@@ -142,7 +142,7 @@ def tests_for(file: str) -> Iterator[list[str]]:
         suite, units = ("tests/contract", []) if path.suffix == ".php" else ("tests/lab/jobs", ["tests/unit/pod"])
         own = sorted(str(test.relative_to(ROOT)) for test in (ROOT / suite.removesuffix("/jobs")).rglob(f"test_{path.stem}*.py"))
         yield [*units, *own, suite]
-        if path.stem in {"assemble", "common", "repository"}:
+        if path.stem in {"assemble", "common", "passwords", "repository"}:
             yield ["tests/lab/test_set_up.py"]
         return
     area = file.split("/")[1].removesuffix(".py") if "/" in file else ""

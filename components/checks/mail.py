@@ -244,6 +244,17 @@ def sending_limit_above_quota(site: Site) -> Found:
         )
 
 
+# What any program asks for that logs people in (OpenID Connect Core 1.0, section 5.4 and 11).
+COMMON_SCOPES = ("openid", "profile", "email", "address", "phone", "offline_access")
+
+
+@AREA.warning("oauth-scope", remedy="let the issuer give a scope of its own to mail programs, and name that one")
+def oauth_scope(site: Site) -> Found:
+    """A program that has a user's token with this scope may read all of the user's mail."""
+    if site.mail.oauth and site.mail.oauth.scope in COMMON_SCOPES:
+        yield "mail.oauth.scope", f"any program that people log in to with the issuer has tokens with {site.mail.oauth.scope}"
+
+
 @AREA.note("no-relay", remedy="port 25 must be open outbound, and the address needs a matching reverse name")
 def no_relay(site: Site) -> Found:
     """Without a relay, the server delivers to each recipient's MX itself."""

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from components.listeners import IMAPS
 from components.mail.image import CONFIG_DIR, SIEVE_FOLDER
 from components.mail.trust import edge_networks
+from components.settings.mail import OAuth
 from components.settings.site import Site
 
 _SCRIPTS = f"{CONFIG_DIR}/{SIEVE_FOLDER}"
@@ -39,6 +41,43 @@ _QUOTA = {
 quota_status_success = DUNNO
 quota_status_nouser = DUNNO
 quota_status_overquota = "552 5.2.2 Mailbox is full"
+""",
+}
+OAUTH_FILE = "oauth.cf"
+# The issuer has users without a mailbox here. Without the image's list behind the token, Postfix would send mail for them.
+_OAUTH = {
+    "2.3": f"""
+auth_mechanisms = $auth_mechanisms oauthbearer xoauth2
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {CONFIG_DIR}/{OAUTH_FILE}
+  result_success = continue
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
+passdb {{
+  driver = passwd-file
+  mechanisms = oauthbearer xoauth2
+  args = username_format=%u /etc/dovecot/userdb
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
+""",
+    "2.4": f"""
+auth_mechanisms {{
+  oauthbearer = yes
+  xoauth2 = yes
+}}
+!include {CONFIG_DIR}/{OAUTH_FILE}
+passdb accounts {{
+  driver = passwd-file
+  mechanisms_filter = oauthbearer xoauth2
+  passwd_file_path = /etc/dovecot/userdb
+  auth_username_format = %{{user}}
+  result_failure = return-fail
+  result_internalfail = return-fail
+}}
 """,
 }
 
@@ -91,7 +130,53 @@ service imap-login {{
 }}
 
 {_DELIVERIES[site.mail.dovecot]}# What the settings declare for a mailbox comes first, then the script that its user wrote.
-{_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}"""
+{_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}{
+        _OAUTH[site.mail.dovecot] if site.mail.oauth else ""
+    }"""
+
+
+# RFC 7662 says `active` and nothing else of a token that is not valid. 2.4 sends the client's id and secret only as part of the URL
+# (HTTP Basic), 2.3 beside it in the form, where Keycloak takes even empty ones for the client's. The init container fills in the
+# secret; where it cannot, the issuer refuses the question, and passwords go on.
+_OAUTH_FILE = {
+    "2.3": """\
+introspection_mode = post
+introspection_url = {url}
+client_id = {client}
+client_secret=
+scope = {scope}
+username_attribute = {claim}
+active_attribute = active
+active_value = true
+timeout_msecs = 10000
+tls_ca_cert_dir = /etc/ssl/certs
+""",
+    "2.4": """\
+oauth2 {{
+  introspection_mode = post
+  introspection_url = {url_with_client}
+  scope = {scope}
+  username_attribute = {claim}
+  username_validation_format = %{{user | lower}}
+  active_attribute = active
+  active_value = true
+  http_client_request_timeout = 10s
+  ssl_client_ca_dir = /etc/ssl/certs
+}}
+""",
+}
+
+
+def oauth_cf(site: Site, oauth: OAuth) -> str:
+    """oauth.cf: what the issuer is asked about a token, and what its answer must be, still without the client's secret."""
+    url = oauth.introspection_url
+    return _OAUTH_FILE[site.mail.dovecot].format(
+        url=url,
+        url_with_client=url.replace("://", f"://{quote(oauth.client_id, safe='')}:@"),
+        client=oauth.client_id,
+        scope=oauth.scope,
+        claim=oauth.address_claim,
+    )
 
 
 # Not in the cache: by its default key, the user, an app password would then do for ManageSieve too. 2.3 cannot do without a key.

@@ -14,7 +14,7 @@ ALIVE_PORT = 10026  # where Postfix greets the probes, on loopback
 SOURCE_DIR = "/config"
 SECRETS_DIR = "/secrets"
 SCRIPTS_DIR = "/scripts"
-SCRIPTS = ("alive.py", "app_passwords.lua", "assemble.py", "common.py", "own_from.lua", "pulse.py", "user-patches.sh")
+SCRIPTS = ("alive.py", "app_passwords.lua", "assemble.py", "common.py", "own_from.lua", "passwords.py", "pulse.py", "user-patches.sh")
 
 # Read by the scripts in scripts/pod, not by the image.
 MAILBOX_LIST = "mailboxes.txt"
@@ -45,6 +45,8 @@ def config_files(site: Site) -> dict[str, str]:
         files[PULSE_ARGUMENTS] = pulse_arguments(site, site.jobs.pushgateway)
     if site.mail.app_passwords:
         files["app-passwords.cf"] = dovecot.app_passwords_cf(site, f"{SCRIPTS_DIR}/app_passwords.lua")
+    if site.mail.oauth:
+        files[dovecot.OAUTH_FILE] = dovecot.oauth_cf(site, site.mail.oauth)
     if site.mail.own_from:
         files[ANY_FROM_LIST] = "".join(f"{address}\n" for address in site.mail.own_from.exempt)
     if site.mail.quotas:

@@ -41,6 +41,7 @@ def own_environment(site: Site) -> dict[str, str]:
         "ENABLE_AMAVIS": "0",
         "ENABLE_CLAMAV": "0",
         "ENABLE_FAIL2BAN": "0",
+        "ENABLE_OAUTH2": "0",  # mail.oauth: the image's own takes any program's token (docs/decisions/oauth.md)
         "ENABLE_OPENDKIM": "0",
         "ENABLE_OPENDMARC": "0",
         "ENABLE_POLICYD_SPF": "0",

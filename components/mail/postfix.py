@@ -54,6 +54,12 @@ def main_cf(site: Site) -> str:
             "# The password goes to the relay only if its certificate bears its name.",
             f"smtp_tls_policy_maps = inline:{{{{{site.mail.relay.next_hop}=secure match={site.mail.relay.host}}}}}",
         ]
+    if site.mail.oauth:
+        lines += [
+            "",
+            "# A token comes in one line, of up to so many bytes (RFC 4954, section 4).",
+            "line_length_limit = 12288",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ from components.settings.site import Site
 
 ACCOUNTS_KEY = "accounts"
 APP_PASSWORDS_KEY = "app_passwords"
+OAUTH_KEY = "client_secret"
 ALIASES_KEY = "aliases"
 RELAY_KEY = "sasl_passwd"
 API_KEY_TEMPLATES = {"plain": "{{ .api_key }}", "base64-json": '{{ .api_key | b64dec | fromJson | dig "api_key" "" }}'}
@@ -50,6 +51,7 @@ def _needed(site: Site) -> Iterator[tuple[str, dict[str, StoreKey | None], dict[
     for secret, key in (
         (mail.accounts, ACCOUNTS_KEY),
         (mail.app_passwords, APP_PASSWORDS_KEY),
+        (mail.oauth and mail.oauth.client_secret, OAUTH_KEY),
         (mail.stored_aliases, ALIASES_KEY),
         (mail.relay and mail.relay.credentials, RELAY_KEY),
         (jobs.backup and jobs.backup.key, "password"),
@@ -98,6 +100,8 @@ def mounted_secrets(site: Site) -> dict[str, str]:
     mounts = {"accounts": mail.accounts.name}
     if mail.app_passwords:
         mounts["app-passwords"] = mail.app_passwords.name
+    if mail.oauth:
+        mounts["oauth"] = mail.oauth.client_secret.name
     if mail.stored_aliases:
         mounts["aliases"] = mail.stored_aliases.name
     if mail.relay:

@@ -39,6 +39,10 @@ def _over_limit(site: Site) -> str | None:
     return f'sum by (account) (count_over_time({{namespace="{site.namespace}"}} {_line(LIMIT_REACHED)} {account} [15m])) > 0'
 
 
+def _issuer(site: Site) -> str | None:
+    return f"{_count(site, _line('oauth2 failed: '), _line('Error: '))} > 0" if site.mail.oauth else None
+
+
 LOG = "`kubectl -n mailserver logs deploy/mailserver | grep` the words of the query"
 
 ALERTS = (
@@ -68,6 +72,15 @@ ALERTS = (
         "warning",
         "A program or device of your own logs in with a wrong password. One did so for nine months before anybody saw it.",
         f"{LOG}: the line names address and login. Correct the password there, or in the secret store.",
+    ),
+    Alert(
+        "TokenIssuerFails",
+        _issuer,
+        "5m",
+        "warning",
+        "The issuer of tokens (`mail.oauth`) does not answer, or not as agreed: no one logs in by a token. Passwords work.",
+        f"{LOG}: the line says what it answered. `invalid_client` or `No username returned`: docs/runbooks/accounts.md, section *Log in by "
+        "a token*.",
     ),
     Alert(
         "OutboundMailBounced",

@@ -56,6 +56,36 @@ class AppPasswords(Secret):
     )
 
 
+class OAuthSecret(Secret):
+    """Key `client_secret`: the client's secret at the issuer, of letters, digits and `-._~`."""
+
+    name: ObjectName = secret_name("mailserver-oauth")
+
+
+class OAuth(Model):
+    """The issuer of tokens that log in to IMAP and submission (OAUTHBEARER, XOAUTH2), beside passwords. It is asked at each log-in."""
+
+    introspection_url: Annotated[
+        str,
+        *text(
+            "URL", r"https://[a-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]*", "write a URL such as https://id.example.org/oauth2/introspect"
+        ),
+    ] = Field(description="where it tells what a token is worth (RFC 7662)", examples=["https://id.example.org/oauth2/introspect"])
+    client_id: Annotated[str, *text("client id", r"[A-Za-z0-9._~@-]{1,256}", "write letters, digits and -._~@")] = Field(
+        description="name of this client at the issuer", examples=["mailserver"]
+    )
+    client_secret: OAuthSecret = Field(
+        default=OAuthSecret(), description="Secret with the key `client_secret`: the client's secret, of letters, digits and `-._~`"
+    )
+    scope: Annotated[str, *text("scope", r"[A-Za-z0-9._~:/-]{1,256}", "write one scope of letters, digits and -._~:/")] = Field(
+        description="scope that a token needs. Let the issuer give it to mail programs only: any program that has it may read all mail",
+        examples=["mail"],
+    )
+    address_claim: Annotated[str, *text("claim", r"[A-Za-z0-9_.-]{1,64}", "write the name of one claim")] = Field(
+        default="email", description="claim with the mailbox's address. Its users must not be able to change it at the issuer"
+    )
+
+
 class AliasesSecret(Secret):
     """Key `aliases`: lines `alias target[,target…]`."""
 
@@ -217,6 +247,13 @@ class Mail(Model):
         description="Secret with the key `app_passwords`: a JSON object of address to an object of device to password or hash, "
         "for IMAP and submission; null: mailboxes have one password each",
         examples=[{"source": {"key": "mail", "property": "app_passwords"}}],
+    )
+    oauth: OAuth | None = Field(
+        default=None,
+        description="issuer of tokens that log in to IMAP and submission (OAUTHBEARER, XOAUTH2); null: passwords only",
+        examples=[
+            {"introspection_url": "https://id.example.org/oauth2/introspect", "client_id": "mailserver", "scope": "mail"},
+        ],
     )
     stored_aliases: AliasesSecret | None = Field(
         default=None,

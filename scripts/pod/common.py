@@ -1,4 +1,4 @@
-"""What the jobs share: metrics, requests that are tried again, IMAP. It prints no address, for that could hold a token."""
+"""What the programs share: errors, metrics, requests that are tried again, IMAP. It prints no address, for that could hold a token."""
 
 import http.client
 import imaplib
@@ -15,7 +15,7 @@ TIMEOUT = 10
 
 
 class ProblemError(Exception):
-    """The job cannot do its work; the text is meant for a reader and holds no secret."""
+    """The program cannot do its work; the text is meant for a reader and holds no secret."""
 
 
 class PasswordError(ProblemError):

@@ -23,7 +23,7 @@ RELAY = "[smtp.relay.example]:587 user@login:pass:word with spaces\n"
 def secrets_for(site: Site) -> Secrets:
     """Every mailbox has the password."""
     keys = {key.secret_key(name): dkim_key()[0] for name, domain in site.domains.items() for key in domain.dkim}
-    return Secrets(accounts=dict.fromkeys(site.mail.mailboxes, PASSWORD), dkim=keys, relay=RELAY)
+    return Secrets(accounts=dict.fromkeys(site.mail.mailboxes, PASSWORD), dkim=keys, relay=RELAY, client_secret="a-secret")
 
 
 @contextlib.contextmanager

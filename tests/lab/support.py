@@ -20,6 +20,7 @@ from tools.lab.image import MailServer
 
 RELAY_HOST = "smtp.relay.example"
 MX2 = "203.0.113.10"
+ISSUER = "id.issuer.example"
 
 # Alarming words that every healthy run holds, with the reason.
 HARMLESS = (
@@ -39,6 +40,7 @@ def lab_settings() -> dict[str, Any]:
     change(base, "mail/message_size_limit", "1Mi")
     change(base, "mail/sending_limit", {"per_hour": 150, "per_day": 200})  # more than all tests send as one account
     change(base, "mail/app_passwords", {})
+    change(base, "mail/oauth", {"introspection_url": f"https://{ISSUER}/introspect", "client_id": "mail@lab", "scope": "mail"})
     change(base, "mail/own_from", {"exempt": ["busy@example.org"]})
     change(base, "monitoring", {})
     change(base, "jobs/pushgateway", "http://127.0.0.1:9")  # nothing is there; the pulse goes on regardless

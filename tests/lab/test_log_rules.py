@@ -16,7 +16,7 @@ from components.monitoring.log_alerts import ALERTS
 from components.monitoring.texts import log_rules_text
 from components.settings.site import Site
 from tests.lab.watch import fetch, running, until
-from tests.unit.monitoring.test_texts import EVIDENCE
+from tests.unit.monitoring.test_texts import EVIDENCE, WITH_ISSUER
 from tools.lab.servers import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("loki") is None, reason="needs loki, which Debian does not have")
@@ -82,7 +82,7 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 
 def test_the_ruler_accepts_and_evaluates_every_rule(loki: tuple[str, Path], site: Callable[..., Site]) -> None:
     url, rules = loki
-    (rules / "mail.yaml").write_text(log_rules_text(site("prod")))
+    (rules / "mail.yaml").write_text(log_rules_text(site("prod", WITH_ISSUER)))
 
     def evaluated() -> dict[str, str]:
         groups = json.loads(fetch(f"{url}/prometheus/api/v1/rules"))["data"]["groups"]
@@ -95,7 +95,7 @@ def test_the_ruler_accepts_and_evaluates_every_rule(loki: tuple[str, Path], site
 def test_a_line_fires_its_alert_and_no_other(loki: tuple[str, Path], site: Callable[..., Site]) -> None:
     """Each line in a namespace of its own, where every rule looks for it."""
     url, _ = loki
-    sites = {name: site("prod", {"namespace": f"mail-{number}"}) for number, name in enumerate(EVIDENCE)}
+    sites = {name: site("prod", WITH_ISSUER | {"namespace": f"mail-{number}"}) for number, name in enumerate(EVIDENCE)}
     now = time.time_ns()
     streams = [
         {

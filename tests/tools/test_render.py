@@ -59,7 +59,16 @@ def test_the_owners_whole_mail_server_is_listed_and_written(monkeypatch, capsys,
         "resources.json",
     } <= written.keys()
     scripts = {name.removeprefix("mail/scripts/") for name in written if name.startswith("mail/scripts/")}
-    assert scripts == {"alive.py", "app_passwords.lua", "assemble.py", "common.py", "own_from.lua", "pulse.py", "user-patches.sh"}
+    assert scripts == {
+        "alive.py",
+        "app_passwords.lua",
+        "assemble.py",
+        "common.py",
+        "own_from.lua",
+        "passwords.py",
+        "pulse.py",
+        "user-patches.sh",
+    }
     listed = json.loads(written["resources.json"])
     objects = [resource for resource in listed if "kind" in resource["inputs"]]
     assert len(objects) == len([name for name in written if name.startswith("kubernetes/")])

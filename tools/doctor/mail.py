@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from components.mail.rspamd import CONTROLLER_PORT
-from components.mail.secrets import APP_PASSWORDS_KEY
 from components.names import MAIL_SERVER
 from components.settings.quantity import in_bytes
 from tools.cluster import answer
@@ -19,7 +18,6 @@ FULL = 1.5  # of the largest message must fit, or Postfix refuses mail (queue_mi
 TIGHT = 0.1  # of the disk
 HOUR, DAY = 3600.0, 86400.0
 LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
-FALLEN_BACK = "LAST GOOD SET IN USE"
 
 
 @AREA.check(
@@ -108,11 +106,11 @@ def disk(patient: Patient) -> Iterator[Seen]:
     page="runbooks/deploy.md",
 )
 def accounts(patient: Patient) -> Iterator[Seen]:
-    """Whether the pod started on the last good set, or without some app password, and whether an account is listed twice."""
+    """Whether the pod's start found a fault in a Secret, and whether an account is listed twice."""
     site = patient.site
     said = patient.kubectl("logs", "--namespace", site.namespace, f"deployment/{MAIL_SERVER}", "--container", "assemble", "--tail", "100")
     for line in answer(said).splitlines():
-        if FALLEN_BACK in line or APP_PASSWORDS_KEY in line:
+        if line.startswith("assemble: "):
             yield degraded("accounts", line.strip())
     users = Counter(answer(patient.inside("doveadm", "user", "*")).split())
     for address, count in users.items():

@@ -41,6 +41,7 @@ class Lab:
         self.site, self._edge = site, edge
         self.passwords = {address: secrets.token_urlsafe(9) for address in site.mail.mailboxes} | (accounts or {})
         self.app_passwords = {list(site.mail.mailboxes)[-1]: {device: secrets.token_urlsafe(9) for device in ("phone", "tablet")}}
+        self.client_secret = secrets.token_urlsafe(9)
         self.relay_login = ("relay-user", secrets.token_urlsafe(9))
         self.authority = Authority()
         self._hosts = contextlib.ExitStack()
@@ -65,6 +66,7 @@ class Lab:
                 accounts=self.passwords,
                 dkim={name: private for name, (private, _) in self.dkim.items()},
                 app_passwords=self.app_passwords,
+                client_secret=self.client_secret,
                 relay=f"{relay.next_hop} {':'.join(self.relay_login)}\n" if relay else None,
             )
             self.authority.trust_on(pod)

@@ -219,6 +219,7 @@ DOVECOT = (
         for setting, value in (("auto", "subscribe"), ("special_use", rf"\{name}"))
     ),
     Fact("passdb > driver", "passwd-file", "accounts are a file"),
+    Fact("passdb > mechanisms", "plain login", "a token is not compared with passwords"),
     Fact("passdb > args", "scheme=SHA512-CRYPT username_format=%u /etc/dovecot/userdb", "a hash without {SCHEME} is SHA512-CRYPT"),
     Fact("userdb > driver", "passwd-file", "accounts are a file"),
     Fact("userdb > args", "username_format=%u /etc/dovecot/userdb", "the same"),

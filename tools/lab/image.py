@@ -31,6 +31,7 @@ class Secrets:
     relay: str | None = None
     aliases: str | None = None
     app_passwords: dict[str, dict[str, str]] = field(default_factory=dict)
+    client_secret: str | None = None
 
     def by_name(self, site: Site) -> dict[str, dict[str, str]]:
         """Each Secret's keys (docs/settings.md says which), by its name in the settings."""
@@ -40,6 +41,7 @@ class Secrets:
             (mail.relay and mail.relay.credentials, "sasl_passwd", self.relay),
             (mail.stored_aliases, "aliases", self.aliases),
             (mail.app_passwords, "app_passwords", json.dumps(self.app_passwords)),
+            (mail.oauth and mail.oauth.client_secret, "client_secret", self.client_secret),
         )
         return held | {secret.name: {key: text} for secret, key, text in optional if secret and text is not None}
 
@@ -347,8 +349,9 @@ class MailServer:
         self.daemons.clear()
 
     def restart(self) -> None:
-        """A new pod on the same volumes: the container's files are made again, mail, queue and state stay."""
+        """A new pod on the same volumes: the container's files are made again, mail, queue and state stay. What still ran ends with it."""
         self.stop()
+        self.kill()
         self.assemble()
         self.set_up()
         self.start()

@@ -13,6 +13,7 @@ ME = "me@viktorbarzin.me"
 PINNED = "@sha256:" + "0" * 64
 FORWARD = {"mail/aliases/x@viktorbarzin.me": ["x@example.com"]}
 BANS = {"url": "https://lists.example.org/banned.txt", "allow": ["192.0.2.0/24"]}
+OAUTH = {"introspection_url": "https://id.example.org/introspect", "client_id": "mail", "scope": "mail"}
 LEGACY = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"}
 TUNNELS = {f"cluster/nodes/k8s-node{n}/tunnel_address": f"10.10.{n}.0" for n in range(1, 5)}
 SECOND = {"domains/example.org": {"host": "mail.viktorbarzin.me"}}
@@ -52,6 +53,7 @@ CASES: dict[str, tuple[str, Settings, str] | tuple[str, Settings, str, Settings]
         "mail.extra.dovecot",
     ),
     "mail.image-not-pinned": ("prod", {}, "mail.image", {"mail/image": f"docker.io/mailserver/docker-mailserver:15.1.0{PINNED}"}),
+    "mail.oauth-scope": ("prod", {"mail/oauth": OAUTH | {"scope": "openid"}}, "mail.oauth.scope", {"mail/oauth": OAUTH}),
     "mail.mailbox-outside": ("prod", {"mail/mailboxes/me@example.org": {}}, "mail.mailboxes.me@example.org"),
     "mail.mailbox-with-detail": ("prod", {"mail/mailboxes/me+x@viktorbarzin.me": {}}, "mail.mailboxes.me+x@viktorbarzin.me"),
     "mail.alias-outside": ("prod", {"mail/aliases/me@example.org": [ME]}, "mail.aliases.me@example.org"),

@@ -97,6 +97,29 @@ def test_only_where_app_passwords_are_required_outside_the_pod_networks_matter(s
         assert ("10.10.0.0/16" in config_files(prod)["app-passwords.cf"]) == required
 
 
+OAUTH = {"mail/oauth": {"introspection_url": "https://id.example.org/introspect", "client_id": "mail@lan", "scope": "mail"}}
+
+
+def test_the_client_secret_comes_from_its_secret_which_restarts_the_pod_and_is_in_no_config_map(site):
+    source = {"key": "mail", "property": "client_secret"}
+    prod = site("prod", OAUTH | {"mail/oauth/client_secret": {"source": source}})
+    assert mounted_secrets(prod)["oauth"] == "mailserver-oauth"
+    (plan,) = (plan for plan in secret_plans(prod) if plan.name == "mailserver-oauth")
+    assert {key: source.model_dump() for key, source in plan.keys.items()} == {"client_secret": source}
+
+
+def test_a_client_s_name_is_quoted_in_the_url_of_dovecot_2_4(site):
+    newer = site("prod", OAUTH | {"mail/image": "docker.io/mailserver/docker-mailserver:16.0.1"})
+    (line,) = (line for line in config_files(newer)["oauth.cf"].splitlines() if "introspection_url" in line)
+    assert line.split()[-1] == "https://mail%40lan:@id.example.org/introspect"
+
+
+def test_without_an_issuer_dovecot_offers_passwords_alone(site):
+    files = config_files(site("prod"))
+    assert "oauth.cf" not in files
+    assert "oauthbearer" not in files["dovecot.cf"]
+
+
 def test_without_a_relay_mail_goes_straight_out(site):
     direct = site("prod", {"mail/relay": None})
     assert "smtp_tls_policy_maps" not in postfix.main_cf(direct)

@@ -12,6 +12,8 @@ from components.monitoring.kuma import monitors
 from components.monitoring.rules import LOKI, PROMETHEUS, every_alert, groups
 from components.monitoring.texts import NOISE, chart_values, log_rules_text, rules_text
 
+# What one alert is about, and prod lacks.
+WITH_ISSUER = {"mail/oauth": {"introspection_url": "https://id.example.org/introspect", "client_id": "mail", "scope": "mail"}}
 PLACE = "Nov 21 09:00:00 mail"
 # As Postfix 3.7 and the jobs write them.
 EVIDENCE = {
@@ -19,6 +21,7 @@ EVIDENCE = {
     "has reached the sending limit of 60 recipients an hour and 200 a day; from=<a@b.c>",
     "ClusterServiceCannotRelayMail": "postfix/smtpd[9]: NOQUEUE: reject: RCPT from app.ns.svc.cluster.local[10.10.1.5]: 554 no",
     "InternalMailAuthFailure": "postfix/submission/smtpd[9]: warning: unknown[192.168.1.9]: SASL PLAIN authentication failed: ",
+    "TokenIssuerFails": "dovecot: auth: Error: oauth2(a@b.c,1.2.3.4,<x>): oauth2 failed: Introspection failed: No username returned",
     "OutboundMailBounced": "postfix/smtp[9]: A1: to=<a@b.c>, relay=x[1.2.3.4]:25, dsn=5.1.1, status=bounced (host x said: 550)",
     "OutboundMailDeferred": "postfix/smtp[9]: A1: to=<a@b.c>, relay=none, dsn=4.4.1, status=deferred (connect to x)",
     "InternalHostCannotSendMail": "postfix/smtpd[9]: NOQUEUE: reject: RCPT from unknown[192.168.1.127]: 450 4.7.25 Client host rejected: "
@@ -51,7 +54,7 @@ def filtered(query: str, line: str) -> bool:
 
 @pytest.mark.parametrize("alert", log_alerts.ALERTS, ids=lambda alert: alert.name)
 def test_an_alert_on_the_log_sees_its_line_and_not_the_others(alert, site):
-    query = alert.query(site("prod"))
+    query = alert.query(site("prod", WITH_ISSUER))
     seen = {name for name, line in EVIDENCE.items() if filtered(query, line)}
     assert seen == {alert.name}
 

@@ -1,21 +1,18 @@
 """scripts/pod/bans.py: what a list may ban, what it never may, and what the firewall is given meanwhile."""
 
 import http.server
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
-from pathlib import Path
 
 import pytest
 
 from components.edge.bans import SIGN
 from tools.pod import program
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "scripts/pod"))  # where its own import is found
 bans = program("bans")
 OWN = ("10.0.0.0/8", "203.0.113.25/32", "2001:db8:25::2/128")
 
