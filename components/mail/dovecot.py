@@ -11,6 +11,16 @@ from components.settings.mail import OAuth
 from components.settings.site import Site
 
 _SCRIPTS = f"{CONFIG_DIR}/{SIEVE_FOLDER}"
+_SERVES_MANY = {"2.3": "service_count = 0", "2.4": "restart_request_count = unlimited"}
+# New with 2.4 is a bound of ten for each mailbox.
+_DELIVERIES = {
+    "2.3": "",
+    "2.4": """\
+# Postfix makes at most twenty deliveries at once. One that is refused waits in its queue for five minutes.
+lmtp_user_concurrency_limit = unlimited
+
+""",
+}
 _DECLARED_SIEVE = {
     "2.3": f"""\
 plugin {{
@@ -110,6 +120,8 @@ mail_max_userip_connections = 50
 # Whose PROXY header is believed. A peer that is missing here gets nothing, while HAProxy's checks stay green.
 haproxy_trusted_networks = {trusted}
 service imap-login {{
+  # One process serves many sessions. By default each takes one, for its TLS, and there are 100: the next client gets no connection.
+  {_SERVES_MANY[site.mail.dovecot]}
   inet_listener {IMAPS.name}_proxy {{
     port = {IMAPS.proxy_port}
     ssl = yes
@@ -117,7 +129,7 @@ service imap-login {{
   }}
 }}
 
-# What the settings declare for a mailbox comes first, then the script that its user wrote.
+{_DELIVERIES[site.mail.dovecot]}# What the settings declare for a mailbox comes first, then the script that its user wrote.
 {_DECLARED_SIEVE[site.mail.dovecot]}{_QUOTA[site.mail.dovecot] if site.mail.quotas else ""}{
         _OAUTH[site.mail.dovecot] if site.mail.oauth else ""
     }"""

@@ -1,5 +1,6 @@
 """Mail ends where the settings say."""
 
+import contextlib
 import re
 import smtplib
 
@@ -32,6 +33,17 @@ def test_mail_from_the_internet_reaches(lab: Lab, known: Known, to: str, mailbox
         arrives(lab, mailbox, mail)
     for other in set(lab.site.mail.mailboxes) - set(mailboxes):
         assert lab.stored(other, mail["Subject"]) == []
+
+
+def test_a_mailbox_takes_as_many_deliveries_at_once_as_postfix_makes(lab: Lab) -> None:
+    host = lab.pod.host
+    at_once = int(host.run("postconf", "-h", "default_destination_concurrency_limit").stdout)
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(smtplib.LMTP(str(host.path("/run/dovecot/lmtp")))) for _ in range(at_once)]
+        for session in sessions:
+            session.ehlo()
+            session.mail("friend@clients.example")
+        assert [session.rcpt("alice@example.org")[0] for session in sessions] == [250] * at_once
 
 
 def test_an_unknown_address_without_a_catch_all_is_refused_at_once(lab: Lab, known: Known) -> None:

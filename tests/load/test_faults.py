@@ -12,6 +12,7 @@ import pytest
 
 from tools.lab.edge import Lab
 from tools.lab.hosts import family, wait_for
+from tools.lab.image import MailServer
 from tools.lab.traffic import Traffic
 
 CLIENTS = 8
@@ -120,7 +121,9 @@ def test_a_node_that_dies_loses_no_accepted_message(lab: Lab, traffic: Traffic) 
     traffic.wait_until_accepted()
 
 
-def test_a_pod_that_is_replaced_loses_no_accepted_message(lab: Lab, traffic: Traffic) -> None:
+@pytest.mark.parametrize("end", [MailServer.stop, MailServer.kill], ids=lambda end: end.__name__)
+def test_a_pod_that_is_replaced_loses_no_accepted_message(lab: Lab, traffic: Traffic, end: Callable[[MailServer], None]) -> None:
+    end(lab.pod)
     lab.pod.restart()
     lab.wait_until_served()
     traffic.wait_until_accepted()

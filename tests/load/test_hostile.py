@@ -180,7 +180,7 @@ STRANGE = {
 
 def test_no_message_stops_filter_or_delivery(lab: Lab, unharmed: None) -> None:
     """Each is answered; what is accepted arrives."""
-    clients = [Client(lab) for _ in range(2)]  # IPv4: Postfix counts the connections of an IPv6 network as one client's since 3.8
+    clients = [Client(lab) for _ in range(2)]
     accepted, answers = [], {}
     for number, (what, text) in enumerate(STRANGE.items()):
         mark = f"<strange-{number}.{time.time_ns()}@clients.example>"

@@ -21,13 +21,14 @@ from tools.lab.image import MailServer, Secrets
 from tools.lab.mta import Mta
 from tools.lab.names import NameServer
 from tools.lab.nodes import Nodes
-from tools.lab.paths import CLIENT_DOMAIN, CLIENTS, CLIENTS_IPV6, EDGE_IPV6, NAMESERVER, POD, RELAY, SENDER, SENDER_DOMAIN
+from tools.lab.paths import CLIENT_DOMAIN, CLIENT_IPV6, CLIENTS, CLIENTS_IPV6, EDGE_IPV6, NAMESERVER, POD, RELAY, SENDER, SENDER_DOMAIN
 from tools.new_site import dkim_key
 
 
 def client_name(address: str) -> str:
     """The name of a client: one that does not look like a dial-up line to a spam filter."""
-    return f"box-{int(ip_address(address)) & 0xFFFF:x}.{CLIENT_DOMAIN}"
+    number = int(ip_address(address))
+    return f"box-{number // CLIENT_IPV6 % (1 << 16) or number & 0xFFFF:x}.{CLIENT_DOMAIN}"
 
 
 class Lab:
@@ -137,8 +138,7 @@ class Lab:
 
     def client(self, *, ipv6: bool = False) -> str:
         """The address of a new client, with a name that points back."""
-        network, count = (CLIENTS_IPV6, self._clients6) if ipv6 else (CLIENTS, self._clients)
-        address = str(network[next(count)])
+        address = str(CLIENTS_IPV6[next(self._clients6) * CLIENT_IPV6] if ipv6 else CLIENTS[next(self._clients)])
         self.names.host(client_name(address), address)
         return address
 

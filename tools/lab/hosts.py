@@ -56,7 +56,7 @@ rmdir /old
 hostname "$2"
 ip link set lo up
 echo ready
-while :; do sleep 3600 & wait $!; done
+while :; do sleep 3600 & wait $! || :; done
 """
 
 

@@ -341,10 +341,17 @@ class MailServer:
                 self.host.run("postfix", "stop", check=False)
             self.daemons.pop(name).stop(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Every process at the same moment, as when the node dies or the memory limit is hit; `restart` makes the next pod."""
+        self.host.run("bash", "-c", "kill -KILL -1")  # all but the caller and the host's first process
+        for daemon in self.daemons.values():
+            daemon.process.wait()
+        self.daemons.clear()
+
     def restart(self) -> None:
         """A new pod on the same volumes: the container's files are made again, mail, queue and state stay. What still ran ends with it."""
         self.stop()
-        self.host.run("kill", "-KILL", "-1", check=False)
+        self.kill()
         self.assemble()
         self.set_up()
         self.start()

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections import Counter
 
 import dns.message
 import dns.rcode
@@ -20,6 +21,7 @@ class NameServer:
 
     def __init__(self, host: Host, address: str) -> None:
         self.records: dict[tuple[str, str], list[str]] = {}
+        self._sets: Counter[str] = Counter()  # record sets at a name and below it
         with host.network():
             self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._udp.bind((address, 53))
@@ -29,7 +31,10 @@ class NameServer:
 
     def put(self, owner: str, kind: str, *texts: str) -> None:
         """Replace a record set; no texts remove it."""
+        more = bool(texts) - bool(self.lookup(owner, kind))
         self.records[owner.lower(), kind] = list(texts)
+        labels = owner.lower().split(".")
+        self._sets.update({".".join(labels[place:]): more for place in range(len(labels))})
 
     def host(self, owner: str, *addresses: str) -> None:
         """An address record for each address, and the way back."""
@@ -51,7 +56,7 @@ class NameServer:
         owner, kind = question.name.to_text(omit_final_dot=True), dns.rdatatype.to_text(question.rdtype)
         if texts := self.lookup(owner, kind):
             response.answer.append(dns.rrset.from_text_list(question.name, TTL, dns.rdataclass.IN, question.rdtype, texts))
-        elif not any(name == owner.lower() or name.endswith(f".{owner.lower()}") for (name, _), held in self.records.items() if held):
+        elif not self._sets[owner.lower()]:
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire(max_size=65535)
 
@@ -59,9 +64,9 @@ class NameServer:
         while True:
             try:
                 wire, peer = self._udp.recvfrom(4096)
+                self._udp.sendto(self.answer(wire), peer)
             except OSError:
                 return
-            self._udp.sendto(self.answer(wire), peer)
 
     def _serve_tcp(self) -> None:
         while True:

@@ -2,11 +2,11 @@
 
 import socket
 
-from components.settings.cluster import Node
 from components.settings.site import Site
 from tools.lab.hosts import Host
 from tools.lab.paths import POD
 
+CLOSED_PORT = 1  # nothing listens there
 SILENT_PORT = 9  # where a node that hangs takes connections and never says a word
 
 
@@ -19,7 +19,7 @@ class Nodes:
         self.names = list(site.cluster.nodes)
         self.home = self.names[0]
         lines = ["table ip nodes {", "  chain faults { type filter hook output priority -150; }"]
-        lines += ["  chain hangs { type nat hook output priority -110; }"]
+        lines += ["  chain elsewhere { type nat hook output priority -110; }"]
         lines += ["  chain ports { type nat hook output priority -100;"]
         for node in site.cluster.nodes.values():
             for listener in site.listeners:
@@ -38,28 +38,25 @@ class Nodes:
         node = self.site.cluster.nodes[name]
         return str(self.site.edge.address if name == self.home else node.tunnel_address or node.address)
 
-    def _fault(self, name: str, verdict: str) -> None:
-        self.host.run("nft", "add", "rule", "ip", "nodes", "faults", "ip", "daddr", str(self._node(name).address), *verdict.split())
-
-    def _node(self, name: str) -> Node:
-        return self.site.cluster.nodes[name]
+    def _fault(self, name: str, chain: str, verdict: str) -> None:
+        address = str(self.site.cluster.nodes[name].address)
+        self.host.run("nft", "add", "rule", "ip", "nodes", chain, "ip", "daddr", address, *verdict.split())
 
     def refuse(self, name: str) -> None:
-        """The process is gone: every packet is answered with a reset."""
-        self._fault(name, "meta l4proto tcp reject with tcp reset")
+        """The process is gone: a new connection is answered with a reset. (A `reject` rule's own does not reach a socket of its host.)"""
+        self._fault(name, "elsewhere", f"meta l4proto tcp dnat to 127.0.0.1:{CLOSED_PORT}")
 
     def black_hole(self, name: str) -> None:
         """The machine is gone: no packet is answered."""
-        self._fault(name, "drop")
+        self._fault(name, "faults", "drop")
 
     def hang(self, name: str) -> None:
         """The machine takes connections and says no word."""
         if self._silent is None:
             with self.host.network():
                 self._silent = socket.create_server(("127.0.0.1", SILENT_PORT), backlog=1000)
-        rule = ["ip", "daddr", str(self._node(name).address), "meta", "l4proto", "tcp", "dnat", "to", f"127.0.0.1:{SILENT_PORT}"]
-        self.host.run("nft", "add", "rule", "ip", "nodes", "hangs", *rule)
+        self._fault(name, "elsewhere", f"meta l4proto tcp dnat to 127.0.0.1:{SILENT_PORT}")
 
     def heal(self) -> None:
-        for chain in ("faults", "hangs"):
+        for chain in ("faults", "elsewhere"):
             self.host.run("nft", "flush", "chain", "ip", "nodes", chain)

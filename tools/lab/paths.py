@@ -29,5 +29,6 @@ SENDER = "203.0.113.99"
 EDGE_IPV6 = "2001:db8:e::25"
 CLIENTS = ip_network("198.51.100.0/24")
 CLIENTS_IPV6 = ip_network("2001:db8:c::/64")
+CLIENT_IPV6 = 1 << 44  # addresses of one client: Postfix counts a /84 as one since 3.8 (smtpd_client_ipv6_prefix_length)
 SENDER_DOMAIN = "sender.example"
 CLIENT_DOMAIN = "clients.example"

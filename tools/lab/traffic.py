@@ -27,7 +27,7 @@ ADDRESSES = 3  # of each client: it comes back more often than the limit for one
 LETTERS = 10  # per connection, at most
 RETRY = 3.0  # seconds from a refusal to the next try
 ROLES = ("deliver", "read", "deliver", "submit")
-PATIENCE = 180.0  # seconds for which a sender still tries after the end
+PATIENCE = 60.0  # seconds of an idle machine for which senders still try after the end, or after the last accepted message
 RAMP = 0.03  # seconds from one client to the next: the lab's name server has to keep up
 TEXT = "word " * 600 + "\n"
 _MESSAGE_ID = re.compile(rb"^Message-ID:\s*(<[^>]+>)", re.IGNORECASE | re.MULTILINE)
@@ -71,8 +71,8 @@ class Traffic:
         ]
 
     def _addresses(self, number: int) -> Iterator[Client]:
-        """One client in eight speaks IPv4: the lab has fewer of those addresses."""
-        return itertools.cycle([Client(self.lab, ipv6=number % 8 != 0) for _ in range(ADDRESSES)])
+        """One client in sixteen speaks IPv4: the lab has fewer of those addresses."""
+        return itertools.cycle([Client(self.lab, ipv6=number % 16 != 0) for _ in range(ADDRESSES)])
 
     def __enter__(self) -> "Traffic":
         for thread in self._threads:
@@ -81,8 +81,8 @@ class Traffic:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._progress = time.monotonic()
         self._over.set()
-        self._end = time.monotonic() + PATIENCE * slowness()
         for thread in self._threads:
             thread.join()
 
@@ -112,7 +112,7 @@ class Traffic:
             mail = message(sender, recipient, TEXT)
             letter = Letter(mail["Message-ID"], port)
             self.letters.append(letter)
-            while not (letter.accepted or letter.refused or (self._over.is_set() and time.monotonic() > self._end)):
+            while not (letter.accepted or letter.refused or self._hopeless()):
                 try:
                     connection = connection or next(clients).smtp(port, None if port == SMTP.port else sender)
                     _hand_over(connection, letter, mail)
@@ -120,6 +120,8 @@ class Traffic:
                     letter.answered(answer.smtp_code, answer.smtp_error)
                 except (OSError, smtplib.SMTPException) as error:
                     letter.deferred.append(str(error) or type(error).__name__)
+                if letter.accepted:
+                    self._progress = time.monotonic()
                 if letter.deferred and not letter.accepted and connection:
                     connection.close()
                     connection = None
@@ -130,6 +132,9 @@ class Traffic:
                 connection = None
             if self._over.is_set():
                 return
+
+    def _hopeless(self) -> bool:
+        return self._over.is_set() and time.monotonic() - self._progress > PATIENCE * slowness()
 
     # What became of it.
 
