@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 from components.errors import UserError
 from components.jobs.inside import INSIDE
@@ -25,10 +25,14 @@ class Errand:
     """One run of the job, for every check that asks; the first one starts it, and the others wait. `end` leaves nothing of it."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack, self._site = stack, site_of(stack)
+        self._site = site_of(stack)
         self._lock = threading.Lock()
         self._told: list[tuple[str, Seen]] | UserError | None = None
         self._job: str | None = None
+        try:
+            self._manifest = self._rendered(stack)  # not in a check's thread: Pulumi's SDK is made for one
+        except UserError as error:
+            self._told = error
 
     def __call__(self) -> list[tuple[str, Seen]]:
         """What the job saw, by check. Raises UserError where it could not run."""
@@ -47,13 +51,15 @@ class Errand:
         if self._job:
             self._kubectl("delete", "job", self._job, "--wait=false", "--ignore-not-found")
 
-    def _run(self) -> list[tuple[str, Seen]]:
+    def _rendered(self, stack: Stack) -> dict[str, Any]:
         if not self._site.doctor.inside:
             raise UserError("doctor.inside: is not set, so there is no job to run inside; set it and run `make up`")
         suffix = f"{time.strftime('%m%d%H%M%S', time.gmtime())}-{os.getpid() % 1000}"
-        job = manifest(run(self._stack).kubernetes(), INSIDE, [], suffix)
-        self._job = job["metadata"]["name"]
-        self._ask("create", "--filename", "-", text=json.dumps(job))
+        return manifest(run(stack).kubernetes(), INSIDE, [], suffix)
+
+    def _run(self) -> list[tuple[str, Seen]]:
+        self._job = self._manifest["metadata"]["name"]
+        self._ask("create", "--filename", "-", text=json.dumps(self._manifest))
         self._ask("wait", "--for", "condition=complete", f"job/{self._job}", f"--timeout={SECONDS}s")
         return list(_results(self._ask("logs", f"job/{self._job}")))
 
