@@ -92,6 +92,7 @@ _FOREIGN = {
         r"^\s*(mail_plugins|protocols|sieve_(global_)?extensions|sieve_plugins)\s*\{": "a list on one line behind `=`",
         r"^\s*(passdb|userdb|sieve_script|quota|imapsieve_from)\s+\S+\s*\{": "a block without a name, or plugin { … }",
         r"^\s*quota_(driver|storage_size)\b": "plugin { quota = … }",
+        r"^\s*restart_request_count\b": "service_count",
     },
     "2.4": {
         r"^\s*plugin\s*\{": "settings without a block around them",
@@ -103,6 +104,7 @@ _FOREIGN = {
         r"\$mail_plugins\b": "mail_plugins { name = yes }",
         r"^\s*(passdb|userdb)\s*\{": "a block with a name",
         r"^\s*args\s*=\s*(scheme|username_format)": "passwd_file_path and its like",
+        r"^\s*service_count\b": "restart_request_count",
     },
 }
 

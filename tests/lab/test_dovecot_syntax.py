@@ -21,6 +21,7 @@ LINES = {
         "ssl_dh = </etc/hostname",
         "protocol imap {\n  mail_plugins = $mail_plugins imap_quota\n}",
         "passdb {\n  driver = passwd-file\n  args = scheme=PLAIN /etc/dovecot/more\n}",
+        "service imap {\n  service_count = 1\n}",
     ),
     "16": (
         "mail_home = /var/mail/%{user | domain}/%{user | username}/home",
@@ -32,6 +33,7 @@ LINES = {
         "passdb more {\n  driver = passwd-file\n  passwd_file_path = /etc/dovecot/more\n}",
         "quota_storage_size = 1G",
         "sieve_script more {\n  type = before\n  path = /tmp/more.sieve\n}",
+        "service imap {\n  restart_request_count = 1\n}",
     ),
 }
 # doveconf takes these as plain text; what fails is each login, or mail goes to folders with strange names.
