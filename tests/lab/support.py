@@ -26,6 +26,8 @@ ISSUER = "id.issuer.example"
 HARMLESS = (
     r"postsrsd\[\d+\]: srs_\w+: .* not rewritten",  # says so at each of our own addresses
     r"dovecot: master: Warning: SIGHUP received - reloading configuration",  # the image's change detector reloads it
+    r"dovecot: master: Warning: .*[Ss]ent SIG(TERM|KILL) to \d+ ",  # it ends what a reload has left of the old processes after six seconds
+    r"dovecot: .*service\(\S+\): child \d+ killed with signal 9 .*code=kill",
     r"postqueue\[\d+\]: fatal: Queue report unavailable - mail system is down",  # the pulse asked while a test restarted Postfix
     r"Memory overcommit must be enabled",  # Redis on a machine that is not tuned for it
 )

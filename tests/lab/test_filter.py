@@ -10,7 +10,7 @@ from tests.lab.support import MX2, Known, Log, arrives, lessons
 from tools.lab.client import Client, message
 from tools.lab.edge import Lab
 from tools.lab.hosts import wait_for
-from tools.lab.paths import CLIENT_DOMAIN, SENDER, SENDER_DOMAIN
+from tools.lab.paths import CLIENT_DOMAIN, CLIENTS, SENDER, SENDER_DOMAIN
 
 
 def _result(mail: EmailMessage) -> str:
@@ -62,7 +62,7 @@ def test_mail_in_our_own_name_from_outside_is_refused(lab: Lab, known: Known) ->
 
 def test_a_server_without_a_reverse_name_is_deferred(lab: Lab, known: Known, log: Log) -> None:
     client = known()
-    nameless = Client(lab, "198.51.100.200")
+    nameless = Client(lab, str(CLIENTS[61_000]))
     with nameless.smtp() as smtp:
         smtp.mail(f"friend@{CLIENT_DOMAIN}")
         code, text = smtp.rcpt("alice@example.org")

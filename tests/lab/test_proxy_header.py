@@ -10,7 +10,7 @@ from components.listeners import IMAPS, LISTENERS, SMTP
 from tests.lab.support import Known, Log
 from tools.lab.client import Client
 from tools.lab.edge import Lab
-from tools.lab.paths import POD
+from tools.lab.paths import CLIENTS, POD
 
 V1 = b"PROXY TCP4 %s 192.0.2.1 40000 25\r\n"
 
@@ -54,7 +54,7 @@ def test_a_connection_that_talks_without_a_header_is_refused_at_once(lab: Lab, l
 
 def test_a_header_from_an_untrusted_network_gets_nothing_on_imaps(lab: Lab, log: Log) -> None:
     log.expect(r"haproxy: Client not trusted")
-    other = Client(lab, "198.51.100.250", inside=True)
+    other = Client(lab, str(CLIENTS[61_000]), inside=True)
     with other.raw(IMAPS.proxy_port, timeout=10) as connection:
         connection.sendall(v2("127.0.0.1", IMAPS.port))
         with pytest.raises((ssl.SSLError, ConnectionError)):

@@ -71,8 +71,7 @@ class Traffic:
         ]
 
     def _addresses(self, number: int) -> Iterator[Client]:
-        """One client in sixteen speaks IPv4: the lab has fewer of those addresses."""
-        return itertools.cycle([Client(self.lab, ipv6=number % 16 != 0) for _ in range(ADDRESSES)])
+        return itertools.cycle([Client(self.lab, ipv6=number % 2 != 0) for _ in range(ADDRESSES)])
 
     def __enter__(self) -> "Traffic":
         for thread in self._threads:
