@@ -29,6 +29,7 @@ HARMLESS = (
     r"dovecot: master: Warning: .*[Ss]ent SIG(TERM|KILL) to \d+ ",  # it ends what a reload has left of the old processes after six seconds
     r"dovecot: .*service\(\S+\): child \d+ killed with signal 9 .*code=kill",
     r"postqueue\[\d+\]: fatal: Queue report unavailable - mail system is down",  # the pulse asked while a test restarted Postfix
+    r"Warning: Time moved forwards by [\d.]+ seconds",  # the machine gave no processor for a moment
     r"Memory overcommit must be enabled",  # Redis on a machine that is not tuned for it
 )
 ALARM = re.compile(r"\b(fatal|panic|error|warning|throttling)\b:?|Traceback", re.IGNORECASE)
