@@ -69,6 +69,9 @@ def _stack(name: str) -> Stack:
     return load_stack(ROOT, name)
 
 
+# An issuer of tokens; the committed stacks have none.
+OAUTH = {"introspection_url": "https://id.example.org/introspect", "client_id": "mail@lan", "scope": "mail"}
+
 # Of no firewall: the committed one is a placeholder, with which nothing on the firewall is declared.
 HOST_KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from tools.offline.stackfile import ROOT
 
-FOLDER = ROOT / "scripts/pod"
+SCRIPTS = ROOT / "scripts/pod"
 
 
 def program(name: str) -> Any:
     """The module `scripts/pod/<name>.py`. In the pod it lies beside those that it imports; here the folder is behind all others."""
-    if str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))
+    if str(SCRIPTS) not in sys.path:
+        sys.path.append(str(SCRIPTS))
     return importlib.import_module(name)

@@ -140,7 +140,7 @@ service imap-login {{
 # RFC 7662 says `active` and nothing else of a token that is not valid. 2.4 sends the client's id and secret only as part of the URL
 # (HTTP Basic), 2.3 beside it in the form, where Keycloak takes even empty ones for the client's. The init container fills in the
 # secret; where it cannot, the issuer refuses the question, and passwords go on.
-_OAUTH_FILE = {
+_ISSUER = {
     "2.3": """\
 introspection_mode = post
 introspection_url = {url}
@@ -172,7 +172,7 @@ oauth2 {{
 def oauth_cf(site: Site, oauth: OAuth) -> str:
     """oauth.cf: what the issuer is asked about a token, and what its answer must be, still without the client's secret."""
     url = oauth.introspection_url
-    return _OAUTH_FILE[site.mail.dovecot].format(
+    return _ISSUER[site.mail.dovecot].format(
         url=url,
         url_with_client=url.replace("://", f"://{quote(oauth.client_id, safe='')}:@"),
         client=oauth.client_id,

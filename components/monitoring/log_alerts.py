@@ -40,7 +40,7 @@ def _over_limit(site: Site) -> str | None:
 
 
 def _issuer(site: Site) -> str | None:
-    return f"{_count(site, _line('oauth2 failed: '), _line('Error: '))} > 0" if site.mail.oauth else None
+    return _seen(_line("oauth2 failed: "), _line("Error: "))(site) if site.mail.oauth else None
 
 
 LOG = "`kubectl -n mailserver logs deploy/mailserver | grep` the words of the query"

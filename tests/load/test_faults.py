@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab.edge import Lab
-from tools.lab.hosts import family, wait_for
+from tools.lab.hosts import family, signal_all, wait_for
 from tools.lab.image import MailServer
 from tools.lab.traffic import Traffic
 
@@ -58,12 +58,6 @@ def processes(lab: Lab, name: str) -> list[int]:
         return next((pids[place:] for place, pid in enumerate(pids) if called(pid) == DAEMONS[name]), None)
 
     return wait_for(name, found)
-
-
-def signal_all(pids: list[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 @contextlib.contextmanager

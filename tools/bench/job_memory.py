@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.mail.image import VMAIL
-from tools.offline.stackfile import ROOT
+from tools.pod import SCRIPTS
 
-SCRIPTS = ROOT / "scripts" / "pod"
 MESSAGES = 1_000_000
 FOLDERS = 100
 SPACE = 6 << 30  # a page and an inode for each message

@@ -20,9 +20,8 @@ from components.mail.image import VMAIL
 from tools.bench import job_memory
 from tools.lab.certificates import Authority
 from tools.lab.servers import NAME, PASSWORD, dovecot
-from tools.offline.stackfile import ROOT
+from tools.pod import SCRIPTS
 
-SCRIPTS = ROOT / "scripts" / "pod"
 MESSAGES = 20_000
 MESSAGE_BYTES = 80_000  # as in the owner's spam mailbox: 43 MiB in 519 messages
 ROUNDS = 5

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,13 @@ def family(pid: int) -> list[int]:
     return [pid, *(below for child in children for below in family(int(child)))]
 
 
+def signal_all(pids: Iterable[int], number: int) -> None:
+    """A signal to each that still runs."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 class Daemon:
     """A process in the foreground on a host; its output is in a file outside of the host."""
 
@@ -126,9 +133,8 @@ class Daemon:
 
     def send(self, number: int) -> None:
         # It may have ended a moment ago, and nsenter not yet.
-        with contextlib.suppress(ProcessLookupError):
-            if self.running():
-                os.kill(self.pid, number)
+        if self.running():
+            signal_all([self.pid], number)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15) -> None:
         self.process.send_signal(signal.SIGCONT)  # nsenter stops with its child, and does not go on with it
@@ -136,9 +142,7 @@ class Daemon:
         try:
             self.process.wait(seconds * slowness())
         except subprocess.TimeoutExpired:
-            for pid in family(self.pid):  # workers that outlive their main process keep its ports
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            signal_all(family(self.pid), signal.SIGKILL)  # workers that outlive their main process keep its ports
             self.process.wait()
 
 

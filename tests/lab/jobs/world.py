@@ -12,9 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tools.lab.servers import VMAIL
-from tools.offline.stackfile import ROOT
-
-SCRIPTS = ROOT / "scripts" / "pod"
+from tools.pod import SCRIPTS
 
 JOB, DRILL = "mailserver-backup", "mail-restore-drill"
 KEY = "a key that no log may show"

@@ -7,13 +7,12 @@ import pytest
 from components.checks.finding import run
 from components.checks.registry import SITE_AREAS
 from components.settings.parse import parse_site
-from tests.conftest import Settings, change, settings
+from tests.conftest import OAUTH, Settings, change, settings
 
 ME = "me@viktorbarzin.me"
 PINNED = "@sha256:" + "0" * 64
 FORWARD = {"mail/aliases/x@viktorbarzin.me": ["x@example.com"]}
 BANS = {"url": "https://lists.example.org/banned.txt", "allow": ["192.0.2.0/24"]}
-OAUTH = {"introspection_url": "https://id.example.org/introspect", "client_id": "mail", "scope": "mail"}
 LEGACY = {"edge/legacy": {"address": "10.0.20.202"}, "edge/target": "legacy"}
 TUNNELS = {f"cluster/nodes/k8s-node{n}/tunnel_address": f"10.10.{n}.0" for n in range(1, 5)}
 SECOND = {"domains/example.org": {"host": "mail.viktorbarzin.me"}}

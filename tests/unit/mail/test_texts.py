@@ -13,6 +13,7 @@ from components.mail.image import environment
 from components.mail.secrets import mounted_secrets, secret_plans
 from components.mail.trust import edge_networks
 from components.settings.mail import TESTED_IMAGE_MAJORS
+from tests.conftest import OAUTH
 
 
 def parameter(text: str, name: str) -> str:
@@ -97,19 +98,16 @@ def test_only_where_app_passwords_are_required_outside_the_pod_networks_matter(s
         assert ("10.10.0.0/16" in config_files(prod)["app-passwords.cf"]) == required
 
 
-OAUTH = {"mail/oauth": {"introspection_url": "https://id.example.org/introspect", "client_id": "mail@lan", "scope": "mail"}}
-
-
-def test_the_client_secret_comes_from_its_secret_which_restarts_the_pod_and_is_in_no_config_map(site):
+def test_the_client_secret_comes_from_its_secret_which_restarts_the_pod(site):
     source = {"key": "mail", "property": "client_secret"}
-    prod = site("prod", OAUTH | {"mail/oauth/client_secret": {"source": source}})
+    prod = site("prod", {"mail/oauth": OAUTH | {"client_secret": {"source": source}}})
     assert mounted_secrets(prod)["oauth"] == "mailserver-oauth"
     (plan,) = (plan for plan in secret_plans(prod) if plan.name == "mailserver-oauth")
     assert {key: source.model_dump() for key, source in plan.keys.items()} == {"client_secret": source}
 
 
 def test_a_client_s_name_is_quoted_in_the_url_of_dovecot_2_4(site):
-    newer = site("prod", OAUTH | {"mail/image": "docker.io/mailserver/docker-mailserver:16.0.1"})
+    newer = site("prod", {"mail/oauth": OAUTH, "mail/image": "docker.io/mailserver/docker-mailserver:16.0.1"})
     (line,) = (line for line in config_files(newer)["oauth.cf"].splitlines() if "introspection_url" in line)
     assert line.split()[-1] == "https://mail%40lan:@id.example.org/introspect"
 

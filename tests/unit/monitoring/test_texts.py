@@ -11,9 +11,10 @@ from components.monitoring.dashboard import dashboard_json
 from components.monitoring.kuma import monitors
 from components.monitoring.rules import LOKI, PROMETHEUS, every_alert, groups
 from components.monitoring.texts import NOISE, chart_values, log_rules_text, rules_text
+from tests.conftest import OAUTH
 
 # What one alert is about, and prod lacks.
-WITH_ISSUER = {"mail/oauth": {"introspection_url": "https://id.example.org/introspect", "client_id": "mail", "scope": "mail"}}
+WITH_ISSUER = {"mail/oauth": OAUTH}
 PLACE = "Nov 21 09:00:00 mail"
 # As Postfix 3.7 and the jobs write them.
 EVIDENCE = {
